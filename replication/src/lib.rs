@@ -1,0 +1,4 @@
+//! A pair that agrees on one master.
+#![forbid(unsafe_code)]
+
+pub mod change;

@@ -1,0 +1,223 @@
+//! Where items live. Synchronous, without I/O; time and seeds are arguments.
+//!
+//! [`Engine`] is what the server and the pair see. `memory` is the engine; `model` is a `BTreeMap`
+//! behind the same trait, the oracle of its tests.
+//!
+//! Rules every engine keeps:
+//! * A mutation is recorded in the [`Journal`] under the same lock that makes it, so the journal's
+//!   order per key is the order in memory. There is no other place that records.
+//! * Lock order: shard, then journal. Never two shards. Nothing blocks under a shard's lock.
+//! * Memory is taken from the budget before it is allocated.
+//! * An item's version is unique, grows with every write, and is its CAS unique unless a client gave
+//!   it an explicit one.
+//! * An item whose version is below the flush floor is dead. The floor only rises.
+
+use tandem_replication::change::Change;
+
+use crate::command::{Command, Now, Pages, Replies};
+
+/// Where items live.
+pub trait Engine: Send + Sync {
+    /// Executes a batch in order. `replies` hears one outcome per command, in order, under the
+    /// shard's lock. Mutations are recorded in the journal given at construction.
+    /// A pending delayed flush that is due is executed first.
+    fn execute(&self, batch: &[Command<'_>], now: Now, replies: &mut dyn Replies);
+
+    /// Largest value in bytes that is stored inline; longer ones are better handed over as [`Pages`].
+    fn inline_max(&self) -> usize;
+
+    /// Takes memory for a value of `len` bytes before its body is read, evicting if it must.
+    fn reserve(&self, len: usize, now: Now) -> Result<Reserved, OutOfMemory>;
+
+    /// `flush_all`: everything stored so far is dead. `at` (engine seconds) delays it; a later call
+    /// replaces a pending one. Journaled in every shard.
+    fn flush(&self, at: Option<u32>, now: Now);
+
+    /// Applies a change from the peer: kept only if newer than what is here. Not journaled.
+    /// Deadlines in `change` are already in this engine's seconds.
+    fn apply(&self, change: &Change<'_>, now: Now);
+
+    /// Walks a shard in hash order for a copy: calls `visit` for live items from `cursor` on, about
+    /// `max_bytes` of them, under the shard's lock. Returns the next cursor, or `None` when done.
+    /// An item present during the whole walk is visited exactly once, whatever grows or moves.
+    fn scan(
+        &self,
+        shard: usize,
+        cursor: u64,
+        max_bytes: usize,
+        now: Now,
+        visit: &mut dyn FnMut(&Change<'_>),
+    ) -> Option<u64>;
+
+    /// One item as the change that recreates it; `false` (and no call) if it is not there.
+    fn read(&self, key: &[u8], now: Now, visit: &mut dyn FnMut(&Change<'_>)) -> bool;
+
+    /// Forgets every item without journaling it: a full copy is about to arrive.
+    fn clear(&self, now: Now);
+
+    /// The instant of a pending delayed flush, in engine seconds.
+    fn pending_flush(&self) -> Option<u32>;
+
+    /// Background work (growth, expiry, compaction, delayed flush), in slices of about `budget`
+    /// items per shard. Returns whether more is waiting.
+    fn maintain(&self, now: Now, budget: usize) -> bool;
+
+    /// How many shards: each has its own lock, journal order and scan cursor.
+    fn shards(&self) -> usize;
+
+    /// Items that are there (expired ones that nobody noticed included).
+    fn items(&self) -> u64;
+
+    /// The node's slot (0 or 1), stamped into versions so that two nodes never make the same one.
+    fn set_slot(&self, slot: u8);
+
+    /// Changes the memory limit, in bytes; shrinking evicts in [`Engine::maintain`].
+    fn set_limit(&self, bytes: u64);
+
+    /// A snapshot of everything that is counted.
+    fn stats(&self) -> EngineStats;
+
+    /// `stats reset`.
+    fn reset_stats(&self);
+}
+
+/// Where mutations are recorded, under the shard's lock: a bounded copy, no blocking, no allocation
+/// that grows.
+pub trait Journal: Send + Sync {
+    /// `change` is the effect of a command on an item of `shard`. Deadlines are in engine seconds.
+    fn record(&self, shard: usize, change: &Change<'_>);
+}
+
+/// A node without a peer records nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoJournal;
+
+impl Journal for NoJournal {
+    fn record(&self, _shard: usize, _change: &Change<'_>) {}
+}
+
+/// There is no memory and nothing may be evicted for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// Memory for a large value that is still being read from a socket: chunks to fill in order.
+///
+/// The charge is given back when the value, or an unfinished reservation, is dropped.
+pub struct Reserved {
+    /// Zeroed chunks whose lengths add up to the value's.
+    pub chunks: Vec<Box<[u8]>>,
+    /// Makes the shared value of the filled chunks; keeps the charge with them.
+    pub freeze: Box<dyn FnOnce(Vec<Box<[u8]>>) -> Pages + Send>,
+}
+
+impl Reserved {
+    /// The value, after `chunks` were filled.
+    pub fn freeze(self) -> Pages {
+        (self.freeze)(self.chunks)
+    }
+}
+
+impl std::fmt::Debug for Reserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reserved").field("chunks", &self.chunks.len()).finish_non_exhaustive()
+    }
+}
+
+/// Counters of commands, as memcached names them (`stats`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the memcached statistic of the same name")]
+pub struct CommandStats {
+    pub cmd_get: u64,
+    pub cmd_set: u64,
+    pub cmd_touch: u64,
+    pub cmd_meta: u64,
+    pub cmd_flush: u64,
+    pub get_hits: u64,
+    pub get_misses: u64,
+    pub get_expired: u64,
+    pub get_flushed: u64,
+    pub delete_hits: u64,
+    pub delete_misses: u64,
+    pub incr_hits: u64,
+    pub incr_misses: u64,
+    pub decr_hits: u64,
+    pub decr_misses: u64,
+    pub cas_hits: u64,
+    pub cas_misses: u64,
+    pub cas_badval: u64,
+    pub touch_hits: u64,
+    pub touch_misses: u64,
+    pub store_too_large: u64,
+    pub store_no_memory: u64,
+}
+
+/// What one slab class of memcached's would show (`stats items`, `stats slabs`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the memcached statistic of the same name")]
+pub struct ClassStats {
+    pub number: u64,
+    pub number_small: u64,
+    pub number_main: u64,
+    pub mem_requested: u64,
+    pub age: u32,
+    pub evicted: u64,
+    pub evicted_nonzero: u64,
+    pub evicted_time: u32,
+    pub evicted_unfetched: u64,
+    pub evicted_active: u64,
+    pub outofmemory: u64,
+    pub reclaimed: u64,
+    pub expired_unfetched: u64,
+    pub crawler_reclaimed: u64,
+    pub crawler_items_checked: u64,
+    pub moves_to_warm: u64,
+    pub moves_within_lru: u64,
+    pub moves_to_cold: u64,
+    pub get_hits: u64,
+    pub cmd_set: u64,
+    pub delete_hits: u64,
+    pub incr_hits: u64,
+    pub decr_hits: u64,
+    pub cas_hits: u64,
+    pub cas_badval: u64,
+    pub touch_hits: u64,
+}
+
+/// Everything an engine counts, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct EngineStats {
+    /// Commands.
+    pub commands: CommandStats,
+    /// By memcached's slab class number; absent classes have nothing.
+    pub classes: std::collections::BTreeMap<u8, ClassStats>,
+    /// Items now.
+    pub curr_items: u64,
+    /// Items ever stored.
+    pub total_items: u64,
+    /// Bytes of live items by memcached's accounting (`bytes`).
+    pub bytes: u64,
+    /// Bytes the limit allows.
+    pub limit: u64,
+    /// Bytes charged to the budget in all: segments, index, ghosts, large values.
+    pub used: u64,
+    /// Bytes of the index (`hash_bytes`).
+    pub index_bytes: u64,
+    /// log2 of the index's slots, rounded up (`hash_power_level`).
+    pub index_power: u32,
+    /// Whether the index is growing now.
+    pub index_growing: bool,
+    /// Bytes of large values that only replies on their way still hold.
+    pub pinned_bytes: u64,
+    /// Bytes of ghost entries.
+    pub ghost_bytes: u64,
+    /// Bytes in segments that belong to no live item.
+    pub dead_bytes: u64,
+}
+
+/// memcached's slab class of an item, so that monitors see the class numbers they know.
+///
+/// The size is memcached's own: 48-byte header, 8-byte CAS, key and NUL, 4 bytes for non-zero flags,
+/// value and CRLF; the classes grow by 1.25 from 96 bytes (its defaults).
+pub fn memcached_size(key_len: usize, value_len: usize, flags: u32, cas: bool) -> usize {
+    48 + if cas { 8 } else { 0 } + key_len + 1 + if flags == 0 { 0 } else { 4 } + value_len + 2
+}

@@ -1,0 +1,2 @@
+//! `tandemd`.
+fn main() {}

@@ -1,0 +1,99 @@
+//! Who may execute clients' commands on this node, now. The server asks; it does not know why.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+/// A future in a box, for traits that are used as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What to do with a batch of commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Execute it here. [`Gate::leave`] must follow.
+    Serve,
+    /// Nobody serves at this moment; it may change soon: wait for [`Gate::changed`], not longer than
+    /// [`Gate::park_limit`].
+    Park,
+    /// Another node serves: hand the raw requests to [`Gate::upstream`].
+    Forward,
+    /// Reads may be executed here, everything else is to be treated as `Forward`.
+    /// [`Gate::leave`] must follow an execution.
+    ServeReads,
+    /// Refuse with `SERVER_ERROR` and this reason.
+    Refuse(&'static str),
+}
+
+/// Admission control, consulted once per batch by each worker.
+pub trait Gate: Send + Sync + 'static {
+    /// May `worker` execute a batch now? With `Serve` the worker counts as inside until it calls
+    /// [`Gate::leave`]; a handover waits for everybody to have left.
+    fn enter(&self, worker: usize) -> Admission;
+
+    /// The batch was executed. `true`: its replies may be sent. `false`: this node was paused or
+    /// deposed in between; nothing of the batch may be acknowledged.
+    fn leave(&self, worker: usize) -> bool;
+
+    /// Resolves when [`Gate::enter`] may answer differently than at the moment of the call.
+    fn changed(&self) -> BoxFuture<'_, ()>;
+
+    /// How long a request may wait while nobody serves.
+    fn park_limit(&self) -> std::time::Duration;
+
+    /// What a request that waited too long is told, behind `SERVER_ERROR `.
+    fn park_reason(&self) -> &'static str;
+
+    /// Opens a stream to the node that serves. One per client connection, opened when first needed.
+    fn upstream(&self) -> BoxFuture<'_, std::io::Result<Box<dyn Upstream>>>;
+}
+
+/// A stream of raw requests to the node that serves. At most one batch is under way at a time.
+pub trait Upstream: Send {
+    /// Hands over whole requests (raw bytes, as the client sent them).
+    fn send<'a>(&'a mut self, requests: &'a [u8]) -> BoxFuture<'a, std::io::Result<()>>;
+
+    /// The next piece of the batch's answer. An error means that the outcome of what has no reply
+    /// yet is unknown, and the stream is useless from then on.
+    fn receive(&mut self) -> BoxFuture<'_, std::io::Result<Answer>>;
+}
+
+/// A piece of an answer from upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Reply bytes for the client, in order.
+    Part(Bytes),
+    /// The batch is over: that many bytes of its requests were executed and answered. Fewer than all
+    /// if that node ceased to serve in between: the rest was not touched and may be tried elsewhere.
+    Done(usize),
+}
+
+/// The gate of a node without a peer: always open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open;
+
+impl Gate for Open {
+    fn enter(&self, _worker: usize) -> Admission {
+        Admission::Serve
+    }
+
+    fn leave(&self, _worker: usize) -> bool {
+        true
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn park_limit(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    fn park_reason(&self) -> &'static str {
+        "not serving"
+    }
+
+    fn upstream(&self) -> BoxFuture<'_, std::io::Result<Box<dyn Upstream>>> {
+        Box::pin(std::future::ready(Err(std::io::Error::other("this node has no peer"))))
+    }
+}

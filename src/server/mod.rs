@@ -1,0 +1,3 @@
+//! Sockets and connections.
+
+pub mod gate;
