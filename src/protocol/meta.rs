@@ -220,8 +220,8 @@ fn delete<'b>(flags: &Flags) -> Op<'b> {
 
 fn arithmetic<'b>(flags: &Flags) -> Option<Op<'b>> {
     let increment = match flags.mode {
-        None | Some(b'I' | b'i' | b'+') => true,
-        Some(b'D' | b'd' | b'-') => false,
+        None | Some(b'I' | b'+') => true,
+        Some(b'D' | b'-') => false,
         Some(_) => return None,
     };
     Some(Op::Arith(Arith {
@@ -260,11 +260,11 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
         Err(line) => return refused(line, None),
     };
     let mode = match flags.mode {
-        None | Some(b'S' | b's') => StoreMode::Set,
-        Some(b'E' | b'e') => StoreMode::Add,
-        Some(b'A' | b'a') => StoreMode::Append,
-        Some(b'P' | b'p') => StoreMode::Prepend,
-        Some(b'R' | b'r') => StoreMode::Replace,
+        None | Some(b'S') => StoreMode::Set,
+        Some(b'E') => StoreMode::Add,
+        Some(b'A') => StoreMode::Append,
+        Some(b'P') => StoreMode::Prepend,
+        Some(b'R') => StoreMode::Replace,
         Some(_) => return refused(BAD_STORE_MODE, None),
     };
     let Some(key) = key(word, flags.binary_key) else { return refused(BAD_KEY, None) };
@@ -333,7 +333,7 @@ impl Form<'_> {
             out.extend(b"HD");
         }
         // Deadlines are told as they are at that point of the line: `t T30` is not `T30 t`.
-        let mut deadline = hit.deadline;
+        let mut deadline = first_deadline(hit);
         self.each(|letter, word| match letter {
             b'T' => deadline = hit.deadline_after,
             b'N' if hit.created => deadline = hit.deadline_after,
@@ -395,7 +395,7 @@ impl Form<'_> {
         } else {
             out.extend(b"HD");
         }
-        let mut deadline = hit.deadline;
+        let mut deadline = first_deadline(hit);
         self.each(|letter, word| match letter {
             b'T' => deadline = hit.deadline_after,
             b'N' if hit.created => deadline = hit.deadline_after,
@@ -433,6 +433,11 @@ impl Form<'_> {
         });
         same
     }
+}
+
+/// The deadline at the beginning of the line: `N` and `T` have not been read yet.
+const fn first_deadline(hit: &Hit<'_>) -> Deadline {
+    if hit.created { Deadline::NEVER } else { hit.deadline }
 }
 
 /// ` <letter><number>`.
