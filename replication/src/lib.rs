@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod handshake;
+pub mod state;
