@@ -3,4 +3,6 @@
 
 pub mod change;
 pub mod handshake;
+pub mod proxy;
 pub mod state;
+pub mod transport;
