@@ -28,6 +28,8 @@ use bytes::{BufMut, BytesMut};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::frame::{VERSION as VERSION_MAX, VERSION_MIN};
+
 /// Eight bytes no text protocol begins with.
 const MAGIC: [u8; 8] = *b"\x89TANDEM\n";
 /// Magic, version range, features, kind, spare bytes for later, nonce.
@@ -39,11 +41,6 @@ const PROOF_BYTES: usize = 32;
 pub const HELLO_BYTES_MAX: usize = 4096;
 /// The most that is read from somebody who has not proven anything yet.
 pub const UNPROVEN_BYTES: usize = OPENING_BYTES + 1 + PROOF_BYTES;
-
-/// The oldest protocol version this build speaks.
-pub const VERSION_MIN: u16 = 1;
-/// The newest protocol version this build speaks.
-pub const VERSION_MAX: u16 = 1;
 
 const TAG_PROOF: u8 = 1;
 const TAG_HELLO: u8 = 2;
@@ -132,31 +129,25 @@ pub enum Refusal {
     CopiedIdentity,
     /// This node is already paired with another node that is alive.
     Taken,
-    /// It belongs to another pair.
-    ForeignPair,
     /// A connection of that kind to that node exists already, and it is the one to keep.
     Duplicate,
     /// A data or proxy connection without a living control connection.
     Unlinked,
     /// Its introduction could not be read.
     Unreadable,
-    /// This node is stopping.
-    Stopping,
     /// Something a later version knows.
     Other(u8),
 }
 
 impl Refusal {
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 7] = [
         Self::WrongKey,
         Self::Myself,
         Self::CopiedIdentity,
         Self::Taken,
-        Self::ForeignPair,
         Self::Duplicate,
         Self::Unlinked,
         Self::Unreadable,
-        Self::Stopping,
     ];
 
     fn to_byte(self) -> u8 {
@@ -165,11 +156,9 @@ impl Refusal {
             Self::Myself => 2,
             Self::CopiedIdentity => 3,
             Self::Taken => 4,
-            Self::ForeignPair => 5,
-            Self::Duplicate => 6,
-            Self::Unlinked => 7,
-            Self::Unreadable => 8,
-            Self::Stopping => 9,
+            Self::Duplicate => 5,
+            Self::Unlinked => 6,
+            Self::Unreadable => 7,
             Self::Other(byte) => byte,
         }
     }
@@ -188,13 +177,9 @@ impl fmt::Display for Refusal {
                 "the peer carries this node's identity: its state directory is a copy; empty one of the two"
             }
             Self::Taken => "already paired with another node: a pair has two nodes; stop one of the three",
-            Self::ForeignPair => {
-                "the nodes belong to different pairs: to pair them anew, empty one's state directory"
-            }
             Self::Duplicate => "another connection between the two nodes is in use",
             Self::Unlinked => "there is no control connection between the two nodes yet",
             Self::Unreadable => "the introduction could not be read: do both nodes run compatible releases?",
-            Self::Stopping => "the node is stopping",
             Self::Other(byte) => {
                 return write!(f, "refused for a reason this release does not know ({byte})");
             }

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-const FILE: &str = "node.state";
+/// The name of the file in the directory.
+pub const FILE: &str = "node.state";
 const SCRATCH: &str = "node.state.new";
 const LOCK: &str = "lock";
 
