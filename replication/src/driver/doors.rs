@@ -101,6 +101,8 @@ impl Doors {
                     return tracing::debug!("a connection from {address} ended before it spoke: {why}");
                 }
                 self.refused.fetch_add(1, Ordering::Relaxed);
+                // Only so that the status is published; the count is what matters.
+                let _ = self.events.try_send(Event::Refused);
                 let text = format!("refused a connection from {}: {why}", address.ip());
                 log.lock().unwrap_or_else(PoisonError::into_inner).say("stranger", |more| {
                     tracing::warn!("{text}{more}");

@@ -11,6 +11,7 @@
 
 mod connection;
 mod doors;
+mod links;
 mod log;
 mod run;
 
@@ -165,6 +166,7 @@ enum Event {
     Probed(node::Probe),
     Persisted(Result<(), StateError>),
     Drained(u64),
+    Refused,
 }
 
 /// A running node.

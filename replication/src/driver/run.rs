@@ -12,12 +12,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Broken, Connection, Taken};
-use super::doors::{Doors, Greeted, Introduction, Judge, Partner, Unproven, probe};
+use super::doors::{Doors, Introduction, Partner, Unproven};
+use super::links::REPEAT_EVERY;
 use super::log::Throttle;
 use super::{Command, Config, Event, Host, Identity, Snapshot, now};
 use crate::backlog::Backlog;
 use crate::frame::Link;
-use crate::handshake::{Kind, Refusal, Side, verdict};
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::store::Store;
@@ -32,10 +32,6 @@ const BATCHES_PER_TURN: usize = 4;
 const CONTROL_READS: usize = 16;
 /// The status is at most that old.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
-/// A link that lived so long was a good one: dial again without a pause.
-const GOOD_LINK: Duration = Duration::from_millis(100);
-/// The same trouble is repeated in the log after that time.
-const REPEAT_EVERY: Duration = Duration::from_secs(60);
 /// How long the last words may take on their way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The loop wakes at least that often, whatever the node says.
@@ -64,56 +60,56 @@ enum Wake {
     Send,
 }
 
-struct Loop {
-    node: Node,
-    host: Arc<dyn Host>,
-    backlog: Arc<Backlog>,
-    news: Arc<Notify>,
-    doors: Doors,
-    events: mpsc::Receiver<Event>,
-    inbox: mpsc::Receiver<Command>,
-    publisher: watch::Sender<Arc<Snapshot>>,
+pub(super) struct Loop {
+    pub(super) node: Node,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) news: Arc<Notify>,
+    pub(super) doors: Doors,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) publisher: watch::Sender<Arc<Snapshot>>,
 
-    node_id: u128,
-    boot_id: u64,
-    dead_after: Duration,
-    heartbeat: Duration,
-    payload_bytes_max: usize,
+    pub(super) node_id: u128,
+    pub(super) boot_id: u64,
+    pub(super) dead_after: Duration,
+    pub(super) heartbeat: Duration,
+    pub(super) payload_bytes_max: usize,
 
-    control: Option<Connection>,
-    data: Option<Connection>,
-    partner: Option<Partner>,
-    peer: Option<Introduction>,
+    pub(super) control: Option<Connection>,
+    pub(super) data: Option<Connection>,
+    pub(super) partner: Option<Partner>,
+    pub(super) peer: Option<Introduction>,
     /// There was more to do than fits in one turn.
-    more: bool,
+    pub(super) more: bool,
 
-    configured: Option<PeerAddress>,
+    pub(super) configured: Option<PeerAddress>,
     /// Away while an attempt is under way.
-    resolver: Option<Resolver>,
-    backoff: Backoff,
-    data_backoff: Backoff,
-    dialling_data: bool,
+    pub(super) resolver: Option<Resolver>,
+    pub(super) backoff: Backoff,
+    pub(super) data_backoff: Backoff,
+    pub(super) dialling_data: bool,
     /// For attempts that are still in their pause.
-    linked: Arc<AtomicBool>,
+    pub(super) linked: Arc<AtomicBool>,
 
-    gate_open: bool,
+    pub(super) gate_open: bool,
     /// Counts closings of the gate.
-    closing: u64,
-    loaded: Option<Instant>,
+    pub(super) closing: u64,
+    pub(super) loaded: Option<Instant>,
 
-    state: Option<Arc<crate::state::StateDirectory>>,
-    state_dir_configured: bool,
-    state_problem: Option<String>,
-    unsaved: VecDeque<Saved>,
-    saving: bool,
+    pub(super) state: Option<Arc<crate::state::StateDirectory>>,
+    pub(super) state_dir_configured: bool,
+    pub(super) state_problem: Option<String>,
+    pub(super) unsaved: VecDeque<Saved>,
+    pub(super) saving: bool,
 
-    link_problem: Option<(String, Instant)>,
-    throttle: Throttle,
-    stopped: bool,
+    pub(super) link_problem: Option<(String, Instant)>,
+    pub(super) throttle: Throttle,
+    pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
-    stale: bool,
-    urgent: bool,
-    published: Instant,
+    pub(super) stale: bool,
+    pub(super) urgent: bool,
+    pub(super) published: Instant,
 }
 
 pub(super) async fn run(parts: Parts) {
@@ -398,27 +394,6 @@ impl Loop {
         self.gate_open = open;
     }
 
-    fn probe(&self) {
-        let patience = self.dead_after / 2;
-        let (partner, configured) = (self.partner, self.configured.clone());
-        let client_port = self.peer.as_ref().map_or(0, |peer| peer.hello.client_port);
-        let events = self.doors.events.clone();
-        tokio::spawn(async move {
-            let replication = match (partner, configured) {
-                (Some(partner), _) => Some(partner.address),
-                (None, Some(peer)) => {
-                    let resolved = timeout(patience, Resolver::new(peer).resolve()).await;
-                    resolved.ok().and_then(Result::ok).and_then(|addresses| addresses.first().copied())
-                }
-                (None, None) => None,
-            };
-            let client = replication.filter(|_| client_port != 0);
-            let client = client.map(|address| SocketAddr::new(address.ip(), client_port));
-            let found = probe(replication.filter(|address| address.port() != 0), client, patience).await;
-            let _ = events.send(Event::Probed(found)).await;
-        });
-    }
-
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Greeted(greeted) => self.adopt(*greeted),
@@ -444,6 +419,7 @@ impl Loop {
                     self.node.handle_drained(now());
                 }
             }
+            Event::Refused => {}
         }
     }
 
@@ -453,162 +429,6 @@ impl Loop {
         let result = self.node.handle_operator(wish, now());
         // Whoever asked may have gone away.
         let _ = reply.send(result.map_err(|refusal| refusal.0.to_string()));
-    }
-
-    /// Keeps a connection, or sends it away.
-    fn adopt(&mut self, greeted: Greeted) {
-        let judge = Judge { node_id: self.node_id, boot_id: self.boot_id, partner: self.partner };
-        let judgement = judge.judge(&greeted, Instant::now(), self.dead_after);
-        let told = match greeted.side {
-            Side::Acceptor => greeted.stream.try_write(&verdict(judgement)).is_ok_and(|bytes| bytes == 2),
-            Side::Dialler => true,
-        };
-        match judgement {
-            Err(refusal) => self.refuse(&greeted, refusal),
-            Ok(()) if told => match greeted.kind {
-                Kind::Control => self.link_control(greeted),
-                Kind::Data => self.link_data(greeted),
-                Kind::Proxy => match greeted.stream.into_std() {
-                    Ok(stream) => self.host.proxy(stream),
-                    Err(why) => tracing::warn!("cannot hand over a proxy connection: {why}"),
-                },
-            },
-            Ok(()) => tracing::debug!("{} left before it was welcomed", greeted.address),
-        }
-    }
-
-    fn refuse(&mut self, greeted: &Greeted, refusal: Refusal) {
-        let hello = &greeted.peer.hello;
-        if matches!(refusal, Refusal::Duplicate | Refusal::Unlinked) {
-            return tracing::debug!(
-                "refused a {} connection of {}: {refusal}",
-                greeted.kind,
-                greeted.address
-            );
-        }
-        self.doors.refused.fetch_add(1, Ordering::Relaxed);
-        if greeted.side == Side::Dialler {
-            return self.unreachable(format!("{}: {refusal}", greeted.address));
-        }
-        let topic = match refusal {
-            Refusal::Myself => "myself",
-            Refusal::CopiedIdentity => "copy",
-            _ => "third",
-        };
-        self.throttle.say(topic, |more| {
-            tracing::warn!(
-                "refused the node at {} ({:032x}, release {}): {refusal}{more}",
-                greeted.address.ip(),
-                hello.node_id,
-                hello.release
-            );
-        });
-    }
-
-    fn unreachable(&mut self, why: String) {
-        let known = self.link_problem.as_ref();
-        if known.is_none_or(|(known, said)| *known != why || said.elapsed() >= REPEAT_EVERY) {
-            let peer = self.configured.as_ref().map_or_else(String::new, |peer| format!(" {peer}"));
-            tracing::warn!("cannot reach the peer{peer}: {why}");
-            self.link_problem = Some((why, Instant::now()));
-            self.urgent = true;
-        }
-    }
-
-    fn link_control(&mut self, greeted: Greeted) {
-        let Greeted { stream, address, side, peer, .. } = greeted;
-        let known = self.partner;
-        let same = known.is_some_and(|partner| {
-            (partner.node_id, partner.boot_id) == (peer.hello.node_id, peer.hello.boot_id)
-        });
-        if !same {
-            self.lose(Link::Data, Broken { down: Down::Lost, why: "it was another process".to_string() });
-        }
-        self.lose(
-            Link::Control,
-            Broken { down: Down::Replaced, why: "a newer one took its place".to_string() },
-        );
-        let listening = match side {
-            Side::Dialler => address,
-            Side::Acceptor => SocketAddr::new(address.ip(), peer.replication_port),
-        };
-        tracing::info!(
-            "linked with the node at {listening} ({:032x}, release {}), {}",
-            peer.hello.node_id,
-            peer.hello.release,
-            if side == Side::Dialler { "dialled" } else { "accepted" }
-        );
-        let connection = Connection::new(stream, side, self.payload_bytes_max);
-        self.partner = Some(Partner {
-            node_id: peer.hello.node_id,
-            boot_id: peer.hello.boot_id,
-            address: listening,
-            link: Some((side, connection.since)),
-            seen: connection.since,
-        });
-        self.control = Some(connection);
-        self.linked.store(true, Ordering::Relaxed);
-        self.link_problem = None;
-        self.data_backoff.reset();
-        self.urgent = true;
-        self.node.handle_link_up(Link::Control, &peer.hello, now());
-        self.peer = Some(peer);
-    }
-
-    fn link_data(&mut self, greeted: Greeted) {
-        self.lose(Link::Data, Broken { down: Down::Replaced, why: "a newer one took its place".to_string() });
-        self.data = Some(Connection::new(greeted.stream, greeted.side, self.payload_bytes_max));
-        self.urgent = true;
-        self.node.handle_link_up(Link::Data, &greeted.peer.hello, now());
-    }
-
-    /// A link is gone, if it was there.
-    fn lose(&mut self, link: Link, broken: Broken) {
-        let Some(connection) = self.connection(link).take() else { return };
-        let good = connection.since.elapsed() >= GOOD_LINK;
-        let name = if link == Link::Control { "control" } else { "data" };
-        match broken.down {
-            Down::Replaced => tracing::debug!("{name} link: {}", broken.why),
-            _ => tracing::info!("lost the {name} link: {}", broken.why),
-        }
-        match link {
-            Link::Control => {
-                if let Some(partner) = &mut self.partner {
-                    (partner.link, partner.seen) = (None, Instant::now());
-                }
-                self.linked.store(false, Ordering::Relaxed);
-                if good {
-                    self.backoff.reset();
-                }
-            }
-            Link::Data if good => self.data_backoff.reset(),
-            Link::Data => {}
-        }
-        self.urgent = true;
-        self.node.handle_link_down(link, broken.down, now());
-    }
-
-    /// Starts the attempts that are due.
-    fn dial(&mut self) {
-        if self.stopped {
-            return;
-        }
-        match (&self.control, self.partner) {
-            (None, _) => {
-                if let Some(resolver) = self.resolver.take() {
-                    tokio::spawn(self.doors.clone().dial_peer(resolver, self.backoff.pause()));
-                }
-            }
-            // Whoever dialled the control link dials the data link.
-            (Some(control), Some(partner)) => {
-                if control.side == Side::Dialler && self.data.is_none() && !self.dialling_data {
-                    self.dialling_data = true;
-                    let pause = self.data_backoff.pause();
-                    tokio::spawn(self.doors.clone().dial_data(partner.address, pause));
-                }
-            }
-            (Some(_), None) => {}
-        }
     }
 
     /// Writes what the node wants to remember, one after the other, beside the loop: disks take long.
@@ -692,7 +512,7 @@ impl Loop {
         let _ = timeout(FAREWELL, said).await;
     }
 
-    fn connection(&mut self, link: Link) -> &mut Option<Connection> {
+    pub(super) fn connection(&mut self, link: Link) -> &mut Option<Connection> {
         match link {
             Link::Control => &mut self.control,
             Link::Data => &mut self.data,

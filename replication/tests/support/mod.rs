@@ -2,3 +2,5 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod fault_proxy;
+pub mod map_store;
+pub mod node;
