@@ -16,19 +16,29 @@
 //! * [`session`]: one follower and its stream, on both ends.
 //! * [`liveness`]: what may be concluded from silence. [`role`]: who is master, as one table.
 //! * [`node`]: all of it together. [`status`]: what others see of it.
+//!
+//! And where it meets the world, in sockets, timers and files:
+//! * [`driver`]: performs what a node asks for, on a thread of its own.
+//! * [`transport`], [`handshake`]: how the two find each other and who may speak.
+//! * [`state`]: what a node must not forget. [`proxy`]: clients' requests on their way to the master.
 #![forbid(unsafe_code)]
 
 pub mod backlog;
 pub mod change;
+pub mod driver;
 pub mod frame;
+pub mod handshake;
 pub mod history;
 pub mod liveness;
 pub mod node;
+pub mod proxy;
 pub mod role;
 pub mod session;
+pub mod state;
 pub mod status;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
+pub mod transport;
 pub mod wire;
