@@ -321,6 +321,8 @@ impl Form<'_> {
             Outcome::Number(number, hit) => self.number(command, *number, hit, now, out),
             Outcome::NotStored => self.failure(b"NS", command, out),
             Outcome::Exists => self.failure(b"EX", command, out),
+            // With or without `C`, there is nothing to append to.
+            Outcome::NotFound if appends(command) => self.failure(b"NS", command, out),
             Outcome::NotFound => self.failure(b"NF", command, out),
             Outcome::NonNumeric => out.extend(NON_NUMERIC),
             Outcome::TooLarge => out.extend(TOO_LARGE),
@@ -440,6 +442,10 @@ impl Form<'_> {
         });
         same
     }
+}
+
+const fn appends(command: &Command<'_>) -> bool {
+    matches!(&command.op, Op::Store(Store { mode: StoreMode::Append | StoreMode::Prepend, .. }))
 }
 
 /// The deadline at the beginning of the line: `N` and `T` have not been read yet.
