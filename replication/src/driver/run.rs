@@ -332,10 +332,16 @@ impl Loop {
         match self.connection(link).as_mut().map_or(Ok(()), Connection::flush) {
             Ok(()) => true,
             Err(broken) => {
-                self.lose(link, broken);
+                self.cannot_send(link, broken);
                 false
             }
         }
+    }
+
+    /// The peer takes nothing more, but may have said something before: a goodbye, for one.
+    fn cannot_send(&mut self, link: Link, broken: Broken) {
+        self.read(link, CONTROL_READS, Connection::read_queued);
+        self.lose(link, broken);
     }
 
     /// Sends changes while the socket takes them. `false`: the connection broke.
@@ -349,7 +355,7 @@ impl Loop {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
             let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
             if let Err(broken) = data.push(&frame).and_then(|()| data.flush()) {
-                self.lose(Link::Data, broken);
+                self.cannot_send(Link::Data, broken);
                 return false;
             }
         }
@@ -419,6 +425,12 @@ impl Loop {
                     self.node.handle_drained(now());
                 }
             }
+            Event::Found(boot_id, address) => {
+                if let Some(partner) = self.partner.as_mut().filter(|partner| partner.boot_id == boot_id) {
+                    (partner.address, partner.proven) = (address, true);
+                    self.urgent = true;
+                }
+            }
             Event::Refused => {}
         }
     }
@@ -467,7 +479,7 @@ impl Loop {
     }
 
     fn publish(&mut self) {
-        if !self.urgent && !(self.stale && self.published.elapsed() >= PUBLISH_EVERY) {
+        if !(self.urgent || self.stale && self.published.elapsed() >= PUBLISH_EVERY) {
             return;
         }
         (self.urgent, self.stale, self.published) = (false, false, Instant::now());
