@@ -88,13 +88,15 @@ impl Loop {
         let same = known.is_some_and(|partner| {
             (partner.node_id, partner.boot_id) == (peer.hello.node_id, peer.hello.boot_id)
         });
+        // What belonged to another process is gone before this one is introduced.
+        let (down, why) = match same {
+            true => (Down::Replaced, "a newer one took its place"),
+            false => (Down::Lost, "it led to another process"),
+        };
         if !same {
-            self.lose(Link::Data, Broken { down: Down::Lost, why: "it was another process".to_string() });
+            self.lose(Link::Data, Broken { down, why: why.to_string() });
         }
-        self.lose(
-            Link::Control,
-            Broken { down: Down::Replaced, why: "a newer one took its place".to_string() },
-        );
+        self.lose(Link::Control, Broken { down, why: why.to_string() });
         let (listening, proven) = match (side, known) {
             (Side::Dialler, _) => (address, true),
             (Side::Acceptor, Some(partner)) if same => (partner.address, partner.proven),
