@@ -175,6 +175,8 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                #[cfg(feature = "testing")]
+                plant: None,
             },
             store,
             backlog.clone(),
