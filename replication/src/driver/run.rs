@@ -20,6 +20,7 @@ use crate::backlog::Backlog;
 use crate::frame::Link;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
+use crate::state::StateError;
 use crate::store::Store;
 use crate::transport::{Backoff, PeerAddress, Resolver};
 use crate::wire;
@@ -326,7 +327,6 @@ impl Loop {
             }
         }
         self.dial();
-        self.save();
     }
 
     /// `false`: the connection broke, and the node has more to say.
@@ -377,7 +377,7 @@ impl Loop {
                 self.lose(link, Broken { down: Down::Lost, why: why.to_string() });
             }
             Output::Probe => self.probe(),
-            Output::Persist(saved) => self.unsaved.push_back(saved),
+            Output::Persist(saved) => self.save(saved),
             Output::Gate(view) => self.gate(view),
             Output::RoleChanged { from, to, epoch, why } => {
                 let name = |state| format!("{state:?}").to_lowercase();
@@ -446,29 +446,27 @@ impl Loop {
     }
 
     /// Writes what the node wants to remember, one after the other, beside the loop: disks take long.
-    fn save(&mut self) {
-        while !self.saving
-            && let Some(saved) = self.unsaved.pop_front()
-        {
-            let Some(directory) = self.state.clone() else {
-                self.node.handle_persisted(!self.state_dir_configured, now());
-                self.urgent = true;
-                continue;
-            };
-            self.saving = true;
-            let events = self.doors.events.clone();
-            let bytes = wire::encode(&saved).unwrap_or_default();
-            tokio::spawn(async move {
-                let result = tokio::task::spawn_blocking(move || directory.save(&bytes)).await;
-                let lost = || {
-                    crate::state::StateError::Write("node.state".into(), std::io::Error::other("interrupted"))
-                };
-                let _ = events.send(Event::Persisted(result.unwrap_or_else(|_| Err(lost())))).await;
-            });
+    fn save(&mut self, saved: Saved) {
+        let Some(directory) = self.state.clone() else {
+            self.node.handle_persisted(!self.state_dir_configured, now());
+            return self.urgent = true;
+        };
+        if self.saving {
+            return self.unsaved.push_back(saved);
         }
+        self.saving = true;
+        let events = self.doors.events.clone();
+        let bytes = wire::encode(&saved).unwrap_or_default();
+        tokio::spawn(async move {
+            let result = tokio::task::spawn_blocking(move || directory.save(&bytes)).await;
+            let result = result.unwrap_or_else(|why| {
+                Err(StateError::Write("the state file".into(), std::io::Error::other(why)))
+            });
+            let _ = events.send(Event::Persisted(result)).await;
+        });
     }
 
-    fn saved(&mut self, result: Result<(), crate::state::StateError>) {
+    fn saved(&mut self, result: Result<(), StateError>) {
         self.saving = false;
         self.state_problem = result.as_ref().err().map(ToString::to_string);
         if let Some(problem) = &self.state_problem {
@@ -478,6 +476,9 @@ impl Loop {
         }
         self.urgent = true;
         self.node.handle_persisted(result.is_ok(), now());
+        if let Some(next) = self.unsaved.pop_front() {
+            self.save(next);
+        }
     }
 
     fn publish(&mut self) {
