@@ -460,14 +460,14 @@ impl<'a> Worker<'a> {
     fn sweep(&mut self, now: Instant) {
         for index in 0..self.connections.len() {
             let connection = &self.connections[index];
-            let overdue = |pending: &Pending| now.saturating_duration_since(pending.due) > self.share.plan.timeout;
+            let overdue =
+                |pending: &Pending| now.saturating_duration_since(pending.due) > self.share.plan.timeout;
+            let reopen = connection.stream.is_none() && connection.retry_at <= now && self.issuing(now);
             if connection.pending.front().is_some_and(overdue) {
                 self.lose(index, "timed out");
-            } else if connection.stream.is_none() && connection.retry_at <= now && self.issuing(now) {
-                if self.open(index).is_err() {
-                    self.tally.refused_connects += 1;
-                    self.connections[index].retry_at = Instant::now() + Self::RETRY;
-                }
+            } else if reopen && self.open(index).is_err() {
+                self.tally.refused_connects += 1;
+                self.connections[index].retry_at = Instant::now() + Self::RETRY;
             }
         }
     }
