@@ -227,6 +227,9 @@ pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
         return Decoded::Incomplete { more: used.saturating_sub(input.len()).max(1) };
     };
     let (extras, key) = parts(head, header);
+    if form.verb == Verb::Flush && !codec.limits.flush_enabled {
+        return Decoded::session(Session::FlushForbidden, AnyForm(Kind::Binary(form)), used);
+    }
     request(header, form, extras, key, data, used)
 }
 

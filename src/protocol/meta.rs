@@ -238,7 +238,7 @@ fn arithmetic<'b>(flags: &Flags) -> Option<Op<'b>> {
 /// `me <key> [b]`: other words are ignored.
 fn debug<'b>(word: &'b [u8], words: &'b [u8], used: usize) -> Decoded<'b> {
     let flags = Flags { binary_key: split(words).0 == b"b", ..Flags::default() };
-    let Some(key) = key(word, flags.binary_key) else { return Decoded::say(BAD_KEY, used) };
+    let Some(key) = key(word, flags.binary_key) else { return Decoded::say(BAD_FORMAT, used) };
     Decoded::item(Command { key, op: Op::Inspect }, form(Verb::Debug, words, &flags), used)
 }
 

@@ -213,12 +213,13 @@ pub(super) fn next_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Dec
         codec.state = State::Line { then: BAD_FORMAT };
         return Decoded::Skip { used: end };
     }
-    // It is the last one if nothing but blanks comes before the line's end; if that cannot be seen
-    // yet, the END is said when it comes.
+    // It is the last one if nothing but blanks comes before the line's end. Within reason that is
+    // waited for, because the last one's form ends the answer, whatever becomes of it.
     let blanks = behind.iter().position(|&byte| byte != b' ').unwrap_or(behind.len());
     let line_end = match behind.get(blanks..) {
         Some([b'\n', ..]) => 1,
         Some([b'\r', b'\n', ..]) => 2,
+        Some([] | [b'\r']) if blanks < codec.limits.line_max => return Decoded::Incomplete { more: 1 },
         _ => 0,
     };
     let last = line_end != 0;
@@ -438,6 +439,11 @@ fn session<'b>(codec: &Codec, word: &[u8], rest: &'b [u8], used: usize) -> Decod
 impl Form {
     pub(super) const fn replies(self) -> bool {
         !self.noreply
+    }
+
+    /// Whether an error may be said here: a multiget that fails says so once, at its end.
+    pub(super) const fn may_fail(self) -> bool {
+        !self.noreply && !matches!(self.reply, Reply::Value { last: false, .. })
     }
 
     #[inline]
