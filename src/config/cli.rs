@@ -215,6 +215,7 @@ impl Reader<'_> {
             detail_enabled: prefix_delimiter.is_some(),
             prefix_delimiter: prefix_delimiter.unwrap_or(b':'),
             item_size_max: self.item_size_max(),
+            cas: !self.flag("disable-cas"),
             auth_file,
             sasl,
         }
@@ -326,6 +327,7 @@ impl Reader<'_> {
             core_dumps: self.flag("enable-coredumps"),
             lock_memory: self.flag("lock-memory"),
             port_file: env("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
+            sasl_file: env("MEMCACHED_SASL_PWDB").map(PathBuf::from),
             verbosity: self.matches.get_count("verbose").min(3),
         }
     }

@@ -71,6 +71,8 @@ pub struct Process {
     pub lock_memory: bool,
     /// Write bound ports there (`MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
+    /// Users of SASL (`MEMCACHED_SASL_PWDB`).
+    pub sasl_file: Option<PathBuf>,
     /// How much to log (`-v`, `-vv`, `-vvv`).
     pub verbosity: u8,
 }

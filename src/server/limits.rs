@@ -40,3 +40,5 @@ pub const WATCHER_LINES: usize = 1024;
 pub const UPKEEP: Duration = Duration::from_millis(100);
 /// Items per shard looked at in one slice of background work.
 pub const UPKEEP_ITEMS: usize = 256;
+/// Reply bytes in one frame to the peer, which takes no longer ones.
+pub const PROXIED_PART_BYTES: usize = 256 * 1024;

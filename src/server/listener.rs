@@ -16,7 +16,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket as RawSocket, Type};
-use tokio::io::unix::AsyncFd;
 
 use super::worker::{Arrival, Inbox, Socket, Worker};
 use super::{Config, Listen, Parts, Peer, Port, Server, Service, UnixListen, upkeep};
@@ -287,15 +286,16 @@ async fn accept_tcp(
     local: SocketAddr,
     protocol: Protocol,
 ) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         wait_for_room(&service).await;
-        let Some((stream, peer)) = accept(&listener, TcpListener::accept).await? else { continue };
+        let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
         if service.is_full() {
             refuse(&service, &stream);
             continue;
         }
-        if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
+        if stream.set_nodelay(true).is_err() {
             continue;
         }
         let ticket = service.register(Peer::Tcp(peer, local), stream.as_raw_fd());
@@ -310,17 +310,15 @@ async fn accept_unix(
     unix: UnixListen,
     protocol: Protocol,
 ) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
     let path: Arc<str> = unix.path.display().to_string().into();
     let _removed_at_the_end = RemoveSocket(&unix.path);
     loop {
         wait_for_room(&service).await;
-        let Some((stream, _)) = accept(&listener, UnixListener::accept).await? else { continue };
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
         if service.is_full() {
             refuse(&service, &stream);
-            continue;
-        }
-        if stream.set_nonblocking(true).is_err() {
             continue;
         }
         let ticket = service.register(Peer::Unix(Arc::clone(&path)), stream.as_raw_fd());
@@ -337,23 +335,18 @@ impl Drop for RemoveSocket<'_> {
     }
 }
 
-/// The next connection; `None` if there was none after all.
-async fn accept<L: AsRawFd, S>(
-    listener: &AsyncFd<L>,
-    accept: impl Fn(&L) -> io::Result<S>,
-) -> io::Result<Option<S>> {
-    let mut ready = listener.readable().await?;
-    match ready.try_io(|listener| accept(listener.get_ref())) {
-        Ok(Ok(accepted)) => Ok(Some(accepted)),
-        Ok(Err(error)) => {
+/// The connection, unless it is gone again or there is nothing to hold it with.
+async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
             // Out of descriptors or memory: the connection stays queued until there are some.
             if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
                 tracing::warn!(%error, "a connection cannot be accepted; raise -c or the limit of open files");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            Ok(None)
+            None
         }
-        Err(_would_block) => Ok(None),
     }
 }
 
@@ -382,6 +375,6 @@ where
 {
     let mut stream = stream;
     // A new connection's buffer is empty, so this either fits or nobody listens.
-    let _nobody_listens = stream.write(b"ERROR Too many open connections\r\n");
+    let _nobody_listens = io::Write::write(&mut stream, b"ERROR Too many open connections\r\n");
     service.stats.connections.rejected_connections.fetch_add(1, Ordering::Relaxed);
 }

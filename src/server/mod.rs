@@ -81,6 +81,8 @@ pub struct Config {
     pub prefix_delimiter: u8,
     /// Largest item by memcached's accounting (`-I`).
     pub item_size_max: usize,
+    /// Items have CAS uniques (not `-C`).
+    pub cas: bool,
     /// Tokens for the text protocol (`-Y`).
     pub auth_file: Option<PathBuf>,
     /// SASL for the binary protocol (`-S`).

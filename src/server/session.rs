@@ -61,6 +61,12 @@ impl Input {
         &mut self.bytes
     }
 
+    /// Puts bytes back in front.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.bytes.splice(..self.eaten, bytes.iter().copied());
+        self.eaten = 0;
+    }
+
     /// The buffer itself, back to where it came from.
     pub(super) fn into_buffer(self) -> Vec<u8> {
         self.bytes
@@ -203,6 +209,19 @@ impl Session {
         self.body.is_some() || self.dump.is_some() || self.codec.is_midway()
     }
 
+    /// Whether a large value is on its way in.
+    pub(super) const fn holds_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Goes over a store that is too large: the node that serves has dropped its victim, what is left
+    /// is to throw its body away and to say so.
+    pub(super) fn skip_victim(&mut self, input: &mut Input) {
+        if let Decoded::Request { request: Request::Item { .. }, used } = self.codec.decode(input.bytes()) {
+            input.eat(used);
+        }
+    }
+
     /// Forgets in the middle of which request it was.
     pub(super) fn restart(&mut self) {
         self.codec = Codec::new(self.codec.protocol(), *self.codec.limits());
@@ -326,7 +345,8 @@ impl Session {
                     Some(Action::Close)
                 }
             };
-            (eaten, action, retry && !matches!(action, Some(Action::Close)))
+            let retry = retry && action != Some(Action::Close);
+            (eaten, action, retry)
         };
         shared.cell().turns.add(1);
         if service.gate.leave(shared.index) {
@@ -470,8 +490,7 @@ impl Session {
                     service.gate.leave(shared.index);
                 }
                 let now = service.clock.now();
-                let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
-                let (eaten, end) = self.gather_one(input.bytes(), &mut batch);
+                let (eaten, end) = self.gather_one(input.bytes());
                 *turn = turn.saturating_sub(1);
                 let action = match end {
                     End::Full | End::Body { .. } => None,
@@ -520,18 +539,15 @@ impl Session {
     }
 
     /// Decodes the one request at the front, which needs no engine.
-    fn gather_one<'b>(&mut self, bytes: &'b [u8], batch: &mut Batch<'b>) -> (usize, End<'b>) {
+    fn gather_one<'b>(&mut self, bytes: &'b [u8]) -> (usize, End<'b>) {
         match self.codec.decode(bytes) {
             Decoded::Skip { used } => (used, End::Full),
             Decoded::Request { request: Request::Say(line), used } => (used, End::Say(line)),
             Decoded::Request { request: Request::Session { what, form }, used } => (used, End::Asked(what, form)),
             Decoded::Incomplete { more } => (0, End::Incomplete(more)),
             Decoded::Close(reason) => (0, End::Close(reason)),
-            Decoded::Request { request: Request::Item { command, form }, used } => {
-                batch.0.push(command);
-                batch.1.push(form);
-                (used, End::Full)
-            }
+            // The front was looked at: it is no item.
+            Decoded::Request { request: Request::Item { .. }, .. } => (0, End::Full),
             Decoded::Body { head_len, value_len, trailer_len } => (0, End::Body { head_len, value_len, trailer_len }),
         }
     }
@@ -684,11 +700,6 @@ impl Session {
                 return Some(Action::Read(1));
             }
         }
-    }
-
-    /// Whether SASL would have to be repeated: an authenticated connection may ask again.
-    pub(super) const fn is_locked(&self) -> bool {
-        self.locked
     }
 
     /// `-vv`: each request on stderr, as memcached shows it.

@@ -208,6 +208,11 @@ impl Stats {
         }
     }
 
+    /// Whether `stats sizes` has an answer (`-o track_sizes`).
+    pub const fn sizes_tracked(&self) -> bool {
+        self.shape.track_sizes
+    }
+
     /// `stats reset`.
     pub fn reset(&self) {
         *self.baseline.lock().unwrap_or_else(PoisonError::into_inner) = self.sums();

@@ -207,7 +207,7 @@ fn slab_rows(class: u8, s: &ClassStats) -> [(&'static str, u64); 15] {
 
 /// The chunk size of one of memcached's slab classes with its defaults: from 96 bytes by 1.25,
 /// rounded up to 8, the last one 512 KiB.
-pub fn chunk_size(class: u8) -> u64 {
+fn chunk_size(class: u8) -> u64 {
     const LARGEST: u64 = 512 << 10;
     let mut size: u64 = 96;
     for _ in 1..class {
