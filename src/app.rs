@@ -1,9 +1,12 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, EngineConfig};
+use crate::config::Config;
+use crate::engine::memory::{Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
@@ -57,7 +60,7 @@ impl App {
         let Pairing { gate, journal } = Pairing::standalone();
         let auth = auth(config).map_err(StartError)?;
         let clock = Arc::new(Clock::start());
-        let engine = engine(&config.engine, journal);
+        let engine = engine(config, journal);
         let detail = Detail::new(config.server.detail_enabled, config.server.prefix_delimiter);
         let stats = Arc::new(Stats::new(stats_shape(config), Arc::clone(&engine), detail));
         let parts = Parts {
@@ -111,6 +114,16 @@ fn auth(config: &Config) -> Result<Auth, String> {
     }
 }
 
-fn engine(config: &EngineConfig, journal: Arc<dyn Journal>) -> Arc<dyn Engine> {
-    unimplemented!("{config:?} {}", Arc::strong_count(&journal))
+fn engine(config: &Config, journal: Arc<dyn Journal>) -> Arc<dyn Engine> {
+    let memory = MemoryConfig {
+        limit_bytes: config.engine.memory_bytes,
+        threads: config.server.threads,
+        item_size_max: config.engine.item_size_max,
+        evict: config.engine.evict,
+        cas: config.engine.cas,
+        // Keys are chosen by clients: nobody may foresee which of them collide.
+        seed: RandomState::new().build_hasher().finish(),
+        ..MemoryConfig::default()
+    };
+    Arc::new(Memory::new(memory, journal))
 }

@@ -133,7 +133,7 @@ fn a_pair_has_defaults_that_follow_the_rest() {
     assert_eq!((pair.profile, pair.heartbeat_interval.as_millis(), pair.dead_after.as_millis()), (Profile::Lan, 100, 1000));
     assert!(pair.start_alone && !pair.preferred);
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:11213");
-    let other = super::tests::config("-l 127.0.0.2 -x [::1]:99 --profile fast --dead-after 2s --start-alone no --admin off --failback never --backup-requests local-reads");
+    let other = self::config("-l 127.0.0.2 -x [::1]:99 --profile fast --dead-after 2s --start-alone no --admin off --failback never --backup-requests local-reads");
     let pair = other.pair.unwrap();
     assert_eq!((pair.heartbeat_interval.as_millis(), pair.dead_after.as_millis()), (20, 2000));
     assert!(!pair.start_alone && other.admin.is_none());

@@ -22,7 +22,8 @@ impl Upkeep {
         let thread = std::thread::Builder::new().name("tandem-upkeep".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Acquire) {
                 service.clock.refresh();
-                let more = service.engine.maintain(service.clock.now(), limits::UPKEEP_ITEMS);
+                let (now, serves) = (service.clock.now(), service.gate.serves());
+                let more = service.engine.maintain(now, limits::UPKEEP_ITEMS, serves);
                 // With work left it goes on after a breath, in which waiting workers take the locks.
                 std::thread::park_timeout(if more { Duration::from_micros(500) } else { limits::UPKEEP });
             }
