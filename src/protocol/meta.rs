@@ -89,6 +89,7 @@ impl Flags {
         let mut seen = 0u128;
         let mut words = before;
         let mut wrong = None;
+        let mut long_opaque = false;
         loop {
             let (word, rest) = split(line);
             line = rest;
@@ -104,17 +105,22 @@ impl Flags {
                 return Err(DUPLICATE_FLAG);
             }
             seen |= 1 << letter;
-            if let Err(line) = flags.set(letter, token, word.len()) {
+            long_opaque |= letter == b'O' && word.len() > OPAQUE_MAX;
+            if let Err(line) = flags.set(letter, token) {
                 if line == INVALID_FLAG {
                     return Err(line);
                 }
                 wrong = Some(line);
             }
         }
-        wrong.map_or(Ok(flags), Err)
+        match wrong {
+            Some(line) => Err(line),
+            None if long_opaque => Err(LONG_OPAQUE),
+            None => Ok(flags),
+        }
     }
 
-    fn set(&mut self, letter: u8, token: &[u8], word_len: usize) -> Result<(), &'static [u8]> {
+    fn set(&mut self, letter: u8, token: &[u8]) -> Result<(), &'static [u8]> {
         let exptime = || signed32(token).map(|at| Exptime(i64::from(at))).ok_or(BAD_TOKEN);
         match letter {
             b'b' => self.binary_key = true,
@@ -131,7 +137,6 @@ impl Flags {
             b'J' => self.initial = unsigned(token).ok_or(BAD_INITIAL)?,
             b'D' => self.delta = Some(unsigned(token).ok_or(BAD_DELTA)?),
             b'M' => self.mode = Some(token.first().copied().unwrap_or(b' ')),
-            b'O' if word_len > OPAQUE_MAX => return Err(LONG_OPAQUE),
             b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' | b'u' => {}
             _ => return Err(INVALID_FLAG),
         }
@@ -174,7 +179,9 @@ pub(super) fn decode<'b>(
         }
         Err(_) => return Decoded::say(INVALID_OR_DUPLICATE_FLAG, used),
     };
-    let Some(key) = key(word, flags.binary_key) else { return Decoded::say(BAD_KEY, used) };
+    let Some(key) = key(word, flags.binary_key) else {
+        return Decoded::say(if name == b"mg" { BAD_KEY } else { INVALID_OR_DUPLICATE_FLAG }, used);
+    };
     let (command, op) = match name {
         b"mg" => (Verb::Get, read(&flags)),
         b"md" => (Verb::Delete, delete(&flags)),

@@ -188,6 +188,8 @@ fn wrong_flags() {
         ("ms k 2 M\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid mode for ms M token\r\nMN\r\n"),
         ("ms k x\r\nmn\r\n", Miss, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
         ("ms k -1\r\nmn\r\n", Miss, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
+        ("md !!! b\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+        ("ma !!! b\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),
         ("md k z\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),
     ]);
 }

@@ -204,6 +204,7 @@ fn lines_that_are_no_commands() {
         "me\r\n",
         "verbosity\r\n",
         "verbosity x\r\n",
+        "verbosity 4294967296\r\n",
     ] {
         check(&[(input, Miss, "", BAD_FORMAT)]);
     }
@@ -217,6 +218,7 @@ fn lines_that_are_no_commands() {
         "mx k\r\n",
         "cache_memlimit\r\n",
         "cache_memlimit x\r\n",
+        "cache_memlimit 4294967296\r\n",
         "\0\0\0\0\r\n",
     ] {
         check(&[(input, Miss, "", "ERROR\r\n")]);
