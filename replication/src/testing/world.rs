@@ -111,9 +111,12 @@ pub struct World {
     processes: [Option<Process>; 2],
     /// What each node's state directory holds.
     disks: [Saved; 2],
+    /// When the last save under way is done.
+    disk_free_at: [Mono; 2],
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     boots: u64,
+    events: u64,
     values: u64,
     /// Mixes everything that happened: two runs of a seed must agree on it.
     pub trace: u64,
@@ -163,9 +166,11 @@ impl World {
             fired: vec![0; ROWS.len()],
             processes: [None, None],
             disks: NODE_IDS.map(|node_id| Saved { node_id, ..Saved::default() }),
+            disk_free_at: [Mono(0); 2],
             queue: BinaryHeap::new(),
             scheduled: 0,
             boots: 0,
+            events: 0,
             values: 0,
             trace: 0,
             full_copies: 0,
@@ -347,6 +352,11 @@ impl World {
         {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = next.at;
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                self.oracle.violate("something repeats itself for ever".into());
+                break;
+            }
             self.happen(next.event);
         }
         self.now = end;
@@ -661,7 +671,11 @@ impl World {
                 self.schedule(takes, Event::Probed { node, boot, probe });
             }
             Output::Persist(saved) => {
-                let takes = Span(self.random.within(50..3_000));
+                // One file, written in order.
+                let at = self.now + Span(self.random.within(50..3_000));
+                let at = at.max(self.disk_free_at[node]) + Span(1);
+                self.disk_free_at[node] = at;
+                let takes = at.since(self.now);
                 self.schedule(takes, Event::Saved { node, boot, saved });
             }
             Output::Gate(gate) => self.gate(node, gate),
@@ -709,7 +723,7 @@ impl World {
         let serves = other.serving_since.is_some_and(|since| since + patience < self.now);
         if serves && other.paused_until + patience < self.now && self.network.clients_pass() {
             let text = format!("{} takes over from a master that answers its clients", name(node));
-            self.oracle.violations.push(text);
+            self.oracle.violate(text);
         }
     }
 
@@ -768,6 +782,9 @@ impl World {
 fn name(node: usize) -> &'static str {
     ["a", "b"][node]
 }
+
+/// A run has some thousands.
+const EVENTS_MAX: u64 = 300_000;
 
 /// What a socket takes before it is full.
 const BULK_FRAMES_MAX: usize = 4;
