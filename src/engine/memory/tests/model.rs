@@ -342,7 +342,7 @@ fn without_wins(mut all: BTreeMap<Vec<u8>, Recorded>) -> BTreeMap<Vec<u8>, Recor
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_engine_does_what_its_model_does(steps in steps(60), limit in 12_000u64..40_000) {
