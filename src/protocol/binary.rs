@@ -370,6 +370,7 @@ impl Form {
             Outcome::Hit(hit) => self.hit(&command.key, hit, out),
             Outcome::Touched(hit) => self.header(Status::Ok, 0, 4, 4, hit.cas, out, &hit.flags.to_be_bytes()),
             Outcome::Miss | Outcome::NotFound if self.is_read() => self.miss(&command.key, out),
+            Outcome::NotFound if self.appends() => self.fail(Status::NotStored, out),
             Outcome::Miss | Outcome::NotFound => self.fail(Status::NotFound, out),
             Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Number(..) if self.quiet => {}
             Outcome::Stored(kept) | Outcome::Deleted(kept) => {
@@ -395,6 +396,10 @@ impl Form {
 
     const fn is_read(self) -> bool {
         matches!(self.verb, Verb::Get | Verb::GetAndTouch)
+    }
+
+    const fn appends(self) -> bool {
+        matches!(self.verb, Verb::Store(StoreMode::Append | StoreMode::Prepend))
     }
 
     fn hit(self, key: &[u8], hit: &Hit<'_>, out: &mut Output) {

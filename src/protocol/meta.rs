@@ -84,8 +84,7 @@ struct Flags {
 impl Flags {
     /// Reads the words behind the key. `before` is how many words came so far. A wrong word does not
     /// hide a later unknown or repeated one, as in memcached.
-    fn read(mut line: &[u8], before: usize) -> Result<Self, &'static [u8]> {
-        let mut flags = Self::default();
+    fn read(&mut self, mut line: &[u8], before: usize) -> Result<(), &'static [u8]> {
         let mut seen = 0u128;
         let mut words = before;
         let mut wrong = None;
@@ -106,7 +105,7 @@ impl Flags {
             }
             seen |= 1 << letter;
             long_opaque |= letter == b'O' && word.len() > OPAQUE_MAX;
-            if let Err(line) = flags.set(letter, token) {
+            if let Err(line) = self.set(letter, token) {
                 if line == INVALID_FLAG {
                     return Err(line);
                 }
@@ -116,7 +115,7 @@ impl Flags {
         match wrong {
             Some(line) => Err(line),
             None if long_opaque => Err(LONG_OPAQUE),
-            None => Ok(flags),
+            None => Ok(()),
         }
     }
 
@@ -172,13 +171,14 @@ pub(super) fn decode<'b>(
     if name == b"me" {
         return debug(word, words, used);
     }
-    let flags = match Flags::read(words, 2) {
-        Ok(flags) => flags,
+    let mut flags = Flags::default();
+    match flags.read(words, 2) {
+        Ok(()) => {}
         Err(line) if name == b"mg" || line == TOO_MANY || line == LONG_OPAQUE => {
             return Decoded::say(line, used);
         }
         Err(_) => return Decoded::say(INVALID_OR_DUPLICATE_FLAG, used),
-    };
+    }
     let Some(key) = key(word, flags.binary_key) else {
         return Decoded::say(if name == b"mg" { BAD_KEY } else { INVALID_OR_DUPLICATE_FLAG }, used);
     };
@@ -262,10 +262,10 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
     if word.len() > codec.limits.key_max {
         return refused(BAD_FORMAT, None);
     }
-    let flags = match Flags::read(words, 3) {
-        Ok(flags) => flags,
-        Err(line) => return refused(line, None),
-    };
+    let mut flags = Flags::default();
+    if let Err(line) = flags.read(words, 3) {
+        return refused(line, None);
+    }
     let mode = match flags.mode {
         None | Some(b'S') => StoreMode::Set,
         Some(b'E') => StoreMode::Add,
@@ -321,6 +321,8 @@ impl Form<'_> {
             Outcome::Number(number, hit) => self.number(command, *number, hit, now, out),
             Outcome::NotStored => self.failure(b"NS", command, out),
             Outcome::Exists => self.failure(b"EX", command, out),
+            // With or without `C`, there is nothing to append to.
+            Outcome::NotFound if appends(command) => self.failure(b"NS", command, out),
             Outcome::NotFound => self.failure(b"NF", command, out),
             Outcome::NonNumeric => out.extend(NON_NUMERIC),
             Outcome::TooLarge => out.extend(TOO_LARGE),
@@ -442,12 +444,17 @@ impl Form<'_> {
     }
 }
 
+const fn appends(command: &Command<'_>) -> bool {
+    matches!(&command.op, Op::Store(Store { mode: StoreMode::Append | StoreMode::Prepend, .. }))
+}
+
 /// The deadline at the beginning of the line: `N` and `T` have not been read yet.
 const fn first_deadline(hit: &Hit<'_>) -> Deadline {
     if hit.created { Deadline::NEVER } else { hit.deadline }
 }
 
 /// ` <letter><number>`.
+#[inline]
 fn labelled(letter: u8, number: u64, out: &mut Output) {
     out.extend(&[b' ', letter]);
     out.number(number);

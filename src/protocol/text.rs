@@ -244,11 +244,11 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
     let (flags, rest) = split(rest);
     let (exptime, rest) = split(rest);
     let (bytes, rest) = split(rest);
+    let noreply = if rest.is_empty() { bytes == b"noreply" } else { words::last(rest) == b"noreply" };
     let Some(value_len) = signed32(bytes).filter(|len| (0..=VALUE_MAX).contains(len)) else {
-        return Head::Bad(BAD_FORMAT);
+        return Head::Bad(if noreply { b"" } else { BAD_FORMAT });
     };
     let value_len = value_len as usize;
-    let noreply = !rest.is_empty() && words::last(rest) == b"noreply";
     let refused = |line: &'static [u8], victim| Head::Refused {
         victim,
         then: Cow::Borrowed(if noreply { b"" } else { line }),

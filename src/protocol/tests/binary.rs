@@ -160,7 +160,8 @@ fn stores() {
             _ => "set k 7 60 'abc' compare=9".to_owned(),
         };
         check_packet(&compared, Exists, &log, &error(loud, 2));
-        check_packet(&compared, NotFound, &log, &error(loud, 1));
+        let missing = if loud < 0x0e { 1 } else { 5 };
+        check_packet(&compared, NotFound, &log, &error(loud, missing));
         let large = store(loud, &"x".repeat(1000));
         let log =
             if loud < 0x0e { format!("{mode} k 7 60 '[1000]'") } else { format!("{mode} k 0 0 '[1000]'") };

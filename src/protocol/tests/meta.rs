@@ -86,6 +86,7 @@ fn stores() {
         ),
         ("ms k 2 C5 MR\r\nhi\r\n", NotFound, "set k 0 0 'hi' compare=5", "NF\r\n"),
         ("ms k 2 C5 ME N3\r\nhi\r\n", NotStored, "add k 0 0 'hi'", "NS\r\n"),
+        ("ms k 2 C5 MA q\r\nhi\r\n", NotFound, "append k 0 0 'hi' compare=5", "NS\r\n"),
         ("ms k 2 q\r\nhixx", Stored, "", "CLIENT_ERROR bad data chunk\r\n"),
         (
             "ms k 2 q\r\nhi\r\n",

@@ -4,6 +4,7 @@ mod binary;
 mod meta;
 mod output;
 mod random;
+mod regressions;
 mod text;
 
 use bytes::Bytes;

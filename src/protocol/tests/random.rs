@@ -102,6 +102,33 @@ proptest! {
         exchange_in(limits(), Sample::Found("x"), &input, &[1, 12]);
     }
 
+    #[test]
+    fn words_are_what_blanks_separate(line in "[ab ]{0,60}|[\x01-\u{ff} ]{0,40}") {
+        let line = line.as_bytes();
+        let expected: Vec<&[u8]> = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).collect();
+        let mut found = Vec::new();
+        let mut rest = line;
+        loop {
+            let (word, behind) = words::split(rest);
+            if word.is_empty() {
+                break;
+            }
+            found.push(word);
+            rest = behind;
+        }
+        prop_assert_eq!(words::count(line), expected.len());
+        prop_assert_eq!(words::last(line), expected.last().copied().unwrap_or_default());
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_language_reads_them(number in any::<i128>().prop_map(|number| number >> 58), sign in "[+-]?") {
+        let text = format!("{sign}{}", number.unsigned_abs());
+        prop_assert_eq!(words::unsigned(text.as_bytes()), text.parse::<u64>().ok().filter(|_| sign != "-"));
+        prop_assert_eq!(words::signed(text.as_bytes()), text.parse::<i64>().ok());
+        prop_assert_eq!(words::signed32(text.as_bytes()), text.parse::<i32>().ok());
+    }
+
     // Exactly one answer to every classic request that is whole and wants one.
     #[test]
     fn every_request_is_answered_once(key in "[a-z]{1,250}", value in proptest::collection::vec(any::<u8>(), 0..6000)) {

@@ -84,6 +84,9 @@ fn a_length_that_is_none_swallows_nothing() {
             "CLIENT_ERROR bad command line format\r\nMN\r\n",
         ),
         ("set k 0 0\r\nmn\r\n", Stored, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
+        ("set k 0 0 -1 noreply\r\nmn\r\n", Stored, "", "MN\r\n"),
+        ("set k 0 0 noreply\r\nmn\r\n", Stored, "", "MN\r\n"),
+        ("set k 0 noreply\r\nmn\r\n", Stored, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
         ("set\r\n", Stored, "", BAD_FORMAT),
     ]);
 }
