@@ -55,7 +55,9 @@ impl App {
         on_shutdown: Box<dyn Fn(bool) + Send + Sync>,
     ) -> Result<Self, StartError> {
         if config.pair.is_some() {
-            return Err(StartError("this build has no pair: leave out -x, -X and --replication-*".to_owned()));
+            return Err(StartError(
+                "this build has no pair: leave out -x, -X and --replication-*".to_owned(),
+            ));
         }
         let Pairing { gate, journal } = Pairing::standalone();
         let auth = auth(config).map_err(StartError)?;
@@ -72,9 +74,9 @@ impl App {
             on_shutdown,
             verbosity: config.process.verbosity,
         };
-        let server = bound
-            .start(config.server.clone(), parts)
-            .map_err(|error| StartError(format!("threads cannot be started: {error}; lower -t or raise the limits")))?;
+        let server = bound.start(config.server.clone(), parts).map_err(|error| {
+            StartError(format!("threads cannot be started: {error}; lower -t or raise the limits"))
+        })?;
         Ok(Self { server, stats })
     }
 
@@ -91,7 +93,9 @@ impl App {
     /// SIGHUP: reads again what can change.
     pub fn reload(&self) {
         match self.server.auth().reload() {
-            Ok(()) if self.server.auth().is_required() => tracing::info!("the authentication file was read again"),
+            Ok(()) if self.server.auth().is_required() => {
+                tracing::info!("the authentication file was read again")
+            }
             Ok(()) => {}
             Err(error) => tracing::error!("{error}; the users of before stay in force"),
         }

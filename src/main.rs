@@ -62,14 +62,16 @@ fn run(config: &Config) -> Result<(), Failure> {
         tracing::warn!("-k: memory cannot be locked: {error}; raise the limit of locked memory");
     }
     if let Some(path) = &process.pid_file {
-        write_by_rename(path, "tmp", &format!("{}\n", std::process::id()))
-            .map_err(|error| (EXIT_SYSTEM, format!("-P {}: {error}; choose a writable place", path.display())))?;
+        write_by_rename(path, "tmp", &format!("{}\n", std::process::id())).map_err(|error| {
+            (EXIT_SYSTEM, format!("-P {}: {error}; choose a writable place", path.display()))
+        })?;
     }
     if let Some(path) = &process.port_file {
         write_by_rename(path, "lck", &port_lines(&bound.addresses()))
             .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
     }
-    let app = App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
+    let app =
+        App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
     for address in app.addresses() {
         tracing::info!("serving on {address}");
     }
@@ -138,7 +140,9 @@ fn warn_if_open(config: &Config, addresses: &[SocketAddr]) {
     if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback())
         && !guarded
     {
-        tracing::warn!("{address} can be reached from outside and asks nobody who they are; see -l, -Y and -S");
+        tracing::warn!(
+            "{address} can be reached from outside and asks nobody who they are; see -l, -Y and -S"
+        );
     }
 }
 
@@ -199,5 +203,10 @@ fn log(verbosity: u8) {
         1 => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(false)
+        .init();
 }

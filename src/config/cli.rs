@@ -15,8 +15,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
-    BackupRequests, Config, EXIT_NO_USER, EXIT_USAGE, EngineConfig, Extended, Failback, Host, HostPort, Pair, Problem,
-    Process, Profile, bytes, duration, listen, settings,
+    BackupRequests, Config, EXIT_NO_USER, EXIT_USAGE, EngineConfig, Extended, Failback, Host, HostPort, Pair,
+    Problem, Process, Profile, bytes, duration, listen, settings,
 };
 use crate::protocol::Protocol;
 use crate::server::{self, Listen, Port, UnixListen};
@@ -67,7 +67,8 @@ pub fn parse(
     if reader.problems.is_empty() { Ok(Invocation::Run(Box::new(config))) } else { Err(reader.problems) }
 }
 
-const LICENSE: &str = "tandemd is licensed under MIT or Apache-2.0, at your option; see LICENSE-MIT and LICENSE-APACHE.\n";
+const LICENSE: &str =
+    "tandemd is licensed under MIT or Apache-2.0, at your option; see LICENSE-MIT and LICENSE-APACHE.\n";
 
 /// A clap error as a problem, and the flag it is about.
 fn explain(error: &clap::Error) -> (Problem, String) {
@@ -143,8 +144,7 @@ impl Reader<'_> {
         let process = self.process(env, is_root);
         let pair = self.pair(&server.listen);
         let admin = self.admin(pair.is_some());
-        let mut config =
-            Config { server, engine, pair, admin, process, settings: Vec::new(), extended };
+        let mut config = Config { server, engine, pair, admin, process, settings: Vec::new(), extended };
         config.settings = settings::table(&config, &self.slabs());
         config
     }
@@ -152,10 +152,14 @@ impl Reader<'_> {
     fn server(&mut self, extended: &Extended) -> server::Config {
         let unix = self.text("unix-socket").map(|path| {
             let mask = self.text("unix-mask").unwrap_or_else(|| "700".to_owned());
-            let mask = u32::from_str_radix(&mask, 8).ok().filter(|mask| *mask <= 0o777).unwrap_or_else(|| {
-                self.problem(EXIT_USAGE, format!("-a {mask}: the access mask takes an octal number from 0 to 777"));
-                0o700
-            });
+            let mask =
+                u32::from_str_radix(&mask, 8).ok().filter(|mask| *mask <= 0o777).unwrap_or_else(|| {
+                    self.problem(
+                        EXIT_USAGE,
+                        format!("-a {mask}: the access mask takes an octal number from 0 to 777"),
+                    );
+                    0o700
+                });
             UnixListen { path: PathBuf::from(path), mask }
         });
         let sasl = self.flag("enable-sasl");
@@ -166,7 +170,9 @@ impl Reader<'_> {
             Some("ascii") => Some(Protocol::Text),
             Some("binary") => Some(Protocol::Binary),
             Some(other) => {
-                let text = format!("Invalid value for binding protocol: {other}\n -- should be one of auto, binary, or ascii");
+                let text = format!(
+                    "Invalid value for binding protocol: {other}\n -- should be one of auto, binary, or ascii"
+                );
                 self.problem(EXIT_USAGE, text);
                 None
             }
@@ -174,7 +180,8 @@ impl Reader<'_> {
         if sasl && matches!(protocol, Some(Protocol::Auto | Protocol::Text)) {
             self.problem(
                 EXIT_USAGE,
-                "ERROR: You cannot allow the ASCII protocol while using SASL: -S needs -B binary, or no -B".to_owned(),
+                "ERROR: You cannot allow the ASCII protocol while using SASL: -S needs -B binary, or no -B"
+                    .to_owned(),
             );
         }
         if auth_file.is_some() && protocol == Some(Protocol::Binary) {
@@ -202,11 +209,32 @@ impl Reader<'_> {
             port: self.port(),
             unix,
             backlog: self.count("listen-backlog", 1024, 1, 1 << 20, "-b", None),
-            connections_max: self.count("conn-limit", 1024, 1, 10_000_000, "-c", Some("Maximum connections must be greater than 0")),
+            connections_max: self.count(
+                "conn-limit",
+                1024,
+                1,
+                10_000_000,
+                "-c",
+                Some("Maximum connections must be greater than 0"),
+            ),
             refuse_fast: extended.refuse_fast,
             idle_timeout: extended.idle_timeout,
-            threads: self.count("threads", 4, 1, 1024, "-t", Some("Number of threads must be greater than 0")),
-            requests_per_turn: self.count("max-reqs-per-event", 20, 1, u32::MAX as usize, "-R", Some("Number of requests per event must be greater than 0")),
+            threads: self.count(
+                "threads",
+                4,
+                1,
+                1024,
+                "-t",
+                Some("Number of threads must be greater than 0"),
+            ),
+            requests_per_turn: self.count(
+                "max-reqs-per-event",
+                20,
+                1,
+                u32::MAX as usize,
+                "-R",
+                Some("Number of requests per event must be greater than 0"),
+            ),
             protocol,
             flush_enabled: !self.flag("disable-flush-all"),
             dump_enabled: !self.dumping_disabled(),
@@ -249,7 +277,9 @@ impl Reader<'_> {
                 Ok(-1) => Port::Ephemeral,
                 Ok(number @ 1..=65535) => Port::Number(number as u16),
                 _ => {
-                    let text = format!("ERROR: Invalid port number {text}. (-p takes 1 to 65535, 0 for none, -1 for any free one)");
+                    let text = format!(
+                        "ERROR: Invalid port number {text}. (-p takes 1 to 65535, 0 for none, -1 for any free one)"
+                    );
                     self.problem(EXIT_USAGE, text);
                     Port::Off
                 }
@@ -261,23 +291,37 @@ impl Reader<'_> {
         let memory_bytes = match self.text("memory-limit") {
             None => 64 << 20,
             Some(text) => bytes(&text, 1 << 20).filter(|bytes| *bytes > 0).unwrap_or_else(|| {
-                self.problem(EXIT_USAGE, format!("-m {text}: the memory limit takes a number of megabytes, at least 1"));
+                self.problem(
+                    EXIT_USAGE,
+                    format!("-m {text}: the memory limit takes a number of megabytes, at least 1"),
+                );
                 64 << 20
             }),
         };
         let item_size_max = self.item_size_max();
         let (half, limit) = (memory_bytes / 2, 1u64 << 30);
         if item_size_max < 1024 {
-            self.problem(EXIT_USAGE, "Item max size cannot be less than 1024 bytes. (-I takes 1k to 1024m)".to_owned());
+            self.problem(
+                EXIT_USAGE,
+                "Item max size cannot be less than 1024 bytes. (-I takes 1k to 1024m)".to_owned(),
+            );
         } else if item_size_max as u64 > limit {
-            self.problem(EXIT_USAGE, "Cannot set item size limit higher than a gigabyte. (-I takes 1k to 1024m)".to_owned());
+            self.problem(
+                EXIT_USAGE,
+                "Cannot set item size limit higher than a gigabyte. (-I takes 1k to 1024m)".to_owned(),
+            );
         } else if item_size_max as u64 > half {
             self.problem(
                 EXIT_USAGE,
                 format!("Cannot set item size limit higher than 1/2 of memory max. (-I {item_size_max} with -m {}: lower -I or raise -m)", memory_bytes >> 20),
             );
         }
-        EngineConfig { memory_bytes, evict: !self.flag("disable-evictions"), item_size_max, cas: !self.flag("disable-cas") }
+        EngineConfig {
+            memory_bytes,
+            evict: !self.flag("disable-evictions"),
+            item_size_max,
+            cas: !self.flag("disable-cas"),
+        }
     }
 
     fn item_size_max(&mut self) -> usize {
@@ -285,7 +329,10 @@ impl Reader<'_> {
         match bytes(&text, 1).and_then(|bytes| usize::try_from(bytes).ok()) {
             Some(bytes) => bytes,
             None => {
-                let problem = Problem::new(EXIT_USAGE, format!("-I {text}: the item size takes bytes, or a number with k or m behind it"));
+                let problem = Problem::new(
+                    EXIT_USAGE,
+                    format!("-I {text}: the item size takes bytes, or a number with k or m behind it"),
+                );
                 if !self.problems.contains(&problem) {
                     self.problems.push(problem);
                 }
@@ -304,7 +351,8 @@ impl Reader<'_> {
                 1.25
             }
         };
-        let chunk = self.count("slab-min-size", 48, 1, 1 << 20, "-n", Some("Chunk size must be greater than 0"));
+        let chunk =
+            self.count("slab-min-size", 48, 1, 1 << 20, "-n", Some("Chunk size must be greater than 0"));
         [("growth_factor", format!("{factor:.2}")), ("chunk_size", chunk.to_string())]
     }
 
@@ -333,7 +381,11 @@ impl Reader<'_> {
     }
 
     fn pair(&mut self, client_listen: &[Listen]) -> Option<Pair> {
-        let letter = self.matches.get_one::<String>("replication-port-letter").filter(|text| !text.is_empty()).cloned();
+        let letter = self
+            .matches
+            .get_one::<String>("replication-port-letter")
+            .filter(|text| !text.is_empty())
+            .cloned();
         let port = self.text("replication-port").or(letter);
         let peer = self.text("peer");
         let listen = self.texts("replication-listen");
@@ -347,13 +399,17 @@ impl Reader<'_> {
         }
         let port = port.map_or(11212, |text| {
             text.trim().parse::<u16>().ok().filter(|port| *port > 0).unwrap_or_else(|| {
-                self.problem(EXIT_USAGE, format!("-X {text}: the replication port takes a number from 1 to 65535"));
+                self.problem(
+                    EXIT_USAGE,
+                    format!("-X {text}: the replication port takes a number from 1 to 65535"),
+                );
                 11212
             })
         });
         let peer = peer.and_then(|text| self.address("-x", &text)).inspect(|peer| {
             if peer.host == Host::Any {
-                self.problems.push(Problem::new(EXIT_USAGE, "-x *: the peer takes a name or an address".to_owned()));
+                self.problems
+                    .push(Problem::new(EXIT_USAGE, "-x *: the peer takes a name or an address".to_owned()));
             }
         });
         let mut listen: Vec<HostPort> = listen
@@ -375,11 +431,17 @@ impl Reader<'_> {
         {
             self.problem(
                 EXIT_USAGE,
-                format!("--psk-file {}: {error}; make a key with `tandemctl genkey` and let this user read it", path.display()),
+                format!(
+                    "--psk-file {}: {error}; make a key with `tandemctl genkey` and let this user read it",
+                    path.display()
+                ),
             );
         }
         let insecure = self.flag("insecure-replication");
-        if psk_file.is_none() && !insecure && let Some(open) = listen.iter().find(|listen| !is_loopback(&listen.host)) {
+        if psk_file.is_none()
+            && !insecure
+            && let Some(open) = listen.iter().find(|listen| !is_loopback(&listen.host))
+        {
             self.problem(
                 EXIT_USAGE,
                 format!(
@@ -389,7 +451,8 @@ impl Reader<'_> {
                 ),
             );
         }
-        let profile = self.choice("profile", &[("fast", Profile::Fast), ("lan", Profile::Lan), ("wan", Profile::Wan)]);
+        let profile =
+            self.choice("profile", &[("fast", Profile::Fast), ("lan", Profile::Lan), ("wan", Profile::Wan)]);
         let (interval, deadline) = profile.timing();
         let heartbeat_interval = self.duration("heartbeat-interval", interval);
         let dead_after = self.duration("dead-after", deadline);
@@ -405,7 +468,10 @@ impl Reader<'_> {
         let backlog_bytes = match self.text("backlog") {
             None => (64 << 20).max(self.memory_bytes_or_default() / 16),
             Some(text) => bytes(&text, 1 << 20).filter(|bytes| *bytes >= 1 << 20).unwrap_or_else(|| {
-                self.problem(EXIT_USAGE, format!("--backlog {text}: takes a number of megabytes, at least 1"));
+                self.problem(
+                    EXIT_USAGE,
+                    format!("--backlog {text}: takes a number of megabytes, at least 1"),
+                );
                 64 << 20
             }),
         };
@@ -417,13 +483,20 @@ impl Reader<'_> {
             profile,
             heartbeat_interval,
             dead_after,
-            failback: self.choice("failback", &[("auto", Failback::Auto), ("manual", Failback::Manual), ("never", Failback::Never)]),
+            failback: self.choice(
+                "failback",
+                &[("auto", Failback::Auto), ("manual", Failback::Manual), ("never", Failback::Never)],
+            ),
             failback_delay: self.duration("failback-delay", Duration::from_secs(60)),
             preferred: self.flag("preferred"),
             start_alone: self.choice("start-alone", &[("yes", YesNo(true)), ("no", YesNo(false))]).0,
             backup_requests: self.choice(
                 "backup-requests",
-                &[("proxy", BackupRequests::Proxy), ("local-reads", BackupRequests::LocalReads), ("reject", BackupRequests::Reject)],
+                &[
+                    ("proxy", BackupRequests::Proxy),
+                    ("local-reads", BackupRequests::LocalReads),
+                    ("reject", BackupRequests::Reject),
+                ],
             ),
             backlog_bytes,
             psk_file,
@@ -442,7 +515,10 @@ impl Reader<'_> {
             Some(text) => {
                 let address = self.address("--admin", text)?;
                 if address.port.is_none() {
-                    self.problem(EXIT_USAGE, format!("--admin {text}: the admin port needs a port, as in 127.0.0.1:11213"));
+                    self.problem(
+                        EXIT_USAGE,
+                        format!("--admin {text}: the admin port needs a port, as in 127.0.0.1:11213"),
+                    );
                 }
                 Some(address)
             }
@@ -454,7 +530,10 @@ impl Reader<'_> {
         if let Some(text) = self.text("udp-port")
             && text != "0"
         {
-            self.problem(EXIT_USAGE, format!("-U {text}: UDP is not in this build; use -U 0 or leave it out"));
+            self.problem(
+                EXIT_USAGE,
+                format!("-U {text}: UDP is not in this build; use -U 0 or leave it out"),
+            );
         }
         if self.flag("enable-ssl") {
             self.problem(EXIT_USAGE, "-Z: TLS is not in this build; leave it out".to_owned());
@@ -465,18 +544,35 @@ impl Reader<'_> {
     }
 
     fn address(&mut self, flag: &str, text: &str) -> Option<HostPort> {
-        HostPort::parse(text).map_err(|remedy| self.problem(EXIT_USAGE, format!("{flag} {text}: {remedy}"))).ok()
+        HostPort::parse(text)
+            .map_err(|remedy| self.problem(EXIT_USAGE, format!("{flag} {text}: {remedy}")))
+            .ok()
     }
 
     /// A number within bounds; memcached's own text for one below them.
-    fn count<T: TryFrom<i64>>(&mut self, id: &str, default: T, low: i64, high: impl TryInto<i64>, flag: &str, memcached: Option<&str>) -> T {
+    fn count<T: TryFrom<i64>>(
+        &mut self,
+        id: &str,
+        default: T,
+        low: i64,
+        high: impl TryInto<i64>,
+        flag: &str,
+        memcached: Option<&str>,
+    ) -> T {
         let high = high.try_into().unwrap_or(i64::MAX);
         let Some(text) = self.text(id) else { return default };
-        match text.parse::<i64>().ok().filter(|number| (low..=high).contains(number)).and_then(|number| T::try_from(number).ok()) {
+        match text
+            .parse::<i64>()
+            .ok()
+            .filter(|number| (low..=high).contains(number))
+            .and_then(|number| T::try_from(number).ok())
+        {
             Some(number) => number,
             None => {
                 let text = match memcached {
-                    Some(memcached) => format!("{memcached} ({flag} {text}: takes a number from {low} to {high})"),
+                    Some(memcached) => {
+                        format!("{memcached} ({flag} {text}: takes a number from {low} to {high})")
+                    }
                     None => format!("{flag} {text}: takes a number from {low} to {high}"),
                 };
                 self.problem(1, text);
@@ -515,7 +611,12 @@ impl Reader<'_> {
     }
 
     fn texts(&self, id: &str) -> Vec<String> {
-        self.matches.get_many::<String>(id).into_iter().flatten().map(|text| text.trim_start().to_owned()).collect()
+        self.matches
+            .get_many::<String>(id)
+            .into_iter()
+            .flatten()
+            .map(|text| text.trim_start().to_owned())
+            .collect()
     }
 
     fn problem(&mut self, exit: u8, text: String) {
@@ -551,8 +652,18 @@ fn user_exists(name: &str) -> bool {
 
 /// Flags that mean nothing without a pair.
 const PAIR_ONLY: [&str; 12] = [
-    "state-dir", "profile", "heartbeat-interval", "dead-after", "failback", "failback-delay", "preferred",
-    "start-alone", "backup-requests", "backlog", "psk-file", "insecure-replication",
+    "state-dir",
+    "profile",
+    "heartbeat-interval",
+    "dead-after",
+    "failback",
+    "failback-delay",
+    "preferred",
+    "start-alone",
+    "backup-requests",
+    "backlog",
+    "psk-file",
+    "insecure-replication",
 ];
 
 fn definition() -> Command {
@@ -606,7 +717,11 @@ fn network(command: Command) -> Command {
 fn memory(command: Command) -> Command {
     command.next_help_heading("Memory").args([
         value("memory-limit", Some('m'), "MB", "Memory for items in megabytes [default: 64]"),
-        switch("disable-evictions", Some('M'), "Answer with an error instead of evicting when memory is full"),
+        switch(
+            "disable-evictions",
+            Some('M'),
+            "Answer with an error instead of evicting when memory is full",
+        ),
         value("max-item-size", Some('I'), "SIZE", "Largest item, with k or m; 1k to 1024m [default: 1m]"),
         switch("disable-cas", Some('C'), "Keep no CAS uniques"),
         switch("lock-memory", Some('k'), "Lock all memory into RAM"),
@@ -638,8 +753,16 @@ fn process(command: Command) -> Command {
         value("user", Some('u'), "USER", "Become this user (needed when started by root)"),
         value("pidfile", Some('P'), "FILE", "Write the process id there"),
         switch("enable-coredumps", Some('r'), "Allow core dumps"),
-        Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Log more; -vv and -vvv still more"),
-        Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print this help and exit"),
+        Arg::new("verbose")
+            .short('v')
+            .long("verbose")
+            .action(ArgAction::Count)
+            .help("Log more; -vv and -vvv still more"),
+        Arg::new("help")
+            .short('h')
+            .long("help")
+            .action(ArgAction::HelpShort)
+            .help("Print this help and exit"),
         switch("license", Some('i'), "Print the license and exit"),
         switch("version", Some('V'), "Print the version and exit"),
     ])

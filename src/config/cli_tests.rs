@@ -36,7 +36,9 @@ fn the_defaults_are_memcacheds() {
 
 #[test]
 fn flags_may_be_bundled_attached_repeated_and_long() {
-    let config = config("-vvMC -p11311 -l127.0.0.1,::1 -l [::1]:11411 --threads=2 -t 3 -m 128 -R -1 -R 5 --listen-backlog 7");
+    let config = config(
+        "-vvMC -p11311 -l127.0.0.1,::1 -l [::1]:11411 --threads=2 -t 3 -m 128 -R -1 -R 5 --listen-backlog 7",
+    );
     assert_eq!(config.process.verbosity, 2);
     assert!(!config.engine.evict && !config.engine.cas);
     assert_eq!(config.server.port, Port::Number(11311));
@@ -130,10 +132,15 @@ fn a_pair_has_defaults_that_follow_the_rest() {
     assert_eq!(pair.peer.as_ref().unwrap().to_string(), "127.0.0.3");
     assert_eq!((pair.port, pair.listen.len(), pair.backlog_bytes), (11212, 1, 128 << 20));
     assert_eq!(pair.listen[0].to_string(), "127.0.0.2");
-    assert_eq!((pair.profile, pair.heartbeat_interval.as_millis(), pair.dead_after.as_millis()), (Profile::Lan, 100, 1000));
+    assert_eq!(
+        (pair.profile, pair.heartbeat_interval.as_millis(), pair.dead_after.as_millis()),
+        (Profile::Lan, 100, 1000)
+    );
     assert!(pair.start_alone && !pair.preferred);
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:11213");
-    let other = self::config("-l 127.0.0.2 -x [::1]:99 --profile fast --dead-after 2s --start-alone no --admin off --failback never --backup-requests local-reads");
+    let other = self::config(
+        "-l 127.0.0.2 -x [::1]:99 --profile fast --dead-after 2s --start-alone no --admin off --failback never --backup-requests local-reads",
+    );
     let pair = other.pair.unwrap();
     assert_eq!((pair.heartbeat_interval.as_millis(), pair.dead_after.as_millis()), (20, 2000));
     assert!(!pair.start_alone && other.admin.is_none());
@@ -146,7 +153,11 @@ fn replication_beyond_loopback_needs_a_key() {
         let problems = problems(&format!("-u root {line}"));
         assert!(problems[0].text.contains("--psk-file"), "{problems:?}");
     }
-    assert!(problems("-u root -x peer --psk-file /nonexistent/key")[0].text.starts_with("--psk-file /nonexistent/key"));
+    assert!(
+        problems("-u root -x peer --psk-file /nonexistent/key")[0]
+            .text
+            .starts_with("--psk-file /nonexistent/key")
+    );
     let key = tempfile::NamedTempFile::new().unwrap();
     assert!(config(&format!("-x peer --psk-file {}", key.path().display())).pair.is_some());
     assert!(config("-x peer --insecure-replication").pair.is_some());

@@ -67,10 +67,8 @@ impl Extended {
 
     fn apply(&mut self, row: &'static Row, value: Option<&str>, problems: &mut Vec<Problem>) {
         let mut refuse = |remedy: String| {
-            problems.push(Problem::new(
-                1,
-                format!("-o {}={}: {remedy}", row.name, value.unwrap_or_default()),
-            ));
+            problems
+                .push(Problem::new(1, format!("-o {}={}: {remedy}", row.name, value.unwrap_or_default())));
         };
         let shown = match (row.takes, value) {
             (Takes::Nothing(shown), _) => shown.to_owned(),
@@ -111,7 +109,13 @@ impl Extended {
             "no_modern" => {
                 (self.refuse_fast, self.slab_reassign) = (false, false);
                 (self.lru_crawler, self.lru_maintainer) = (false, false);
-                for key in ["maxconns_fast", "lru_crawler", "lru_maintainer_thread", "lru_segmented", "slab_reassign"] {
+                for key in [
+                    "maxconns_fast",
+                    "lru_crawler",
+                    "lru_maintainer_thread",
+                    "lru_segmented",
+                    "slab_reassign",
+                ] {
                     self.shown.insert(key, "no".to_owned());
                 }
                 self.shown.insert("hash_algorithm", "jenkins".to_owned());
@@ -213,7 +217,9 @@ mod tests {
 
     #[test]
     fn words_of_real_configurations_are_accepted() {
-        let (extended, problems) = take("modern,slab_reassign,slab_automove,lru_crawler,hash_algorithm=murmur3,idle_timeout=30,no_maxconns_fast");
+        let (extended, problems) = take(
+            "modern,slab_reassign,slab_automove,lru_crawler,hash_algorithm=murmur3,idle_timeout=30,no_maxconns_fast",
+        );
         assert_eq!(problems, []);
         assert_eq!(extended.idle_timeout, Some(Duration::from_secs(30)));
         assert!(!extended.refuse_fast);

@@ -86,8 +86,9 @@ pub(super) fn listen(element: &str) -> Result<Listen, String> {
         } else if rest.starts_with("btls:") || rest.starts_with("mtls:") {
             return Err("TLS is not in this build; remove the prefix".to_owned());
         } else if let Some(tail) = rest.strip_prefix("proto[") {
-            let (name, tail) =
-                tail.split_once("]:").ok_or("write it as proto[ascii]:host, proto[binary]:host or proto[negotiating]:host")?;
+            let (name, tail) = tail
+                .split_once("]:")
+                .ok_or("write it as proto[ascii]:host, proto[binary]:host or proto[negotiating]:host")?;
             protocol = Some(match name {
                 "ascii" => Protocol::Text,
                 "binary" => Protocol::Binary,
@@ -130,7 +131,9 @@ mod tests {
         assert_eq!(read("*"), Ok(("*".into(), None)));
         assert_eq!(read("notls:proto[ascii]:tag[a]:127.0.0.1:1"), Ok(("127.0.0.1".into(), Some(1))));
         assert_eq!(read("tag_x_:127.0.0.1"), Ok(("127.0.0.1".into(), None)));
-        for bad in ["", ":11211", "host:70000", "host:x", "[::1", "btls:host", "proto[x]:host", "tag[123456789]:h"] {
+        for bad in
+            ["", ":11211", "host:70000", "host:x", "[::1", "btls:host", "proto[x]:host", "tag[123456789]:h"]
+        {
             assert!(listen(bad).is_err(), "{bad}");
         }
     }

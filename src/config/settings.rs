@@ -55,7 +55,10 @@ pub(super) fn table(config: &Config, slabs: &[(&'static str, String); 2]) -> Vec
             .to_owned(),
         ),
         ("auth_enabled_sasl", yes(server.sasl)),
-        ("auth_enabled_ascii", server.auth_file.as_ref().map_or_else(|| "no".to_owned(), |p| p.display().to_string())),
+        (
+            "auth_enabled_ascii",
+            server.auth_file.as_ref().map_or_else(|| "no".to_owned(), |p| p.display().to_string()),
+        ),
         ("item_size_max", config.engine.item_size_max.to_string()),
         ("maxconns_fast", yes(server.refuse_fast)),
         ("hashpower_init", "0".to_owned()),

@@ -88,7 +88,10 @@ impl Auth {
 
 fn read(file: &std::path::Path) -> Result<Vec<User>, String> {
     let text = std::fs::read(file).map_err(|error| {
-        format!("the authentication file {} cannot be read: {error}; it holds lines of user:password", file.display())
+        format!(
+            "the authentication file {} cannot be read: {error}; it holds lines of user:password",
+            file.display()
+        )
     })?;
     let mut users = Vec::new();
     for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -96,7 +99,8 @@ fn read(file: &std::path::Path) -> Result<Vec<User>, String> {
         if line.is_empty() {
             continue;
         }
-        let problem = |what: &str| format!("{}:{}: {what}; a line is user:password", file.display(), number + 1);
+        let problem =
+            |what: &str| format!("{}:{}: {what}; a line is user:password", file.display(), number + 1);
         if line.len() > limits::AUTH_LINE_BYTES {
             return Err(problem("the line is longer than 255 bytes"));
         }
@@ -104,7 +108,10 @@ fn read(file: &std::path::Path) -> Result<Vec<User>, String> {
         users.push(User { name: Padded::new(&line[..colon]), password: Padded::new(&line[colon + 1..]) });
     }
     if users.is_empty() {
-        return Err(format!("the authentication file {} has no users; it holds lines of user:password", file.display()));
+        return Err(format!(
+            "the authentication file {} has no users; it holds lines of user:password",
+            file.display()
+        ));
     }
     if users.len() > limits::AUTH_USERS {
         tracing::warn!(file = %file.display(), "only the first {} users count, as in memcached", limits::AUTH_USERS);
@@ -137,7 +144,8 @@ pub(super) fn first_command(input: &[u8]) -> First<'_> {
     }
     let used = end + 1;
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).take(6).collect();
+    let words: Vec<&[u8]> =
+        line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).take(6).collect();
     let len = match words[..] {
         [b"set", _, _, _, len, ..] => std::str::from_utf8(len).ok().and_then(|len| len.parse::<usize>().ok()),
         _ => None,
@@ -184,7 +192,9 @@ mod tests {
         let auth = Auth::from_file(file.path().into()).unwrap();
         assert!(auth.admits(b"alice", b"secret"));
         assert!(auth.admits(b"bob", b""));
-        for (user, password) in [("alice", "secre"), ("alice", "secret\0"), ("alic", "secret"), ("bob", "secret"), ("", "")] {
+        for (user, password) in
+            [("alice", "secre"), ("alice", "secret\0"), ("alic", "secret"), ("bob", "secret"), ("", "")]
+        {
             assert!(!auth.admits(user.as_bytes(), password.as_bytes()), "{user} {password}");
         }
     }

@@ -24,8 +24,7 @@ use crate::protocol::{Output, Protocol};
 /// Serves one client until it leaves.
 pub(super) async fn serve(shared: Rc<Shared>, stream: Stream, protocol: Protocol, ticket: Ticket) {
     let session = Session::new(protocol, &shared.service, ticket.info.descriptor);
-    let mut connection =
-        Connection { session, stream, ticket, upstream: None, parked_since: None, shared };
+    let mut connection = Connection { session, stream, ticket, upstream: None, parked_since: None, shared };
     while !connection.shared.draining.get() {
         let Ok(buffer) = connection.first_bytes().await else { return };
         let busy = Busy::new(&connection.shared);
@@ -107,10 +106,7 @@ impl Connection {
         self.show(ConnectionState::Working);
         let mut input = Input::new(buffer);
         let mut out = self.shared.take_output();
-        let stays = match self.turns(&mut input, &mut out).await {
-            Ok(stays) => stays,
-            Err(Gone) => false,
-        };
+        let stays = self.turns(&mut input, &mut out).await.unwrap_or(false);
         self.shared.give_buffer(input.into_buffer());
         self.shared.give_output(out);
         stays
@@ -196,7 +192,9 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.show(ConnectionState::Writing);
                     let writable = pin!(self.stream.writable());
-                    within(self.shared.service.config.idle_timeout, writable).await.ok_or_else(|| self.kick())??;
+                    within(self.shared.service.config.idle_timeout, writable)
+                        .await
+                        .ok_or_else(|| self.kick())??;
                     self.show(ConnectionState::Working);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -430,7 +428,11 @@ async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Outp
 impl Stream {
     /// Reads into the buffer's free room. Unlike a mere attempt this notes that a short read emptied
     /// the socket, so that the next wait costs no system call.
-    pub(super) fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
             Self::Unix(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
@@ -438,7 +440,11 @@ impl Stream {
     }
 
     /// Reads into a slice.
-    pub(super) fn poll_read_slice(&mut self, context: &mut Context<'_>, target: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read_slice(
+        &mut self,
+        context: &mut Context<'_>,
+        target: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut target = ReadBuf::new(target);
         let polled = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut target),

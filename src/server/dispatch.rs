@@ -51,7 +51,9 @@ pub(super) fn answer(
         Asked::LruCrawler(words) => crawler(session, words, form, service, out),
         Asked::Slabs(words) => slabs(words, form, out),
         Asked::Lru(words) => lru(words, form, out),
-        Asked::Watch(_) if !service.config.watch_enabled => form.client_error("watch commands not allowed", out),
+        Asked::Watch(_) if !service.config.watch_enabled => {
+            form.client_error("watch commands not allowed", out)
+        }
         Asked::Watch(_) => form.unknown(out),
         Asked::RefreshCerts => form.line("ERROR TLS not enabled", out),
         Asked::SaslList if service.config.sasl => form.sasl_mechanisms("PLAIN", out),
@@ -83,7 +85,14 @@ fn flush_instant(exptime: Option<Exptime>, now: Now) -> Option<u32> {
     }
 }
 
-fn stats(session: &mut Session, words: &[u8], form: &Form<'_>, now: Now, service: &Service, out: &mut Output) {
+fn stats(
+    session: &mut Session,
+    words: &[u8],
+    form: &Form<'_>,
+    now: Now,
+    service: &Service,
+    out: &mut Output,
+) {
     let stats = &service.stats;
     let mut tell = |name: &str, value: &str| form.stat(name, value, out);
     match family(words) {
@@ -163,9 +172,10 @@ fn connections(service: &Service, now: Now, tell: &mut dyn FnMut(&str, &str)) {
     for info in service.everybody().values() {
         let descriptor = info.descriptor;
         let (address, local) = match &info.peer {
-            Peer::Tcp(peer, local) => {
-                (format!("tcp:{}", super::listener::shown(peer)), format!("tcp:{}", super::listener::shown(local)))
-            }
+            Peer::Tcp(peer, local) => (
+                format!("tcp:{}", super::listener::shown(peer)),
+                format!("tcp:{}", super::listener::shown(local)),
+            ),
             Peer::Unix(path) => ("unix:".to_owned(), format!("unix:{path}")),
             Peer::Proxied(peer) => (format!("tcp:{}", super::listener::shown(peer)), "proxy".to_owned()),
         };
@@ -185,7 +195,9 @@ fn connections(service: &Service, now: Now, tell: &mut dyn FnMut(&str, &str)) {
 fn crawler(session: &mut Session, words: &[u8], form: &Form<'_>, service: &Service, out: &mut Output) {
     let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     match (words.next().unwrap_or_default(), words.next()) {
-        (b"metadump" | b"mgdump", _) if !service.config.dump_enabled => form.line("ERROR metadump not allowed", out),
+        (b"metadump" | b"mgdump", _) if !service.config.dump_enabled => {
+            form.line("ERROR metadump not allowed", out)
+        }
         (kind @ (b"metadump" | b"mgdump"), Some(which)) => match Dump::lines(kind == b"metadump", which) {
             Some(dump) => session.dump = Some(Box::new(dump)),
             None => form.line("BADCLASS invalid class id", out),
@@ -233,7 +245,9 @@ fn slabs(words: &[u8], form: &Form<'_>, out: &mut Output) {
 fn lru(words: &[u8], form: &Form<'_>, out: &mut Output) {
     let words: Vec<&[u8]> = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).collect();
     match words[..] {
-        [b"tune", hot, warm, hot_age, warm_age, ..] if [hot, warm, hot_age, warm_age].iter().all(|word| decimal(word)) => {
+        [b"tune", hot, warm, hot_age, warm_age, ..]
+            if [hot, warm, hot_age, warm_age].iter().all(|word| decimal(word)) =>
+        {
             form.done("OK", out);
         }
         [b"mode", b"flat" | b"segmented"] => form.done("OK", out),

@@ -69,11 +69,12 @@ impl Dump {
         let before = out.total();
         if self.shard < service.engine.shards() && !self.is_full() {
             let mut keys = Vec::new();
-            let next = service.engine.scan(self.shard, self.cursor, limits::DUMP_STEP_BYTES, now, &mut |change| {
-                if let Change::Put(put) = change {
-                    keys.push(Command { key: put.key.to_vec().into(), op: Op::Inspect });
-                }
-            });
+            let next =
+                service.engine.scan(self.shard, self.cursor, limits::DUMP_STEP_BYTES, now, &mut |change| {
+                    if let Change::Put(put) = change {
+                        keys.push(Command { key: put.key.to_vec().into(), op: Op::Inspect });
+                    }
+                });
             match next {
                 Some(cursor) => self.cursor = cursor,
                 None => {

@@ -76,7 +76,12 @@ fn rest_of_line(mut raw: Vec<u8>, bytes: &[u8]) -> Planned<'_> {
         Some(blank) if bytes[..blank].iter().any(|&byte| byte != b' ') => {
             raw.extend_from_slice(&bytes[..blank]);
             raw.extend_from_slice(b"\r\n");
-            Planned::Send(Plan { raw: raw.into(), then: Then::EatKeys(blank), requests: 1, repeatable: false })
+            Planned::Send(Plan {
+                raw: raw.into(),
+                then: Then::EatKeys(blank),
+                requests: 1,
+                repeatable: false,
+            })
         }
         _ => Planned::Read(1),
     }
@@ -112,7 +117,9 @@ fn whole_requests<'i>(like: &Codec, bytes: &'i [u8]) -> Planned<'i> {
                 repeatable = false;
             }
             Decoded::Body { head_len, value_len, trailer_len } if front => {
-                return Planned::Read((head_len + value_len + trailer_len).saturating_sub(bytes.len()).max(1));
+                return Planned::Read(
+                    (head_len + value_len + trailer_len).saturating_sub(bytes.len()).max(1),
+                );
             }
             Decoded::Incomplete { more } if front => return Planned::Read(more),
             _ => break,

@@ -47,7 +47,10 @@ impl Bound {
         if let Some(unix) = &config.unix {
             match bind_unix(unix, config.backlog) {
                 Ok(listener) => {
-                    return Ok(Self { tcp: Vec::new(), unix: Some((listener, unix.clone(), config.protocol)) });
+                    return Ok(Self {
+                        tcp: Vec::new(),
+                        unix: Some((listener, unix.clone(), config.protocol)),
+                    });
                 }
                 Err(error) => return Err(vec![error]),
             }
@@ -64,7 +67,9 @@ impl Bound {
             let protocol = element.protocol.unwrap_or(config.protocol);
             match bind_element(element, port, config.backlog) {
                 Ok(listeners) => {
-                    tcp.extend(listeners.into_iter().map(|(listener, address)| (listener, address, protocol)));
+                    tcp.extend(
+                        listeners.into_iter().map(|(listener, address)| (listener, address, protocol)),
+                    );
                 }
                 Err(error) => errors.push(error),
             }
@@ -80,14 +85,14 @@ impl Bound {
     /// Starts workers and accepts.
     pub fn start(self, config: Config, parts: Parts) -> io::Result<Server> {
         let addresses = self.addresses();
-        let listening = self
-            .tcp
-            .iter()
-            .map(|(listener, address, _)| (listener.as_raw_fd(), format!("tcp:{}", shown(address))))
-            .chain(self.unix.iter().map(|(listener, unix, _)| {
-                (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
-            }))
-            .collect();
+        let listening =
+            self.tcp
+                .iter()
+                .map(|(listener, address, _)| (listener.as_raw_fd(), format!("tcp:{}", shown(address))))
+                .chain(self.unix.iter().map(|(listener, unix, _)| {
+                    (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
+                }))
+                .collect();
         let service = Arc::new(Service {
             engine: parts.engine,
             gate: parts.gate,
@@ -131,11 +136,16 @@ fn bind_element(
             io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another -p",
             _ => "choose another -p or -l",
         };
-        BindError(format!("failed to listen on one of interface(s) {name}, TCP port {port}: {error}; {remedy}"))
+        BindError(format!(
+            "failed to listen on one of interface(s) {name}, TCP port {port}: {error}; {remedy}"
+        ))
     };
     let (addresses, optional): (Vec<SocketAddr>, bool) = match &element.host {
         None => (
-            vec![(IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into()],
+            vec![
+                (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into(),
+                (IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(),
+            ],
             true,
         ),
         Some(host) => {
@@ -155,7 +165,9 @@ fn bind_element(
     let (mut listeners, mut failure) = (Vec::new(), None);
     for mut address in addresses {
         // With any free port, all addresses of a name share the first one's if they can.
-        if port == 0 && let Some((_, first)) = listeners.first() {
+        if port == 0
+            && let Some((_, first)) = listeners.first()
+        {
             let first: &SocketAddr = first;
             address.set_port(first.port());
         }
@@ -226,13 +238,20 @@ fn bind_unix(unix: &UnixListen, backlog: u32) -> Result<UnixListener, BindError>
 fn remove_stale(path: &Path) -> Result<(), BindError> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !metadata.file_type().is_socket() {
-        return Err(BindError(format!("-s {}: there is a file that is no socket; remove it or choose another", path.display())));
+        return Err(BindError(format!(
+            "-s {}: there is a file that is no socket; remove it or choose another",
+            path.display()
+        )));
     }
     if UnixStream::connect(path).is_ok() {
-        return Err(BindError(format!("-s {}: another server listens there; stop it or choose another", path.display())));
+        return Err(BindError(format!(
+            "-s {}: another server listens there; stop it or choose another",
+            path.display()
+        )));
     }
-    std::fs::remove_file(path)
-        .map_err(|error| BindError(format!("-s {}: the stale socket cannot be removed: {error}", path.display())))
+    std::fs::remove_file(path).map_err(|error| {
+        BindError(format!("-s {}: the stale socket cannot be removed: {error}", path.display()))
+    })
 }
 
 /// The thread that accepts.
@@ -249,7 +268,7 @@ impl Acceptor {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("tandem-accept".to_owned()).spawn(move || {
             let local = tokio::task::LocalSet::new();
-            let _dropped_when_stopped = local.block_on(&runtime, async move {
+            local.block_on(&runtime, async move {
                 let workers: Arc<[Inbox]> = workers.into();
                 for (listener, address, protocol) in bound.tcp {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));

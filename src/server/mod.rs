@@ -183,7 +183,10 @@ impl Server {
 
     /// Hands proxied connections to the workers, from any thread and for as long as one likes.
     pub fn adopter(&self) -> Adopter {
-        Adopter { service: Arc::clone(&self.service), workers: self.workers.iter().map(Worker::inbox).collect() }
+        Adopter {
+            service: Arc::clone(&self.service),
+            workers: self.workers.iter().map(Worker::inbox).collect(),
+        }
     }
 
     /// Who may come in: for reloading.

@@ -150,7 +150,13 @@ async fn send_parts(shared: &Shared, stream: &Stream, out: &mut Output, wire: &m
     write(shared, stream, wire).await
 }
 
-async fn send_last(shared: &Shared, stream: &Stream, out: &mut Output, wire: &mut Output, executed: usize) -> bool {
+async fn send_last(
+    shared: &Shared,
+    stream: &Stream,
+    out: &mut Output,
+    wire: &mut Output,
+    executed: usize,
+) -> bool {
     if out.len() > limits::PROXIED_PART_BYTES && !send_parts(shared, stream, out, wire).await {
         return false;
     }

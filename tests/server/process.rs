@@ -76,7 +76,11 @@ fn a_port_in_use_is_said_and_nothing_runs() {
     let output = tandemd(&format!("-u root -l 127.0.0.1 -p {}", running.port)).output().unwrap();
     assert_eq!(output.status.code(), Some(71));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("failed to listen on one of interface(s) 127.0.0.1") && said.contains("another process"), "{said}");
+    assert!(
+        said.contains("failed to listen on one of interface(s) 127.0.0.1")
+            && said.contains("another process"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -26,7 +26,15 @@ fn values_have_the_types_that_exporters_parse() {
             _ => assert!(value.parse::<u64>().is_ok(), "{name} {value}"),
         }
     }
-    for (name, value) in [("get_hits", 1), ("get_misses", 1), ("cmd_get", 2), ("cmd_set", 1), ("curr_items", 1), ("curr_connections", 1), ("threads", 2)] {
+    for (name, value) in [
+        ("get_hits", 1),
+        ("get_misses", 1),
+        ("cmd_get", 2),
+        ("cmd_set", 1),
+        ("curr_items", 1),
+        ("curr_connections", 1),
+        ("threads", 2),
+    ] {
         assert_eq!(client.stat(name), value, "{name}");
     }
     assert!(client.stat("uptime") >= 2);
@@ -37,7 +45,10 @@ fn values_have_the_types_that_exporters_parse() {
 fn reset_zeroes_counters_and_keeps_items() {
     let node = Node::start("");
     let mut client = node.client();
-    client.ask("set a 0 0 1\r\nb\r\nget a\r\nstats reset\r\n", "STORED\r\nVALUE a 0 1\r\nb\r\nEND\r\nRESET\r\n");
+    client.ask(
+        "set a 0 0 1\r\nb\r\nget a\r\nstats reset\r\n",
+        "STORED\r\nVALUE a 0 1\r\nb\r\nEND\r\nRESET\r\n",
+    );
     assert_eq!(client.stat("cmd_get"), 0);
     assert_eq!(client.stat("curr_items"), 1);
     assert_eq!(client.stat("curr_connections"), 1);
@@ -75,7 +86,15 @@ fn settings_follow_the_flags_and_what_changed_since() {
     client.ask("verbosity 1\r\ncache_memlimit 100\r\nstats detail on\r\n", "OK\r\nOK\r\nOK\r\n");
     let settings = client.stats("settings");
     assert_eq!(settings.len(), 77);
-    for (name, value) in [("maxconns", "77"), ("idle_timeout", "9"), ("hash_algorithm", "jenkins"), ("verbosity", "1"), ("maxbytes", "104857600"), ("detail_enabled", "yes"), ("evictions", "on")] {
+    for (name, value) in [
+        ("maxconns", "77"),
+        ("idle_timeout", "9"),
+        ("hash_algorithm", "jenkins"),
+        ("verbosity", "1"),
+        ("maxbytes", "104857600"),
+        ("detail_enabled", "yes"),
+        ("evictions", "on"),
+    ] {
         assert!(settings.contains(&(name.into(), value.into())), "{name} {value}: {settings:?}");
     }
 }
@@ -91,7 +110,9 @@ fn connections_are_shown_while_they_last() {
     let node = Node::start("");
     let (mut client, other) = (node.client(), node.client());
     let address = format!("tcp:{}", other.0.local_addr().unwrap());
-    let shown = |client: &mut crate::harness::Client| client.stats("conns").iter().any(|(_, value)| *value == address);
+    let shown = |client: &mut crate::harness::Client| {
+        client.stats("conns").iter().any(|(_, value)| *value == address)
+    };
     crate::harness::until("the connection", || shown(&mut client));
     drop(other);
     crate::harness::until("its end", || !shown(&mut client));
@@ -101,9 +122,15 @@ fn connections_are_shown_while_they_last() {
 fn prefixes_are_counted_when_asked_for() {
     let node = Node::start("-D :");
     let mut client = node.client();
-    client.ask("set u:1 0 0 1\r\nx\r\nget u:1 u:2 plain\r\ndelete u:1\r\n", "STORED\r\nVALUE u:1 0 1\r\nx\r\nEND\r\nDELETED\r\n");
+    client.ask(
+        "set u:1 0 0 1\r\nx\r\nget u:1 u:2 plain\r\ndelete u:1\r\n",
+        "STORED\r\nVALUE u:1 0 1\r\nx\r\nEND\r\nDELETED\r\n",
+    );
     client.ask("stats detail dump\r\n", "PREFIX u get 2 hit 1 set 1 del 1\r\nEND\r\n");
-    client.ask("stats detail off\r\nstats detail\r\n", "OK\r\nCLIENT_ERROR usage: stats detail on|off|dump\r\n");
+    client.ask(
+        "stats detail off\r\nstats detail\r\n",
+        "OK\r\nCLIENT_ERROR usage: stats detail on|off|dump\r\n",
+    );
 }
 
 #[test]
@@ -124,5 +151,8 @@ fn all_keys_can_be_listed_while_others_are_served() {
     let dump = client.read_until("EN\r\n");
     assert_eq!(dump.lines().filter(|line| line.starts_with("mg key%")).count(), 5_000);
     let closed = Node::start("--disable-dumping");
-    closed.client().ask("lru_crawler metadump all\r\nstats cachedump 1 0\r\n", "ERROR metadump not allowed\r\nCLIENT_ERROR stats cachedump not allowed\r\n");
+    closed.client().ask(
+        "lru_crawler metadump all\r\nstats cachedump 1 0\r\n",
+        "ERROR metadump not allowed\r\nCLIENT_ERROR stats cachedump not allowed\r\n",
+    );
 }
