@@ -214,9 +214,12 @@ impl Connection {
         let deadline = since + gate.park_limit();
         let now = Instant::now();
         if now >= deadline {
-            self.parked_since = None;
             return match self.session.refuse_front(input, gate.park_reason(), out) {
-                None => Ok(()),
+                None => {
+                    // The next request has waited as long as this one, but may wait anew.
+                    self.parked_since = None;
+                    Ok(())
+                }
                 Some(Action::Read(more)) => self.more_bytes(input, more).await,
                 Some(_) => {
                     self.flush(out).await?;

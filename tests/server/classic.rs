@@ -141,7 +141,7 @@ fn over_a_unix_socket_it_is_the_same() {
     // A socket that a dead server left behind is no obstacle.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let config = crate::harness::config(&format!("-s {} -a 600", path.display()));
-    let bound = tandemd::server::Bound::bind(&config.server).unwrap();
+    let bound = tandemd::app::Sockets::bind(&config).unwrap();
     let app = tandemd::app::App::start(&config, bound, Box::new(|_| {})).unwrap();
     assert!(app.addresses().is_empty());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -152,6 +152,6 @@ fn over_a_unix_socket_it_is_the_same() {
     assert_eq!(answer, "STORED\r\nVALUE a 0 1\r\nb\r\nEND\r\n");
     let taken = tandemd::server::Bound::bind(&config.server).unwrap_err();
     assert!(taken[0].to_string().contains("another server listens there"), "{taken:?}");
-    app.stop();
+    crate::harness::stop(app);
     assert!(!path.exists());
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tandemd::app::App;
+use tandemd::app::{App, Sockets};
 use tandemd::config::{Config, Invocation, parse};
 use tandemd::engine::memory::{Memory, MemoryConfig};
 use tandemd::engine::{Engine, NoJournal};
@@ -35,7 +35,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn start(flags: &str) -> Self {
         let config = config(flags);
-        let bound = Bound::bind(&config.server).unwrap();
+        let bound = Sockets::bind(&config).unwrap();
         let app = App::start(&config, bound, Box::new(|_| {})).unwrap();
         let address = app.addresses()[0];
         Self { app: Some(app), address }
@@ -52,8 +52,13 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.app.take().unwrap().stop();
+        stop(self.app.take().unwrap());
     }
+}
+
+/// Stops a node as its program does.
+pub(crate) fn stop(app: App) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(app.stop());
 }
 
 /// A server behind a gate of the test's.

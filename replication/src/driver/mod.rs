@@ -161,11 +161,16 @@ enum Command {
 #[derive(Debug)]
 enum Event {
     Greeted(Box<doors::Greeted>),
-    Dialled { resolver: crate::transport::Resolver, result: Result<Box<doors::Greeted>, String> },
+    Dialled {
+        resolver: crate::transport::Resolver,
+        result: Result<Box<doors::Greeted>, String>,
+    },
     DialledData(Result<Box<doors::Greeted>, String>),
     Probed(node::Probe),
     Persisted(Result<(), StateError>),
     Drained(u64),
+    /// The process with that boot id can be dialled there.
+    Found(u64, std::net::SocketAddr),
     Refused,
 }
 
@@ -179,7 +184,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Everything there is to know, at most a tenth of a second old.
+    /// Everything there is to know, at most some milliseconds old.
     pub fn status(&self) -> Arc<Snapshot> {
         self.status.borrow().clone()
     }

@@ -8,6 +8,7 @@ use tandem_replication::driver::{BoxFuture, Config, Handle, Host, Snapshot, now,
 use tandem_replication::node::GateView;
 use tandem_replication::role::State;
 use tandem_replication::status::Load;
+use tandem_replication::time::Mono;
 use tandem_replication::transport::{PeerAddress, bind};
 
 use super::map_store::MapStore;
@@ -82,6 +83,11 @@ pub struct TestNode {
 impl TestNode {
     /// A node at `place` with the quick profile, whose peer is at `peer`.
     pub fn start(place: Place, peer: Option<SocketAddr>, change: impl FnOnce(&mut Config)) -> Self {
+        // With RUST_LOG set, what the nodes have to say.
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+        }
         let mut config = Config::new();
         config.peer = peer.map(|peer| PeerAddress { host: peer.ip().to_string(), port: peer.port() });
         config.listeners = place.listeners;
@@ -133,6 +139,13 @@ impl TestNode {
             self.store.set(key, value);
         }
         open
+    }
+
+    /// The time, if the gate is open.
+    pub fn confirm(&self) -> Option<Mono> {
+        let gate = self.host.gate.lock().expect("not poisoned");
+        let at = now();
+        matches!(*gate, GateView::Serve { until } if at < until).then_some(at)
     }
 
     /// Ends it without a word, as a crash does.

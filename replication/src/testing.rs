@@ -1,1 +1,0 @@
-//! Two nodes in virtual time.
