@@ -231,8 +231,8 @@ impl Node {
                 matches!(state, State::Boot | State::Backup).then_some(Trigger::WeakerMaster)
             }
             State::Master => (state != State::Stopped).then_some(Trigger::StrongerMaster),
-            State::Boot | State::Joining | State::Backup if weaker && !state.leads() => {
-                (state != State::Stopped).then_some(Trigger::WeakerPassive)
+            State::Boot | State::Joining | State::Backup if weaker => {
+                (state == State::Boot).then_some(Trigger::WeakerPassive)
             }
             _ => None,
         }

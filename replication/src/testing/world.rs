@@ -12,7 +12,7 @@ use super::store::{Contents, MapStore, Written};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
-use crate::role::{ROWS, State};
+use crate::role::{self, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
 
 /// How a world is.
@@ -72,6 +72,8 @@ pub struct Process {
     paused_until: Mono,
     /// Since when it serves.
     serving_since: Option<Mono>,
+    /// An operator made it master against all caution.
+    forced: bool,
     /// Batches that are executing.
     inside: u32,
     /// The node waits for the last batch to leave.
@@ -233,6 +235,7 @@ impl World {
             gate: GateView::Park,
             paused_until: Mono(0),
             serving_since: None,
+            forced: false,
             inside: 0,
             draining: false,
             clock,
@@ -474,7 +477,7 @@ impl World {
         let local = self.local(node);
         let other = self.processes[1 - node].as_ref().and_then(|other| {
             let serves = matches!(other.gate, GateView::Serve { until } if self.local(1 - node) < until);
-            Some((other.node.claim().epoch, other.serving_since.filter(|_| serves)?))
+            Some((other.node.claim().epoch, other.serving_since.filter(|_| serves && !other.forced)?))
         });
         let Some(process) = self.processes[node].as_mut() else { return };
         process.inside -= 1;
@@ -489,9 +492,11 @@ impl World {
             return;
         }
         let saved_epoch = if self.options.unsettled == Some(node) { epoch } else { self.disks[node].epoch };
+        // Without a state directory a new process cannot know which epochs were used before.
+        let boot = if self.options.unsettled == Some(node) { 0 } else { process.boot_id };
         let by = Acknowledged {
             node,
-            boot: process.boot_id,
+            boot,
             epoch,
             saved_epoch,
             other,
@@ -683,7 +688,14 @@ impl World {
                 self.say(|| format!("{} {} -> {} in {epoch}: {why}", name(node), from.name(), to.name()));
                 self.note(epoch, to as u64);
                 if to == State::Master {
-                    self.judge_promotion(node, from);
+                    self.oracle.forget_pending(node);
+                    let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
+                    if let Some(process) = &mut self.processes[node] {
+                        process.forced = forced;
+                    }
+                    if !forced {
+                        self.judge_promotion(node, from);
+                    }
                 }
             }
             Output::Stopped => self.kill(node),
@@ -714,7 +726,6 @@ impl World {
 
     /// Nobody takes over from a master that answers clients.
     fn judge_promotion(&mut self, node: usize, from: State) {
-        self.oracle.forget_pending(node);
         if !matches!(from, State::Boot | State::Backup) || !self.network.pair_blocked {
             return;
         }
