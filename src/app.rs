@@ -11,8 +11,8 @@ use crate::engine::{Engine, Journal, NoJournal};
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
 use crate::server::gate::{Gate, Open};
-use crate::server::{Bound, Parts, Server, stats_shape};
-use crate::stats::{Detail, Stats};
+use crate::server::{Bound, Parts, Server, VERSION};
+use crate::stats::{Detail, Shape, Stats};
 
 /// A running node.
 #[derive(Debug)]
@@ -130,4 +130,20 @@ fn engine(config: &Config, journal: Arc<dyn Journal>) -> Arc<dyn Engine> {
         ..MemoryConfig::default()
     };
     Arc::new(Memory::new(memory, journal))
+}
+
+/// Which keys plain `stats` has, for this configuration.
+fn stats_shape(config: &Config) -> Shape {
+    Shape {
+        lru_crawler: config.extended.lru_crawler,
+        lru_maintainer: config.extended.lru_maintainer,
+        slab_reassign: config.extended.slab_reassign,
+        refuse_fast: config.server.refuse_fast,
+        idle_timeout: config.server.idle_timeout.is_some(),
+        track_sizes: config.extended.track_sizes,
+        threads: config.server.threads,
+        connections_max: config.server.connections_max,
+        settings: config.settings.clone(),
+        version: VERSION,
+    }
 }
