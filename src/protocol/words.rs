@@ -1,0 +1,121 @@
+//! What text and meta share: words on a line and the numbers in them.
+//!
+//! Words are separated by runs of blanks (no tabs). Numbers follow memcached: an optional sign, then
+//! decimal digits to the end of the word.
+
+/// Splits the next word off a line: the word and what follows it. The word is empty at the end.
+#[inline]
+pub(super) fn split(line: &[u8]) -> (&[u8], &[u8]) {
+    let mut line = line;
+    while let [b' ', rest @ ..] = line {
+        line = rest;
+    }
+    let end = blank(line);
+    // At most the length, so there are two parts.
+    line.split_at_checked(end).unwrap_or((line, &[]))
+}
+
+/// Where the first blank of a line is, or its length: eight bytes at a time, because keys are long
+/// and a call of a vectorised search costs more than most words.
+#[inline]
+fn blank(line: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const BLANKS: u64 = u64::from_ne_bytes([b' '; 8]);
+    let mut at = 0;
+    let mut rest = line;
+    while let Some((bytes, behind)) = rest.split_first_chunk::<8>() {
+        // A byte of `differing` is zero where there is a blank; the lowest bit set in `found` is the
+        // highest bit of the first such byte.
+        let differing = u64::from_le_bytes(*bytes) ^ BLANKS;
+        let found = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+        rest = behind;
+    }
+    for &byte in rest {
+        if byte == b' ' {
+            return at;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// The last word of a line; empty if there is none.
+pub(super) fn last(line: &[u8]) -> &[u8] {
+    let line = trim(line);
+    match memchr::memrchr(b' ', line) {
+        Some(blank) => line.get(blank + 1..).unwrap_or_default(),
+        None => line,
+    }
+}
+
+/// A line without blanks at its ends.
+pub(super) fn trim(line: &[u8]) -> &[u8] {
+    let start = line.iter().position(|&byte| byte != b' ').unwrap_or(line.len());
+    let end = line.iter().rposition(|&byte| byte != b' ').map_or(start, |last| last + 1);
+    line.get(start..end).unwrap_or_default()
+}
+
+/// How many words a line has.
+pub(super) fn count(mut line: &[u8]) -> usize {
+    let mut words = 0;
+    loop {
+        let (word, rest) = split(line);
+        if word.is_empty() {
+            return words;
+        }
+        words += 1;
+        line = rest;
+    }
+}
+
+/// An unsigned decimal number that fills the word.
+#[inline]
+pub(super) fn unsigned(word: &[u8]) -> Option<u64> {
+    let digits = match word {
+        [b'+', digits @ ..] => digits,
+        _ => word,
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut number: u64 = 0;
+    if digits.len() < 20 {
+        // Nineteen digits cannot overflow.
+        for &digit in digits {
+            let digit = digit.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            number = number * 10 + u64::from(digit);
+        }
+        return Some(number);
+    }
+    for &digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(number)
+}
+
+/// A signed decimal number that fills the word.
+#[inline]
+pub(super) fn signed(word: &[u8]) -> Option<i64> {
+    match word {
+        [b'-', digits @ ..] if digits.first() != Some(&b'+') => 0i64.checked_sub_unsigned(unsigned(digits)?),
+        [b'-', ..] => None,
+        _ => i64::try_from(unsigned(word)?).ok(),
+    }
+}
+
+/// A signed decimal number of 32 bits, as expiration times are.
+#[inline]
+pub(super) fn signed32(word: &[u8]) -> Option<i32> {
+    i32::try_from(signed(word)?).ok()
+}
