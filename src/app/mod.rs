@@ -238,7 +238,7 @@ fn memory_config(config: &Config) -> MemoryConfig {
 }
 
 /// Which keys plain `stats` has, for this configuration.
-fn stats_shape(config: &Config) -> Shape {
+pub fn stats_shape(config: &Config) -> Shape {
     Shape {
         lru_crawler: config.extended.lru_crawler,
         lru_maintainer: config.extended.lru_maintainer,

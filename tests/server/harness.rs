@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tandemd::app::stats_shape;
 use tandemd::app::{App, Sockets};
 use tandemd::config::{Config, Invocation, parse};
 use tandemd::engine::memory::{Memory, MemoryConfig};
@@ -12,7 +13,7 @@ use tandemd::engine::{Engine, NoJournal};
 use tandemd::server::auth::Auth;
 use tandemd::server::clock::Clock;
 use tandemd::server::gate::Gate;
-use tandemd::server::{Bound, Parts, Server, stats_shape};
+use tandemd::server::{Bound, Parts, Server};
 use tandemd::stats::{Detail, Stats};
 
 /// How long a test waits for what must come.
