@@ -168,13 +168,6 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         from: State::Joining,
-        on: Trigger::WeakerPassive,
-        to: State::Boot,
-        effects: &[],
-        why: "the master is no longer master",
-    },
-    Row {
-        from: State::Joining,
         on: Trigger::StrongerMaster,
         to: State::Joining,
         effects: &[Effect::Follow],
@@ -207,13 +200,6 @@ pub const ROWS: &[Row] = &[
         to: State::Master,
         effects: &[Effect::NewEpoch],
         why: "the master restarted without its data",
-    },
-    Row {
-        from: State::Backup,
-        on: Trigger::WeakerPassive,
-        to: State::Master,
-        effects: &[Effect::NewEpoch],
-        why: "the master is no longer master",
     },
     Row {
         from: State::Backup,
@@ -414,20 +400,6 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         from: State::Master,
-        on: Trigger::Stop,
-        to: State::Stopped,
-        effects: &[Effect::Farewell],
-        why: "asked to stop",
-    },
-    Row {
-        from: State::Draining,
-        on: Trigger::Stop,
-        to: State::Stopped,
-        effects: &[Effect::Farewell],
-        why: "asked to stop",
-    },
-    Row {
-        from: State::Offered,
         on: Trigger::Stop,
         to: State::Stopped,
         effects: &[Effect::Farewell],

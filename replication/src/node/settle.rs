@@ -128,7 +128,7 @@ impl Node {
             && self.following == offer.epoch
             && self.position.as_ref() == Some(&offer.position);
         #[cfg(feature = "testing")]
-        let level = level || self.planted(crate::testing::Plant::TakeAnyway);
+        let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         if level && self.fire(Trigger::OfferReceived, now) {
             self.counters.switchovers += 1;
         } else {
@@ -231,8 +231,8 @@ impl Node {
                 matches!(state, State::Boot | State::Backup).then_some(Trigger::WeakerMaster)
             }
             State::Master => (state != State::Stopped).then_some(Trigger::StrongerMaster),
-            State::Boot | State::Joining | State::Backup if weaker && !state.leads() => {
-                (state != State::Stopped).then_some(Trigger::WeakerPassive)
+            State::Boot | State::Joining | State::Backup if weaker => {
+                (state == State::Boot).then_some(Trigger::WeakerPassive)
             }
             _ => None,
         }
@@ -258,7 +258,7 @@ impl Node {
     fn has_drained(&self) -> bool {
         let level = self.sender.as_ref().is_some_and(|sender| sender.is_level(&self.backlog));
         #[cfg(feature = "testing")]
-        let level = level || self.planted(crate::testing::Plant::OfferTooSoon);
+        let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         self.drained && level
     }
 
