@@ -356,3 +356,27 @@ fn a_burst_neither_parts_the_pair_nor_delays_its_heartbeats() {
     assert_eq!(after.reconnects, before.reconnects);
     assert_eq!(after.promotions, before.promotions);
 }
+
+#[test]
+fn a_promotion_waits_for_no_timer() {
+    // Once a node without a state directory opened its gate only at its next heartbeat.
+    let node = TestNode::start(Place::on("127.0.0.2"), None, |config| {
+        config.heartbeat = 10 * PATIENCE;
+        config.dead_after = 40 * PATIENCE;
+    });
+    write_all(&[&node], "key", 1);
+}
+
+#[test]
+fn a_pair_speaks_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return println!("this machine has no IPv6");
+    }
+    let (a, b) = (Place::on("::1"), Place::on("::1"));
+    let (at_a, at_b) = (a.address, b.address);
+    let a = TestNode::start(a, Some(at_b), |_| {});
+    let b = TestNode::start(b, Some(at_a), |_| {});
+    let (master, backup) = settled(a, b);
+    write_all(&[&master], "key", 10);
+    converged(&master, &backup);
+}

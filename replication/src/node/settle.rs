@@ -128,7 +128,7 @@ impl Node {
             && self.following == offer.epoch
             && self.position.as_ref() == Some(&offer.position);
         #[cfg(feature = "testing")]
-        let level = level || self.planted(crate::testing::Plant::TakeAnyway);
+        let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         if level && self.fire(Trigger::OfferReceived, now) {
             self.counters.switchovers += 1;
         } else {
@@ -258,7 +258,7 @@ impl Node {
     fn has_drained(&self) -> bool {
         let level = self.sender.as_ref().is_some_and(|sender| sender.is_level(&self.backlog));
         #[cfg(feature = "testing")]
-        let level = level || self.planted(crate::testing::Plant::OfferTooSoon);
+        let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         self.drained && level
     }
 

@@ -16,7 +16,10 @@ impl Node {
 
     /// Asks the master for its stream, if that was not done on this link, or in vain.
     pub(super) fn follow(&mut self, now: Mono) {
-        if !self.role.state.follows() || !self.data_up || !self.drained {
+        let drained = self.drained;
+        #[cfg(feature = "testing")]
+        let drained = drained || self.planted(crate::testing::Plant::FollowUndrained);
+        if !self.role.state.follows() || !self.data_up || !drained {
             return;
         }
         let patience = self.config.dead_after;
@@ -39,6 +42,12 @@ impl Node {
         match frame {
             Frame::Follow(follow) if self.role.state.leads() => {
                 let (epoch, history) = (self.claim.epoch, &self.history);
+                #[cfg(feature = "testing")]
+                let history = &if self.planted(crate::testing::Plant::ForkAnywhere) {
+                    history.forked_where(follow.position.as_ref())
+                } else {
+                    history.clone()
+                };
                 let sender = Sender::begin(&follow, epoch, history, &self.backlog, &mut self.counters);
                 self.sender = Some(sender);
             }
@@ -121,7 +130,13 @@ impl Node {
         if first != *applied + 1 {
             return Err("changes are missing in the stream");
         }
-        let count = session::apply(&*self.store, secs, payload).map_err(|_| "bytes that are no change")?;
+        let store = &*self.store;
+        #[cfg(feature = "testing")]
+        let deaf = crate::testing::store::WithoutDeletes(store);
+        #[cfg(feature = "testing")]
+        let store: &dyn crate::store::Store =
+            if self.config.plant == Some(crate::testing::Plant::SkipDeletes) { &deaf } else { store };
+        let count = session::apply(store, secs, payload).map_err(|_| "bytes that are no change")?;
         *applied += count;
         receiver.bytes_unacked += payload.len();
         let due = if receiver.bytes_unacked >= ACK_BYTES { now } else { now + ACK_DELAY };
@@ -167,8 +182,12 @@ impl Node {
     }
 
     pub(super) fn acknowledge_when_due(&mut self, now: Mono) {
+        #[cfg(feature = "testing")]
+        let eager = self.planted(crate::testing::Plant::AcknowledgeCopies);
+        #[cfg(not(feature = "testing"))]
+        let eager = false;
         let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
-        let streaming = receiver.planned && !receiver.copying;
+        let streaming = receiver.planned && (eager || !receiver.copying);
         if !self.data_up || !streaming || receiver.ack_due.is_none_or(|due| due > now) {
             return;
         }

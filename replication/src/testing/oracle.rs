@@ -112,6 +112,18 @@ impl Oracle {
         self.pending[node].clear();
     }
 
+    /// The role went from `node` to the other by plan: nothing that was executed may be missing there.
+    pub fn handed_over(&mut self, node: usize, successor: &Contents) {
+        let made = self.pending[node].iter();
+        let mut newest = BTreeMap::<_, (u64, bool)>::new();
+        for written in made {
+            newest.insert(written.key.clone(), (written.version, written.deleted));
+        }
+        if newest.iter().any(|(key, entry)| !self.holds(successor, key, *entry)) {
+            self.violate("a planned handover lost a write".into());
+        }
+    }
+
     /// A process died. What no living one holds is lost, and nobody is to blame.
     pub fn died(&mut self, survivor: Option<&Contents>) {
         let mut durable = std::mem::take(&mut self.durable);

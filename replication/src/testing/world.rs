@@ -424,7 +424,8 @@ impl World {
             Event::Saved { node, boot, saved } => {
                 let event = Event::Saved { node, boot, saved: saved.clone() };
                 if self.awake(node, boot, event) {
-                    if self.options.unsettled != Some(node) {
+                    // Written in order, whatever a pause did to the order of these events.
+                    if self.options.unsettled != Some(node) && saved.epoch >= self.disks[node].epoch {
                         self.disks[node] = saved;
                     }
                     self.tell(node, |node, now| node.handle_persisted(true, now));
@@ -689,6 +690,12 @@ impl World {
                 self.note(epoch, to as u64);
                 if to == State::Master {
                     self.oracle.forget_pending(node);
+                    let by_plan = role::row(from, Trigger::OfferReceived);
+                    if by_plan.is_some_and(|(_, row)| row.why == why)
+                        && let Some(contents) = self.contents(node)
+                    {
+                        self.oracle.handed_over(1 - node, &contents);
+                    }
                     let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
                     if let Some(process) = &mut self.processes[node] {
                         process.forced = forced;
