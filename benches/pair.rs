@@ -427,10 +427,9 @@ fn switchover(share: f64) -> Vec<Row> {
         guarded(&stop, || {
             let mut pauses = Vec::new();
             for _ in 0..count {
-                let master = pair.wait_paired();
-                counters.iter().for_each(|counter| counter.pause_us.store(0, Ordering::Relaxed));
-                pair.nodes[master].admin().switchover().expect("a switchover");
-                wait_for("the other node is master", PATIENCE, || pair.paired().filter(|&now| now != master));
+                pair.switch_over(|| {
+                    counters.iter().for_each(|counter| counter.pause_us.store(0, Ordering::Relaxed))
+                });
                 let longest = counters.iter().map(|counter| counter.pause_us.load(Ordering::Relaxed)).max();
                 pauses.push(Duration::from_micros(longest.unwrap_or(0)));
             }
