@@ -401,3 +401,104 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         unknown => Err(FrameError::UnknownKind(unknown)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all() -> Vec<Frame> {
+        let position = Position { history: u128::MAX, applied: vec![1, 0, u64::MAX] };
+        let payload = Bytes::from_static(b"payload");
+        let heartbeat =
+            Heartbeat { echo: Some(Mono(7)), epoch: 9, sent: Mono(u64::MAX), ..Heartbeat::default() };
+        let raw = |kind| Frame::Raw { kind, tag: 77, payload: payload.clone() };
+        vec![
+            Frame::Heartbeat(heartbeat),
+            Frame::Handover(Handover { epoch: 3, number: 4, position: position.clone() }),
+            Frame::Declined { number: 5 },
+            Frame::AskSwitchover,
+            Frame::Goodbye,
+            Frame::Follow(Follow { session: 6, position: Some(position.clone()) }),
+            Frame::Plan(Plan { session: 6, epoch: 3, copy: true, from: position, target: vec![8] }),
+            Frame::Changes { shard: 255, first: u64::MAX, secs: 9, payload: payload.clone() },
+            Frame::Chunk { secs: 10, payload: payload.clone() },
+            Frame::CopyEnd { target: vec![u64::MAX; 256] },
+            Frame::Ack { session: u32::MAX, applied: vec![0, 1] },
+            raw(RawKind::Handshake),
+            raw(RawKind::Request),
+            raw(RawKind::Reply),
+            raw(RawKind::Done),
+        ]
+    }
+
+    #[test]
+    fn frames_arrive_as_they_were_however_the_bytes_are_cut() {
+        let mut codec = Codec::default();
+        let mut bytes = BytesMut::new();
+        for frame in all() {
+            codec.encode(frame, &mut bytes).unwrap();
+        }
+        for piece_bytes in [1, 7, 23, 24, 25, 1000, bytes.len()] {
+            let (mut came, mut buffer) = (Vec::new(), BytesMut::new());
+            for piece in bytes.chunks(piece_bytes) {
+                buffer.extend_from_slice(piece);
+                while let Some(frame) = codec.decode(&mut buffer).unwrap() {
+                    came.push(frame);
+                }
+            }
+            assert_eq!(came, all());
+        }
+    }
+
+    #[test]
+    fn every_damaged_bit_is_found() {
+        let mut codec = Codec::default();
+        for frame in all() {
+            let mut bytes = BytesMut::new();
+            codec.encode(&frame, &mut bytes).unwrap();
+            for bit in 32..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert!(
+                    matches!(codec.decode(&mut damaged), Err(FrameError::Damaged)),
+                    "{frame:?} bit {bit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_anything_is_reserved() {
+        let mut codec = Codec::new(1000);
+        let mut bytes = BytesMut::from(&[0xff; HEADER_BYTES][..]);
+        assert!(matches!(codec.decode(&mut bytes), Err(FrameError::TooLong { .. })));
+        let mut allowed = BytesMut::new();
+        allowed.extend_from_slice(&900u32.to_le_bytes());
+        allowed.extend_from_slice(&[0; 20]);
+        assert!(codec.decode(&mut allowed).unwrap().is_none());
+        assert!(allowed.capacity() < 2000);
+        let long = Frame::Chunk { secs: 0, payload: Bytes::from(vec![0; 1001]) };
+        assert!(matches!(codec.encode(long, &mut bytes), Err(FrameError::TooLong { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_with_a_right_checksum_are_a_frame_or_an_error(
+            kind in any::<u8>(),
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut bytes = BytesMut::new();
+            bytes.put_u32_le(payload.len() as u32);
+            bytes.put_u32_le(0);
+            bytes.put_u8(kind);
+            bytes.put_bytes(0x55, 15);
+            bytes.put_slice(&payload);
+            let crc = checksum(&bytes);
+            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+            let decoded = Codec::default().decode(&mut bytes);
+            prop_assert!(!matches!(decoded, Err(FrameError::Damaged) | Ok(None)));
+        }
+    }
+}

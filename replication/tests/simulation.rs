@@ -11,8 +11,11 @@ use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, World, script};
 use tandem_replication::time::Span;
 
-const SCENARIOS: [&str; 2] =
-    [include_str!("scenarios/lost_handover.txt"), include_str!("scenarios/stale_stronger.txt")];
+const SCENARIOS: [&str; 3] = [
+    include_str!("scenarios/lost_handover.txt"),
+    include_str!("scenarios/holder_returns.txt"),
+    include_str!("scenarios/forced_in_doubt.txt"),
+];
 
 /// As many as take less than a minute on two cores.
 const SEEDS: u64 = if cfg!(debug_assertions) { 250 } else { 2_000 };
