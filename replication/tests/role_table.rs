@@ -4,7 +4,6 @@
 //! `TANDEM_WRITE_README=1` writes the table and the diagram into README.md.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use tandem_replication::role::{Effect, ROWS, State, Trigger, row};
 
@@ -115,7 +114,8 @@ fn drawn() -> String {
     for row in ROWS {
         let effects: Vec<_> = row.effects.iter().map(|effect| format!("{effect:?}")).collect();
         let effects = effects.join(", ");
-        writeln!(text, "| {:?} | {:?} | {:?} | {effects} | {} |", row.from, row.on, row.to, row.why).unwrap();
+        let cells = format!("| {:?} | {:?} | {:?} | {effects} | {} |\n", row.from, row.on, row.to, row.why);
+        text.push_str(&cells);
     }
     text.push_str("\n```mermaid\nstateDiagram-v2\n    [*] --> Boot\n");
     let mut edges: Vec<(State, State, Vec<String>)> = Vec::new();
@@ -127,7 +127,7 @@ fn drawn() -> String {
         }
     }
     for (from, to, labels) in edges {
-        writeln!(text, "    {from:?} --> {to:?}: {}", labels.join(", ")).unwrap();
+        text.push_str(&format!("    {from:?} --> {to:?}: {}\n", labels.join(", ")));
     }
     text.push_str("```\n");
     text

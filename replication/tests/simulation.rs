@@ -3,8 +3,8 @@
 //! `TANDEM_SEEDS=n` runs n seeds (2,000 unless told), `TANDEM_SEED=x` replays one and prints what
 //! happens in it, `TANDEM_PLANT=Name` with it. A failing seed prints the command that replays it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tandem_replication::node::Operator;
 use tandem_replication::role::ROWS;
@@ -118,22 +118,22 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
             let (node, key) = (random.side(), random.within(0..keys));
             world.write(node, key, value);
         }
-        for node in 0..2 {
-            if restarts[node].is_some_and(|at| at <= world.now) {
-                restarts[node] = None;
+        for (node, restart) in restarts.iter_mut().enumerate() {
+            if restart.is_some_and(|at| at <= world.now) {
+                *restart = None;
                 world.start(node);
-            } else if world.process(node).is_none() && restarts[node].is_none() {
-                restarts[node] = Some(world.now + Span::from_millis(random.within(1..1_200)));
+            } else if world.process(node).is_none() && restart.is_none() {
+                *restart = Some(world.now + Span::from_millis(random.within(1..1_200)));
             }
         }
         if repair_at.is_some_and(|at| at <= world.now) {
             repair_at = None;
             world.repair();
         }
-        if random.chance(100 * 6_000 / faults.pace.0.max(6_000)) {
-            if let Some(length) = strike(&mut world, &faults, &mut random) {
-                repair_at = Some(world.now + length);
-            }
+        if random.chance(100 * 6_000 / faults.pace.0.max(6_000))
+            && let Some(length) = strike(&mut world, &faults, &mut random)
+        {
+            repair_at = Some(world.now + length);
         }
     }
     heal(world, dead_after)
@@ -261,7 +261,7 @@ fn sweep(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> (Outcome, Option<
                         break;
                     }
                     let outcome = simulate(seed, plant, false);
-                    let mut total = total.lock().unwrap();
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                     let (sum, failed) = &mut *total;
                     for (sum, fired) in sum.fired.iter_mut().zip(&outcome.fired) {
                         *sum += fired;
@@ -280,7 +280,7 @@ fn sweep(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> (Outcome, Option<
             });
         }
     });
-    total.into_inner().unwrap()
+    total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {

@@ -106,7 +106,7 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
         [name, "stopped"] => world.state(node(name)?).is_none(),
         [name, state] => {
             let known = State::ALL.into_iter().find(|known| known.name() == *state);
-            let known = known.ok_or(format!("no such state: {state}"))?;
+            let known = known.ok_or_else(|| format!("no such state: {state}"))?;
             world.state(node(name)?) == Some(known)
         }
         _ => return Err(format!("no such condition: {condition:?}")),
