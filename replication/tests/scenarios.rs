@@ -24,7 +24,7 @@ fn every_scenario_comes_out_right() {
         let text = std::fs::read_to_string(&path).unwrap();
         let seeds = if only.is_some() { 1 } else { SEEDS };
         for seed in 0..seeds {
-            if let Err(error) = script::run(&text, seed, only.is_some()) {
+            if let Err(error) = script::run(&text, seed, None, only.is_some()) {
                 failures.push(format!("{name}, seed {seed}: {error}"));
                 break;
             }
