@@ -161,6 +161,9 @@ pub struct Handover {
     pub number: u64,
     /// Everything it ever recorded.
     pub position: Position,
+    /// `sent` of the last heartbeat it heard from the addressee: the offer stands only for a while
+    /// after that, so that one that lay in a stopped process's socket is not taken.
+    pub echo: Option<Mono>,
 }
 
 /// A request for the stream.
@@ -416,7 +419,7 @@ mod tests {
         let raw = |kind| Frame::Raw { kind, tag: 77, payload: payload.clone() };
         vec![
             Frame::Heartbeat(heartbeat),
-            Frame::Handover(Handover { epoch: 3, number: 4, position: position.clone() }),
+            Frame::Handover(Handover { epoch: 3, number: 4, position: position.clone(), echo: None }),
             Frame::Declined { number: 5 },
             Frame::AskSwitchover,
             Frame::Goodbye,
