@@ -59,7 +59,13 @@ fn common(source: &mut Source, encoded: bool) -> String {
 fn get(source: &mut Source) -> Command {
     let (key, encoded) = key(source);
     let shown = some(source, &["v", "v", "c", "f", "s", "t", "h", "l", "u"], 6);
-    let changed = some(source, &["N0", "N600", "R30", "R2000", "T0", "T600", "T100000", "T-1"], 2);
+    // Not R and T: whether R looks at the deadline before or after T changes it depends on their order.
+    // Not N and a key in base64: 1.6.18 forgets that what it makes has one.
+    let changed = match source.random.u8(0..2) {
+        _ if encoded => some(source, &["T0", "T600", "T100000", "T-1"], 1),
+        0 => some(source, &["N0", "N600", "R30", "R2000"], 2),
+        _ => some(source, &["N0", "N600", "T0", "T600", "T100000", "T-1"], 2),
+    };
     let line = Builder::default()
         .bytes("mg ")
         .bytes(key)
@@ -92,7 +98,9 @@ fn store(source: &mut Source) -> Vec<Command> {
     let mode =
         source.pick(&["", "", "", "", " ME", " MA", " MP", " MR", " MS", " Ma", " Me", " Mset", " Mappend"]);
     let flags = some(source, &["F0", "F5", "F42"], 1) + &some(source, &["T0", "T600", "T-1", "T100000"], 1);
-    let vivify = if source.chance(30) { source.pick(&[" N0", " N600"]) } else { "" };
+    // 1.6.18 does not know that N lets append and prepend create.
+    let appends = mode.starts_with(" MA") || mode.starts_with(" MP");
+    let vivify = if !appends && source.chance(30) { source.pick(&[" N0", " N600"]) } else { "" };
     let shown = if source.chance(80) { " c" } else { "" };
     let line = Builder::default().bytes("ms ").bytes(&key).bytes(format!(" {}", value.len()));
     let line = line.bytes(flags).bytes(mode).bytes(vivify).bytes(shown).bytes(common(source, encoded));
@@ -132,7 +140,7 @@ fn arithmetic(source: &mut Source) -> Vec<Command> {
     let (key, encoded) = key(source);
     let mode = source.pick(&["", "", "", " MI", " MD", " M+", " M-", " Mi", " Md", " Mincr", " Mdecr"]);
     let delta = if source.chance(128) { format!(" D{}", source.delta()) } else { String::new() };
-    let vivify = if source.chance(80) {
+    let vivify = if !encoded && source.chance(80) {
         source.pick(&[" N0", " N600", " N0 J5", " J5", " N0 J18446744073709551615"])
     } else {
         ""
@@ -151,7 +159,11 @@ fn arithmetic(source: &mut Source) -> Vec<Command> {
 
 /// Wrong flags, tokens, lengths and keys.
 fn broken(source: &mut Source) -> Command {
-    let many = " v".repeat(source.random.usize(2..30));
+    let many = " v".repeat(if source.chance(128) {
+        source.random.usize(2..15)
+    } else {
+        source.random.usize(24..30)
+    });
     let long = "k".repeat(source.random.usize(251..600));
     let opaque = "O".repeat(source.random.usize(30..60));
     let lines: &[&str] = &[
@@ -166,7 +178,6 @@ fn broken(source: &mut Source) -> Command {
         "mg a Rx",
         "mg a 0",
         "mg a -",
-        "mg a \u{7f}",
         "mg a b",
         "mg abc b v",
         "mg a!b= b v",
@@ -245,7 +256,6 @@ fn broken(source: &mut Source) -> Command {
         "ms abc 5 b k",
         "ms a 5 N",
         "ms a 5 Nx",
-        "ms a 5 MA N",
         "ms a 5 I I",
     ];
     let line = match source.random.u8(..) {
@@ -257,7 +267,8 @@ fn broken(source: &mut Source) -> Command {
         210..216 => format!("ms {long} 5\r\nxxxxx"),
         216..222 => format!("md {long} q"),
         222..228 => format!("ma {long} v"),
-        228..236 => format!("mg a v {opaque}"),
+        // Not with mg, which counts as a get before it looks at its opaque.
+        228..236 => format!("md a q {opaque}"),
         236..242 => format!("ms a 5 {opaque}\r\nxxxxx"),
         // The value does not end where it says.
         242..248 => "ms a 5 c\r\nxxxxxxx".to_owned(),

@@ -125,6 +125,8 @@ fn arithmetic() {
         ("ma k N90 J7 v\r\n", Number(7), "incr k 1 initial=7@90", "VA 1\r\n7\r\n"),
         ("ma k N90\r\n", Number(0), "incr k 1 initial=0@90", "HD\r\n"),
         ("ma k q\r\nmn\r\n", Number(7), "incr k 1", "MN\r\n"),
+        ("ma k N9 T5\r\n", Number(7), "incr k 1 initial=0@5 touch=5", "HD\r\n"),
+        ("ma k T5 N9\r\n", Number(7), "incr k 1 initial=0@9 touch=5", "HD\r\n"),
         ("ma k q O1 k\r\n", NotFound, "incr k 1", "NF O1 kk\r\n"),
         ("ma k C1\r\n", Exists, "incr k 1 compare=1", "EX\r\n"),
         (
@@ -144,7 +146,7 @@ fn arithmetic() {
 #[test]
 fn looking() {
     check(&[
-        ("me k\r\n", Special(dying), "inspect k", "ME k exp=30 la=3 cas=42 fetch=yes cls=1 size=66\r\n"),
+        ("me k\r\n", Special(dying), "inspect k", "ME k exp=-30 la=3 cas=42 fetch=yes cls=1 size=66\r\n"),
         ("me k x y\r\n", Miss, "inspect k", "EN\r\n"),
     ]);
 }
@@ -186,7 +188,10 @@ fn wrong_flags() {
         ("ms k 2 z\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid flag\r\nMN\r\n"),
         ("ms k 2 c c\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR duplicate flag\r\nMN\r\n"),
         ("ms k 2 Mx\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid mode for ms M token\r\nMN\r\n"),
-        ("ms k 2 M\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid mode for ms M token\r\nMN\r\n"),
+        ("ms k 2 M\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR incorrect length for M token\r\nMN\r\n"),
+        ("ms k 2 Mset\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR incorrect length for M token\r\nMN\r\n"),
+        ("mg k Mset\r\n", Miss, "", "CLIENT_ERROR incorrect length for M token\r\n"),
+        ("ma k Mincr\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),
         ("ms k x\r\nmn\r\n", Miss, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
         ("ms k -1\r\nmn\r\n", Miss, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
         ("md !!! b\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),
