@@ -69,7 +69,7 @@ impl<'a> Line<'a> {
         let number = |at: usize| std::str::from_utf8(self.words.get(at)?).ok()?.parse::<usize>().ok();
         let (Some(flags), Some(length)) = (number(2), number(4)) else { return false };
         let key = self.words[1].len();
-        memcached_size(key, length, u32::from(flags != 0), true) > 1 << 20
+        length <= 2_147_483_645 && memcached_size(key, length, u32::from(flags != 0), true) > 1 << 20
     }
 
     fn ends_with_noreply(&self) -> bool {

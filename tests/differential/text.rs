@@ -228,7 +228,6 @@ fn fixed(source: &mut Source) -> Command {
         "slabs",
         "lru mode x",
         "lru",
-        "lru temp_ttl 0",
         "lru_crawler",
         "lru_crawler sleep 100",
         "lru_crawler sleep 9999999",
@@ -263,7 +262,7 @@ fn fixed(source: &mut Source) -> Command {
         "misbehave",
         "\u{e4}\u{f6}\u{fc}",
         "delete a b c d e f",
-        "set a b c d e f",
+        
     ];
     let line = match source.random.u8(..) {
         0..10 => format!("get {long}"),
