@@ -25,6 +25,7 @@ impl Node {
 
     /// After everything else: all that follows, until nothing does.
     pub(super) fn settle(&mut self, now: Mono) {
+        self.grow_older(now);
         for _ in 0..ROWS_AT_ONCE_MAX {
             let Some(trigger) = self.pending_trigger(now) else { break };
             if !self.fire(trigger, now) {
@@ -222,14 +223,16 @@ impl Node {
         } else {
             weaker
         };
+        // Whoever holds nothing follows whoever serves, whatever was before its time.
+        let holds = state.leads() || self.claim.data != Data::Empty;
         match heartbeat.state {
             State::Master if state.follows() && self.following == theirs.epoch => None,
-            State::Master if weaker => {
+            State::Master if weaker && holds => {
                 matches!(state, State::Boot | State::Backup).then_some(Trigger::WeakerMaster)
             }
             State::Master => (state != State::Stopped).then_some(Trigger::StrongerMaster),
-            State::Boot | State::Joining | State::Backup if weaker && !state.leads() => {
-                (state != State::Stopped).then_some(Trigger::WeakerPassive)
+            State::Boot | State::Joining | State::Backup if weaker => {
+                (state == State::Boot).then_some(Trigger::WeakerPassive)
             }
             _ => None,
         }
@@ -299,6 +302,7 @@ impl Node {
             self.lag_since = None;
             // What it holds is complete, in its own epoch.
             self.claim.data = Data::Complete;
+            self.claim.age = 0;
         }
         match state {
             State::Boot => {
@@ -350,6 +354,7 @@ impl Node {
         #[cfg(feature = "testing")]
         let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
         self.claim.epoch = epoch;
+        self.master_since = now;
         self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, fork);
         self.backlog.restart();
         self.sender = None;
@@ -365,6 +370,14 @@ impl Node {
         self.save();
         self.counters.promotions += 1;
         self.note_role_change(now);
+    }
+
+    /// A master that began with nothing gathers items, and its claim grows with them.
+    fn grow_older(&mut self, now: Mono) {
+        if self.role.state.leads() && self.claim.data != Data::Complete {
+            let age = now.since(self.master_since).0 / self.config.dead_after.0;
+            self.claim.age = u32::try_from(age).unwrap_or(u32::MAX).saturating_add(1);
+        }
     }
 
     fn own_position(&self) -> Position {

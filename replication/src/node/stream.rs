@@ -168,7 +168,8 @@ impl Node {
 
     pub(super) fn acknowledge_when_due(&mut self, now: Mono) {
         let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
-        if !self.data_up || !receiver.planned || receiver.ack_due.is_none_or(|due| due > now) {
+        let streaming = receiver.planned && !receiver.copying;
+        if !self.data_up || !streaming || receiver.ack_due.is_none_or(|due| due > now) {
             return;
         }
         receiver.ack_due = None;
@@ -194,7 +195,8 @@ impl Node {
     pub(super) fn stream_wake(&self) -> Mono {
         let Some(receiver) = &self.receiver else { return Mono::NEVER };
         let retry = if receiver.planned { Mono::NEVER } else { receiver.asked + self.config.dead_after };
-        receiver.ack_due.unwrap_or(Mono::NEVER).min(retry)
+        let ack = receiver.ack_due.filter(|_| !receiver.copying);
+        ack.unwrap_or(Mono::NEVER).min(retry)
     }
 
     /// Changes and bytes that the follower misses, as far as this node knows.

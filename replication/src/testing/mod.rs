@@ -6,6 +6,7 @@
 mod network;
 pub mod oracle;
 pub mod random;
+pub mod script;
 pub mod store;
 mod world;
 

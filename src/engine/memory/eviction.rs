@@ -7,14 +7,19 @@
 //! much; reads pay nothing.
 
 use super::geometry::RESERVE;
-use super::index::Index;
+use super::index::{Index, Keys};
 use super::item::{Header, Marks};
-use super::segment::{Place, Queue};
+use super::segment::{Place, Queue, Segments};
 use super::shard::Shard;
 use crate::command::Now;
+use crate::engine::hash::Hasher;
+use crate::engine::prefetch::prefetch;
 
-/// Bytes of slots a store walks at least when the reserve is short.
-const WALK_MIN: usize = 1024;
+/// Bytes a store cleans, as a multiple of its own, when the reserve is short: enough that even a run of
+/// items that all stay does not use the reserve up.
+const WALK_PER_BYTE: usize = 16;
+/// Bytes a store cleans at least and at most then.
+const WALK: std::ops::RangeInclusive<usize> = 1 << 10..=32 << 10;
 /// Homes of the index a store moves while it is being resized.
 const MOVES_PER_STORE: usize = 2;
 /// Items a store looks at for expired ones when nothing may be evicted.
@@ -41,6 +46,22 @@ pub(super) enum Work {
         /// Its place in the queue.
         at: usize,
     },
+}
+
+/// The keys of the items in a shard's segments.
+struct StoredKeys<'a> {
+    segments: &'a Segments,
+    hasher: &'a Hasher,
+}
+
+impl Keys for StoredKeys<'_> {
+    fn hash(&self, location: u32) -> u64 {
+        self.hasher.hash(self.segments.item(location).key())
+    }
+
+    fn prefetch(&self, location: u32) {
+        prefetch(&self.segments.bytes(location)[0]);
+    }
 }
 
 impl Shard {
@@ -75,8 +96,8 @@ impl Shard {
     }
 
     fn step_index(&mut self) -> bool {
-        let (segments, hasher) = (&self.segments, &self.shared.hasher);
-        self.index.step(&self.shared.budget, &|location| hasher.hash(segments.item(location).key()))
+        let keys = StoredKeys { segments: &self.segments, hasher: &self.shared.hasher };
+        self.index.step(&self.shared.budget, &keys)
     }
 
     /// At which load the index grows; shards differ, so that they do not grow together.
@@ -125,7 +146,7 @@ impl Shard {
     }
 
     fn make_room(&mut self, bytes: usize, now: Now) -> bool {
-        let mut walk = WALK_MIN.max(2 * bytes) as isize;
+        let mut walk = (WALK_PER_BYTE * bytes).clamp(*WALK.start(), *WALK.end()) as isize;
         while self.segments.free.len() < RESERVE {
             if self.take_segment() {
                 continue;
@@ -133,11 +154,11 @@ impl Shard {
             if walk <= 0 && self.has_room(bytes) {
                 break;
             }
-            match self.clean(walk.max(WALK_MIN as isize), now) {
+            match self.clean(walk.max(*WALK.start() as isize), now) {
                 Some(walked) => walk -= walked,
                 // Without evictions what died by itself still makes room.
                 None if !self.shared.evict && walk > 0 && self.crawl(CRAWL_PER_STORE, now) > 0 => {
-                    walk -= WALK_MIN as isize;
+                    walk -= *WALK.start() as isize;
                 }
                 None => break,
             }
@@ -177,13 +198,17 @@ impl Shard {
             }
             let header = segment.header(victim.offset);
             let location = self.segments.location(victim.segment, victim.offset);
-            if header.marks.has(Marks::LIVE) && !self.clean_item(location, header, victim.work, now) {
+            // Close to the end even the last free segment may be taken: a whole one comes back.
+            let spare = if (segment.used - victim.offset) * 4 <= segment.used { 1 } else { 2 };
+            let large = self.larges.bytes;
+            if header.marks.has(Marks::LIVE) && !self.clean_item(location, header, victim.work, spare, now) {
                 // Nowhere to copy to (only without evictions).
                 self.victim = Some(victim);
                 return None;
             }
             victim.offset += header.slot();
-            walked += header.slot() as isize;
+            // A large value that went counts, so that no more go than must.
+            walked += header.slot() as isize + (large - self.larges.bytes) as isize;
         }
         self.victim = Some(victim);
         Some(walked)
@@ -236,8 +261,9 @@ impl Shard {
         Victim { segment, offset: 0, work }
     }
 
-    /// Copies or removes a living item of a victim. `false` if it can do neither.
-    fn clean_item(&mut self, location: u32, header: Header, work: Work, now: Now) -> bool {
+    /// Copies or removes a living item of a victim, opening a segment for copies while there are `spare`
+    /// free ones. `false` if it can do neither.
+    fn clean_item(&mut self, location: u32, header: Header, work: Work, spare: usize, now: Now) -> bool {
         let hash = self.hash_at(location);
         if self.is_dead(&header, now) {
             self.reclaim(hash, location);
@@ -248,7 +274,7 @@ impl Shard {
         let heat = header.marks.heat();
         match work {
             Work::Compact { at } => {
-                if self.room_to_compact(from, slot, at) {
+                if self.room_to_compact(from, slot, at, spare) {
                     let id = self.segments.compacting[from as usize].expect("it was just opened");
                     self.relocate(hash, location, header, id);
                     return true;
@@ -257,7 +283,7 @@ impl Shard {
                     return false;
                 }
             }
-            Work::Evict if heat > 0 && self.room_to_keep(slot, now) => {
+            Work::Evict if heat > 0 && self.room_to_keep(slot, spare, now) => {
                 let kept = if from == Queue::Small { 0 } else { heat - 1 };
                 let (_, class) = self.measure(&self.item(location));
                 match from {
@@ -276,21 +302,21 @@ impl Shard {
     }
 
     /// Whether the compacted segment of a queue has room, opening one if it has not.
-    fn room_to_compact(&mut self, queue: Queue, slot: usize, at: usize) -> bool {
+    fn room_to_compact(&mut self, queue: Queue, slot: usize, at: usize, spare: usize) -> bool {
         if let Some(id) = self.segments.compacting[queue as usize] {
             if self.segments.list[id as usize].room() >= slot {
                 return true;
             }
             self.segments.compacting[queue as usize] = None;
         }
-        let least = if self.shared.evict { 2 } else { 1 };
+        let least = if self.shared.evict { spare } else { 1 };
         self.segments.free.len() >= least && self.segments.open_compaction(queue, at, self.secs)
     }
 
-    /// Whether the open main segment has room; it is rolled unless that takes the last free one.
-    fn room_to_keep(&mut self, slot: usize, now: Now) -> bool {
+    /// Whether the open main segment has room, opening one if it has not.
+    fn room_to_keep(&mut self, slot: usize, spare: usize, now: Now) -> bool {
         self.segments.open_room(Queue::Main) >= slot
-            || (self.segments.free.len() >= 2 && self.segments.roll(Queue::Main, now.secs))
+            || (self.segments.free.len() >= spare && self.segments.roll(Queue::Main, now.secs))
     }
 
     /// Moves an item into that segment.

@@ -16,13 +16,22 @@ use crate::engine::prefetch::prefetch;
 /// Slots of a bucket.
 const LANES: usize = 12;
 /// Fingerprints of a row of the ghost.
-const ROW: usize = 32;
-/// Buckets that share a row of the ghost: 8 fingerprints a bucket, about one for each item.
+const ROW: usize = 24;
+/// Buckets that share a row of the ghost: 6 fingerprints a bucket, about two for three items.
 const BUCKETS_PER_ROW: usize = 4;
 /// Overflow buckets that moving one home may need at most, beyond those it frees.
 const OVERFLOW_PER_MOVE: usize = 8;
 /// Bytes charged for a block beyond its own: its description and the allocator's.
 const BLOCK_OVERHEAD: usize = 128;
+
+/// The keys that locations belong to.
+pub(super) trait Keys {
+    /// The hash of the key of the item at that location.
+    fn hash(&self, location: u32) -> u64;
+
+    /// Hints that it will be asked for.
+    fn prefetch(&self, location: u32);
+}
 
 /// One cache line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -421,7 +430,7 @@ impl Index {
         }
         let (slots, blocks) = (self.slots(), self.table.blocks_at_full_size());
         if self.len * 1000 > slots * full_permille {
-            Some((blocks * 3 / 2).max(blocks + 1))
+            Some((blocks * 5 / 4).max(blocks + 1))
         } else if blocks > 1 && self.len * 1000 < slots * 300 {
             Some((blocks * 2 / 3).max(1))
         } else {
@@ -437,7 +446,7 @@ impl Index {
 
     /// Moves one home. Takes blocks by `budget`; `false` if there is nothing to move, or a block could
     /// not be had. Spare overflow buckets must be there.
-    pub(super) fn step(&mut self, budget: &Budget, hash_of: &dyn Fn(u32) -> u64) -> bool {
+    pub(super) fn step(&mut self, budget: &Budget, keys: &impl Keys) -> bool {
         let Some(resize) = &self.resize else { return false };
         let (from, old_homes) = (resize.moved, resize.old.homes);
         let last = self.table.home((resize.old.start(from + 1) - 1) as u32) + 1;
@@ -447,7 +456,7 @@ impl Index {
             }
             self.add_block();
         }
-        self.move_home(from, hash_of);
+        self.move_home(from, keys);
         let size = self.block_buckets();
         if (from + 1).is_multiple_of(size) {
             if let Some(resize) = &mut self.resize {
@@ -477,7 +486,7 @@ impl Index {
         self.table.blocks.push(block);
     }
 
-    fn move_home(&mut self, home: usize, hash_of: &dyn Fn(u32) -> u64) {
+    fn move_home(&mut self, home: usize, keys: &impl Keys) {
         let resize = self.resize.as_mut().expect("a resize is under way");
         let mut found = [0; 2 * LANES];
         let mut count = 0;
@@ -494,7 +503,7 @@ impl Index {
             for lane in 0..LANES {
                 if spill > 0
                     && neighbour.tags[lane] != 0
-                    && old_home(hash_of(neighbour.locations[lane])) == home
+                    && old_home(keys.hash(neighbour.locations[lane])) == home
                 {
                     found[count] = neighbour.locations[lane];
                     count += 1;
@@ -505,14 +514,19 @@ impl Index {
             *resize.old.bucket_mut(home + 1) = neighbour;
         }
         resize.moved = home + 1;
+        // The next step's items are fetched while this one's are placed.
+        let ahead = resize.old.bucket(home + 1);
+        for lane in ahead.occupied() {
+            keys.prefetch(ahead.locations[lane]);
+        }
         for &location in &found[..count] {
-            self.place(hash_of(location), location);
+            self.place(keys.hash(location), location);
         }
         while next != 0 {
             let bucket = *self.overflow_bucket(next);
             self.overflow_free.push(next);
             for lane in bucket.occupied() {
-                self.place(hash_of(bucket.locations[lane]), bucket.locations[lane]);
+                self.place(keys.hash(bucket.locations[lane]), bucket.locations[lane]);
             }
             next = bucket.next();
         }

@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use super::geometry::Geometry;
 use super::item::{Header, Item};
 
-/// Bytes charged for a segment beyond its own: its description and the allocator's.
-const SEGMENT_OVERHEAD: usize = 128;
+/// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
+const ALLOCATOR_BYTES: usize = 64;
+/// Bytes charged for a segment beyond its own: its description.
+const DESCRIPTION_BYTES: usize = 64;
 
 /// Which FIFO queue a segment is in. New items start in the small one; what was read while it was
 /// there moves on to the main one.
@@ -100,7 +102,7 @@ impl Segments {
 
     /// What a segment costs the budget.
     pub(super) fn cost(&self) -> u64 {
-        (self.segment_bytes + SEGMENT_OVERHEAD) as u64
+        (self.segment_bytes + DESCRIPTION_BYTES) as u64
     }
 
     /// How many have memory.
@@ -115,7 +117,7 @@ impl Segments {
 
     /// Adds an empty segment, whose cost has been taken from the budget.
     pub(super) fn add(&mut self) {
-        let bytes = vec![0; self.segment_bytes].into_boxed_slice();
+        let bytes = vec![0; self.segment_bytes - ALLOCATOR_BYTES].into_boxed_slice();
         if let Some(id) = self.vacant.pop() {
             let segment = &mut self.list[id as usize];
             segment.bytes = bytes;
