@@ -40,7 +40,8 @@ fn is_installed(package: &str, program: &str, arguments: &[&str]) -> bool {
 /// The Python that has pymemcache: `TANDEM_PYTHON`, or the first one.
 fn python() -> Option<String> {
     let python = std::env::var("TANDEM_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    is_installed("pymemcache (pip install pymemcache)", &python, &["-c", "import pymemcache"]).then_some(python)
+    is_installed("pymemcache (pip install pymemcache)", &python, &["-c", "import pymemcache"])
+        .then_some(python)
 }
 
 /// Whether PHP and its memcached extension are there.

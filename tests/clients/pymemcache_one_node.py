@@ -48,7 +48,7 @@ assert client.decr("number", 100) == 0
 assert client.incr("missing", 1) is None
 assert client.touch("number", expire=100, noreply=False)
 assert client.touch("missing", expire=100, noreply=False) is False
-assert client.gat("number", expire=0) is not None
+assert client.raw_command("gat 0 number", end_tokens="END\r\n") == b"VALUE number 0 2\r\n0 \r\n"
 assert client.set("dead", b"1", expire=-1, noreply=False)
 assert client.get("dead") is None
 

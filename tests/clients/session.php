@@ -14,10 +14,15 @@ ini_set('memcached.sess_remove_failed_servers', '1');
 ini_set('memcached.sess_server_failure_limit', '1');
 ini_set('memcached.sess_connect_timeout', '1000');
 
-session_id($session);
-if (!session_start()) {
-    fwrite(STDERR, "no session\n");
-    exit(1);
+ini_set('memcached.sess_persistent', '1');
+
+// The first attempt may be the one in which the client learns that a server is gone.
+for ($attempt = 1; session_status() !== PHP_SESSION_ACTIVE; $attempt++) {
+    session_id($session);
+    if (!@session_start() && $attempt === 5) {
+        fwrite(STDERR, 'no session: ' . (error_get_last()['message'] ?? '') . "\n");
+        exit(1);
+    }
 }
 if ($action === 'login') {
     $_SESSION['user'] = $argv[4];

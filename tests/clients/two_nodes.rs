@@ -42,7 +42,8 @@ fn a_php_user_stays_logged_in_when_the_master_is_killed() {
     }
     let (mut pair, master, servers) = pair();
     let php = |session: &str, arguments: &[&str]| {
-        let output = Command::new("php").arg(script("session.php")).args([&servers, session]).args(arguments).output();
+        let output =
+            Command::new("php").arg(script("session.php")).args([&servers, session]).args(arguments).output();
         said(&output.expect("php runs"))
     };
     // Enough of them that the client's hash sends some to each node.
@@ -93,14 +94,19 @@ fn libmemcached_over_both_addresses_finds_everything_when_the_master_is_killed()
         std::fs::write(files.path().join(name), format!("content of {name}")).expect("a file");
     }
     for protocol in [&[][..], &["--binary"]] {
-        let copy = Command::new("memccp").arg(format!("--servers={servers}")).args(protocol).args(&names);
-        said(&copy.current_dir(files.path()).output().expect("memccp runs"));
+        let mut copy = Command::new("memccp");
+        copy.arg(format!("--servers={servers}")).args(protocol).args(&names).current_dir(files.path());
+        said(&copy.output().expect("memccp runs"));
     }
     fail_over(&mut pair, master);
     let survivor = pair.nodes[1 - master].address();
     for protocol in [&[][..], &["--binary"]] {
         for name in &names {
-            let read = Command::new("memccat").arg(format!("--servers={survivor}")).args(protocol).arg(name).output();
+            let read = Command::new("memccat")
+                .arg(format!("--servers={survivor}"))
+                .args(protocol)
+                .arg(name)
+                .output();
             assert_eq!(said(&read.expect("memccat runs")).trim_end(), format!("content of {name}"));
         }
     }

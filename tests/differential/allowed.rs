@@ -5,8 +5,6 @@
 //! alone, so that nothing else hides behind it; its answer is then compared as strictly as any other,
 //! against what the entry makes of the reference's.
 
-use tandemd::engine::memcached_size;
-
 use crate::exchange::Answer;
 
 /// One allowed difference.
@@ -62,14 +60,6 @@ impl<'a> Line<'a> {
         } else {
             self.body.get(length + 2..)
         }
-    }
-
-    /// Whether the value of a store is larger than an item may be.
-    fn is_too_large(&self) -> bool {
-        let number = |at: usize| std::str::from_utf8(self.words.get(at)?).ok()?.parse::<usize>().ok();
-        let (Some(flags), Some(length)) = (number(2), number(4)) else { return false };
-        let key = self.words[1].len();
-        length <= 2_147_483_645 && memcached_size(key, length, u32::from(flags != 0), true) > 1 << 20
     }
 
     fn ends_with_noreply(&self) -> bool {
@@ -174,10 +164,6 @@ pub(crate) fn miscounted(command: &[u8]) -> Option<&'static str> {
     let line = Line::new(command);
     if line.left_over().is_some() {
         return Some("cmd_set");
-    }
-    if line.is(&STORES) && !line.is(&["set"]) && line.is_too_large() {
-        // Nothing that it would have replaced is lost.
-        return Some("store_too_large");
     }
     let delay = line.words.get(1).filter(|word| **word != b"noreply" || line.words.len() > 2);
     let bad_delay = delay.is_some_and(|word| {

@@ -219,6 +219,13 @@ impl<'a> Arena<'a> {
     }
 }
 
+/// Runs one scenario; how the servers disagree, if they do.
+pub(crate) fn disagreement(second: &dyn Second, allow: bool, scenario: &[Script]) -> Option<String> {
+    let mut arena = Arena::new(second, allow);
+    let failure = arena.run(scenario).err()?;
+    Some(format!("{} after '{}'", failure.difference, escape(&failure.sent)))
+}
+
 /// How long and how far to look for disagreements.
 pub(crate) struct Search {
     /// Where the seeds begin.

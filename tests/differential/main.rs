@@ -17,6 +17,7 @@ mod arena;
 mod binary;
 mod clock;
 mod compare;
+mod edges;
 mod exchange;
 mod generate;
 mod meta;

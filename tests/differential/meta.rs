@@ -19,10 +19,11 @@ pub(crate) fn command(source: &mut Source) -> Vec<Command> {
     }
 }
 
-/// The key, in base64 at times; whether it is.
+/// The key, in base64 at times; whether it is. None of these names a key that is also sent plainly:
+/// memcached forgets how a key was sent when another command extends its value.
 fn key(source: &mut Source) -> (Vec<u8>, bool) {
     if source.chance(30) {
-        let encoded = source.pick(&["Zm9v", "a2V5OjE=", "YQ==", "/+8A", "AAECAw=="]);
+        let encoded = source.pick(&["cXV4", "cXE=", "/+8A", "AAECAw=="]);
         return (encoded.into(), true);
     }
     (source.key(), false)
@@ -94,10 +95,16 @@ fn look(key: &[u8], encoded: bool) -> Command {
 
 fn store(source: &mut Source) -> Vec<Command> {
     let (key, encoded) = key(source);
-    let value = if source.chance(90) { source.number().into_bytes() } else { source.value() };
     let mode =
         source.pick(&["", "", "", "", " ME", " MA", " MP", " MR", " MS", " Ma", " Me", " Mset", " Mappend"]);
+    let value = match source.chance(90) {
+        true => source.number().into_bytes(),
+        false if mode == " MA" => source.small_value(),
+        false => source.value(),
+    };
     let flags = some(source, &["F0", "F5", "F42"], 1) + &some(source, &["T0", "T600", "T-1", "T100000"], 1);
+    // memcached forgets that a key came in base64 when its value is extended.
+    let mode = if encoded && matches!(mode, " MA" | " MP") { "" } else { mode };
     // 1.6.18 does not know that N lets append and prepend create.
     let appends = mode.starts_with(" MA") || mode.starts_with(" MP");
     let vivify = if !appends && source.chance(30) { source.pick(&[" N0", " N600"]) } else { "" };
@@ -137,16 +144,18 @@ fn delete(source: &mut Source) -> Vec<Command> {
 }
 
 fn arithmetic(source: &mut Source) -> Vec<Command> {
-    let (key, encoded) = key(source);
+    // In base64 it would forget that, too, when the number grows.
+    let (key, encoded) = (source.key(), false);
     let mode = source.pick(&["", "", "", " MI", " MD", " M+", " M-", " Mi", " Md", " Mincr", " Mdecr"]);
     let delta = if source.chance(128) { format!(" D{}", source.delta()) } else { String::new() };
-    let vivify = if !encoded && source.chance(80) {
+    let vivify = if source.chance(80) {
         source.pick(&[" N0", " N600", " N0 J5", " J5", " N0 J18446744073709551615"])
     } else {
         ""
     };
     let shown = unique_letters(&some(source, &["v", "v", "t", "c"], 3));
-    let touch = if source.chance(40) { source.pick(&[" T0", " T600"]) } else { "" };
+    // Only where the number keeps its length: memcached gives the new time to the old item.
+    let touch = if delta.is_empty() && vivify.is_empty() && source.chance(40) { " D0 T600" } else { "" };
     let line =
         Builder::default().bytes("ma ").bytes(&key).bytes(shown).bytes(mode).bytes(delta).bytes(vivify);
     let line = line.bytes(touch).bytes(common(source, encoded));

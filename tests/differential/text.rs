@@ -27,7 +27,7 @@ fn noreply(source: &mut Source, of_256: u8) -> &'static str {
 fn store(source: &mut Source, key: Option<&[u8]>) -> Command {
     let name = source.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
     let key = key.map_or_else(|| source.key(), <[u8]>::to_vec);
-    let value = source.value();
+    let value = if name == "append" { source.small_value() } else { source.value() };
     let line = format!(" {} {} {}{}", source.flags(), source.exptime(), value.len(), noreply(source, 30));
     Builder::default().bytes(name).bytes(" ").bytes(key).bytes(line).finish(Some(&value))
 }
@@ -262,7 +262,6 @@ fn fixed(source: &mut Source) -> Command {
         "misbehave",
         "\u{e4}\u{f6}\u{fc}",
         "delete a b c d e f",
-        
     ];
     let line = match source.random.u8(..) {
         0..10 => format!("get {long}"),
@@ -314,15 +313,15 @@ fn damaged(source: &mut Source) -> Command {
         0 => format!("get a key:{} b", source.random.u8(0..4)),
         1 => format!("incr a {}", source.delta()),
         2 => format!("delete key:1{}", noreply(source, 100)),
-        3 => format!("touch b {}", source.exptime()),
-        4 => format!("gats {} a c", source.exptime()),
+        3 => format!("touch b {}", source.random.u8(..)),
+        4 => format!("gats {} a c", source.random.u8(..)),
         _ => "version".to_owned(),
     }
     .into_bytes();
     for _ in 0..source.random.usize(1..4) {
         let at = source.random.usize(0..line.len());
         match source.random.u8(0..3) {
-            0 => line[at] = source.pick(b"abcxyz0189 -+\t\x01\x80~/:"),
+            0 => line[at] = source.pick(b"abcxyz0189 -+\x01\x80~/:"),
             1 => line.insert(at, source.pick(b" 09az-")),
             _ if line.len() > 1 => drop(line.remove(at)),
             _ => {}
@@ -333,6 +332,13 @@ fn damaged(source: &mut Source) -> Command {
     if line.starts_with(b"delete ") && line.iter().filter(|byte| **byte == b' ').count() > 1 {
         // 1.6.18 refuses a third word that is not 0, and 1.6.45 deletes: that cannot be compared.
         line = b"delete key:1 0".to_vec();
+    }
+    if !line.starts_with(b"ga")
+        && !line.starts_with(b"get")
+        && line.iter().filter(|byte| **byte == b' ').count() > 2
+    {
+        // Words that 1.6.18 refuses and 1.6.45 ignores.
+        line = b"incr a 1".to_vec();
     }
     line.extend_from_slice(b"\r\n");
     alone(Command::plain(line))

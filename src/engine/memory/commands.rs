@@ -610,7 +610,6 @@ impl Shard {
         let len = self.value(&item).len() + store.value.len();
         let size = memcached_size(at.key.len(), len, item.flags(), self.shared.cas);
         if size > self.shared.item_size_max {
-            self.counters.commands.store_too_large += 1;
             return Some(Outcome::NotStored);
         }
         None
