@@ -32,7 +32,12 @@ fn reads() {
         ("mg k v q\r\nmn\r\n", Miss, "get k Meta", "MN\r\n"),
         ("mg k k O12 v q s\r\n", Found("abc"), "get k Meta", "VA 3 kk O12 s3\r\nabc\r\n"),
         ("mg k O12 s k\r\n", Miss, "get k Meta", "EN O12 kk\r\n"),
-        ("mg k s t c f l h u P1 Lx\r\n", Found("abc"), "get k Meta", "HD s3 t-1 c42 f7 l3 h1\r\n"),
+        (
+            "mg k s t c f l h u P1 Lx\r\n",
+            Found("abc"),
+            "get k Meta unseen=true",
+            "HD s3 t-1 c42 f7 l3 h1\r\n",
+        ),
         ("mg k t\r\n", Special(dying), "get k Meta", "HD t30\r\n"),
         ("mg k t T60\r\n", Special(dying), "get k Meta touch=60", "HD t30\r\n"),
         ("mg k T60 t\r\n", Special(dying), "get k Meta touch=60", "HD t60\r\n"),
