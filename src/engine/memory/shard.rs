@@ -162,15 +162,18 @@ impl Shard {
     }
 
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
-    /// way is `reclaimed`, as memcached counts it.
+    /// way is `reclaimed`, as memcached counts it, and not found flushed or expired.
     pub(super) fn find_to_store(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
-        let before = self.index.len();
-        let found = self.find_live(hash, key, now);
-        if self.index.len() < before {
-            let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
-            self.counters.class(class).reclaimed += 1;
+        self.secs = now.secs;
+        let location = self.find(hash, key)?;
+        let header = Header::read(self.segments.bytes(location));
+        if !self.is_dead(&header, now) {
+            return Some(location);
         }
-        found
+        self.kill(hash, location);
+        let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
+        self.counters.class(class).reclaimed += 1;
+        None
     }
 
     #[inline]
