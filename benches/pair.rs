@@ -225,7 +225,16 @@ fn hang(pair: &Pair, round: usize) -> (Duration, usize) {
     pair.wait_paired();
     let mut reader = pair.nodes[survivor].client();
     let gone = |index: &&usize| reader.get(&format!("hung-{round}-{index}")).expect("a get").is_none();
-    (time, acknowledged.iter().filter(gone).count())
+    let lost = acknowledged.iter().filter(gone).count();
+    if lost > 0 {
+        eprintln!(
+            "round {round}: {} was stopped; {lost} of {} acknowledged writes are gone",
+            pair.nodes[master].name,
+            acknowledged.len()
+        );
+        pair.nodes.iter().for_each(|node| eprintln!("--- log of {} ---\n{}", node.name, node.log_tail(30)));
+    }
+    (time, lost)
 }
 
 fn restart(share: f64) -> Vec<Row> {
