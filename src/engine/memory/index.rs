@@ -45,16 +45,16 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Marks (the top bit of a byte each) of the lanes whose tag is `tag`.
-    #[inline]
+    /// The lanes whose tag is `tag`.
+    #[inline(always)]
     fn lanes(&self, tag: u8) -> Lanes {
-        const LOW: u128 = u128::from_le_bytes([0x7f; 16]);
-        let mut bytes = [0; 16];
-        bytes[..LANES].copy_from_slice(&self.tags);
-        let differ = u128::from_le_bytes(bytes) ^ u128::from_le_bytes([tag; 16]);
-        // Exact, unlike the shorter formula: no borrow runs into the next byte.
-        let equal = !(((differ & LOW) + LOW) | differ | LOW);
-        Lanes(equal & (u128::MAX >> 32))
+        let low: [u8; 8] = *self.tags.first_chunk().expect("twelve lanes");
+        let high: [u8; 4] = *self.tags.last_chunk().expect("twelve lanes");
+        let wanted = u64::from_le_bytes([tag; 8]);
+        Lanes {
+            low: equal_bytes(u64::from_le_bytes(low), wanted),
+            high: equal_bytes(u64::from(u32::from_le_bytes(high)), wanted) & u64::from(u32::MAX),
+        }
     }
 
     fn occupied(&self) -> impl Iterator<Item = usize> + '_ {
@@ -85,20 +85,37 @@ impl Bucket {
     }
 }
 
-/// Lanes of a bucket, from the first.
-struct Lanes(u128);
+/// The top bit of each byte in which both words agree, and no other bit.
+#[inline(always)]
+const fn equal_bytes(one: u64, other: u64) -> u64 {
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let differ = one ^ other;
+    // Exact, unlike the shorter formula: no borrow runs into the next byte.
+    !(((differ & LOW) + LOW) | differ | LOW)
+}
+
+/// Lanes of a bucket, from the first: marks in the top bits of bytes.
+struct Lanes {
+    low: u64,
+    high: u64,
+}
 
 impl Iterator for Lanes {
     type Item = usize;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        if self.0 == 0 {
-            return None;
+        if self.low != 0 {
+            let lane = self.low.trailing_zeros() / 8;
+            self.low &= self.low - 1;
+            return Some(lane as usize);
         }
-        let lane = self.0.trailing_zeros() / 8;
-        self.0 &= self.0 - 1;
-        Some(lane as usize)
+        if self.high != 0 {
+            let lane = 8 + self.high.trailing_zeros() / 8;
+            self.high &= self.high - 1;
+            return Some(lane as usize);
+        }
+        None
     }
 }
 
@@ -115,12 +132,15 @@ struct Table {
     blocks: Vec<Block>,
     homes: usize,
     block_buckets: usize,
+    /// log2 of that.
+    shift: u32,
 }
 
 impl Table {
     /// A table of that many blocks, none of which has memory yet.
     fn new(blocks: usize, block_buckets: usize) -> Self {
-        Self { blocks: Vec::with_capacity(blocks), homes: blocks * block_buckets - 1, block_buckets }
+        let (homes, shift) = (blocks * block_buckets - 1, block_buckets.trailing_zeros());
+        Self { blocks: Vec::with_capacity(blocks), homes, block_buckets, shift }
     }
 
     fn blocks_at_full_size(&self) -> usize {
@@ -139,12 +159,12 @@ impl Table {
 
     #[inline]
     fn bucket(&self, at: usize) -> &Bucket {
-        &self.blocks[at / self.block_buckets].buckets[at % self.block_buckets]
+        &self.blocks[at >> self.shift].buckets[at & (self.block_buckets - 1)]
     }
 
     #[inline]
     fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
-        &mut self.blocks[at / self.block_buckets].buckets[at % self.block_buckets]
+        &mut self.blocks[at >> self.shift].buckets[at & (self.block_buckets - 1)]
     }
 
     fn ghost_row(&mut self, home: usize) -> &mut [u16; ROW] {
@@ -261,12 +281,26 @@ impl Index {
         let (side, home) = self.locate(position(hash));
         let (table, tag) = (self.side(side), tag(hash));
         let bucket = table.bucket(home);
+        for lane in bucket.lanes(tag) {
+            if is_it(bucket.locations[lane]) {
+                return Some(bucket.locations[lane]);
+            }
+        }
+        if bucket.meta == 0 { None } else { self.find_further(table, home, tag, is_it) }
+    }
+
+    /// Looks where items go that their home bucket had no lane for.
+    fn find_further(
+        &self,
+        table: &Table,
+        home: usize,
+        tag: u8,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
         let mut look = |bucket: &Bucket| {
             bucket.lanes(tag).map(|lane| bucket.locations[lane]).find(|&location| is_it(location))
         };
-        if let Some(found) = look(bucket) {
-            return Some(found);
-        }
+        let bucket = table.bucket(home);
         if bucket.spill() > 0
             && let Some(found) = look(table.bucket(home + 1))
         {

@@ -79,6 +79,14 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// Bytes of the value.
+    pub(super) fn len(&self) -> usize {
+        match &self.content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Large(pages) => pages.len(),
+        }
+    }
+
     fn value_len(&self) -> usize {
         match &self.content {
             Content::Inline(bytes) => bytes.len(),
@@ -134,7 +142,7 @@ impl Shard {
     /// The item of this key, dead or alive.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |location| self.segments.item(location).key() == key)
+        self.index.find(hash, |location| item::has_key(self.segments.bytes(location), key))
     }
 
     /// Whether an item with this header is dead, though it is still there.
@@ -206,9 +214,15 @@ impl Shard {
     #[inline]
     pub(super) fn hit(&self, location: u32, now: Now) -> Hit<'_> {
         let item = self.item(location);
-        let (header, (size, class)) = (item.header, self.measure(&item));
+        self.hit_of(&item, self.measure(&item), now)
+    }
+
+    /// The same, for an item that was measured already.
+    #[inline]
+    pub(super) fn hit_of<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
+        let header = item.header;
         Hit {
-            value: self.value(&item),
+            value: self.value(item),
             flags: item.flags(),
             cas: self.shown(item.cas()),
             deadline: Deadline(header.deadline),
@@ -303,11 +317,21 @@ impl Shard {
                 &stub
             }
         };
+        // What replaces an item in place and counts as it did changes no sum.
+        let mut alike = false;
         let location = match old {
             Some(old) => {
-                let before = self.item(old).header;
+                let item = self.item(old);
+                let before = item.header;
                 let queue = self.queue_at(old);
-                self.leave(old);
+                alike = before.slot() == slot
+                    && before.value_len == header.value_len
+                    && !before.marks.has(Marks::LARGE)
+                    && !header.marks.has(Marks::LARGE)
+                    && (item.flags() == 0) == (draft.flags == 0);
+                if !alike {
+                    self.leave(old);
+                }
                 if before.slot() == slot {
                     header.marks = header.marks.with_heat(before.marks.heat().max(1));
                     old
@@ -329,7 +353,9 @@ impl Shard {
         let bytes = self.segments.bytes_mut(location);
         item::write(bytes, header, draft.flags, draft.explicit, draft.key, value);
         self.note(location, &header);
-        self.enter(location);
+        if !alike {
+            self.enter(location);
+        }
         self.counters.total_items += 1;
         location
     }
