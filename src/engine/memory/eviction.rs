@@ -20,6 +20,8 @@ use crate::engine::prefetch::prefetch;
 const WALK_PER_BYTE: usize = 16;
 /// Bytes a store cleans at least and at most then.
 const WALK: std::ops::RangeInclusive<usize> = 1 << 10..=32 << 10;
+/// Items of a victim whose index buckets are fetched together.
+const LOOK_AHEAD: usize = 8;
 /// Homes of the index a store moves while it is being resized.
 const MOVES_PER_STORE: usize = 2;
 /// Items a store looks at for expired ones when nothing may be evicted.
@@ -64,13 +66,26 @@ impl Keys for StoredKeys<'_> {
     }
 }
 
+/// A living item of a victim.
+#[derive(Clone, Copy)]
+struct Candidate {
+    location: u32,
+    header: Header,
+    hash: u64,
+}
+
 impl Shard {
     /// Before anything that may store an item of up to `bytes`: keeps the index growing and segments
     /// free. Answers whether there is room; items may have been moved or evicted, so look the key up
     /// afterwards.
     pub(super) fn prepare(&mut self, bytes: usize, now: Now) -> bool {
         self.secs = now.secs;
-        self.tend_index(MOVES_PER_STORE);
+        if !self.index.is_settled() {
+            self.tend_index(MOVES_PER_STORE);
+        }
+        if self.segments.free.len() >= RESERVE {
+            return self.index.can_insert();
+        }
         self.make_room(bytes, now) && self.index.can_insert()
     }
 
@@ -79,7 +94,7 @@ impl Shard {
         if !self.index.has_spare() && self.pay_for_block() {
             self.index.add_spare();
         }
-        if let Some(blocks) = self.index.wanted_blocks(self.full_permille()) {
+        if let Some(blocks) = self.index.wanted_blocks() {
             self.index.start_resize(blocks);
         }
         for _ in 0..moves {
@@ -98,11 +113,6 @@ impl Shard {
     fn step_index(&mut self) -> bool {
         let keys = StoredKeys { segments: &self.segments, hasher: &self.shared.hasher };
         self.index.step(&self.shared.budget, &keys)
-    }
-
-    /// At which load the index grows; shards differ, so that they do not grow together.
-    fn full_permille(&self) -> usize {
-        770 + self.id * 37 % 80
     }
 
     /// Takes the cost of a block of the index from the budget, or from a free segment.
@@ -196,22 +206,49 @@ impl Shard {
                 self.victim = None;
                 return Some(walked.max(1));
             }
-            let header = segment.header(victim.offset);
-            let location = self.segments.location(victim.segment, victim.offset);
             // Close to the end even the last free segment may be taken: a whole one comes back.
             let spare = if (segment.used - victim.offset) * 4 <= segment.used { 1 } else { 2 };
-            let large = self.larges.bytes;
-            if header.marks.has(Marks::LIVE) && !self.clean_item(location, header, victim.work, spare, now) {
-                // Nowhere to copy to (only without evictions).
-                self.victim = Some(victim);
-                return None;
+            let (group, count) = self.look_ahead(victim);
+            for &(header, hash) in &group[..count] {
+                let location = self.segments.location(victim.segment, victim.offset);
+                let large = self.larges.bytes;
+                if header.marks.has(Marks::LIVE) {
+                    let candidate = Candidate { location, header, hash };
+                    if !self.clean_item(candidate, victim.work, spare, now) {
+                        // Nowhere to copy to (only without evictions).
+                        self.victim = Some(victim);
+                        return None;
+                    }
+                }
+                victim.offset += header.slot();
+                // A large value that went counts, so that no more go than must.
+                walked += header.slot() as isize + (large - self.larges.bytes) as isize;
+                if walked >= bytes {
+                    break;
+                }
             }
-            victim.offset += header.slot();
-            // A large value that went counts, so that no more go than must.
-            walked += header.slot() as isize + (large - self.larges.bytes) as isize;
         }
         self.victim = Some(victim);
         Some(walked)
+    }
+
+    /// The next slots of a victim with the hashes of living items, whose buckets are being fetched.
+    fn look_ahead(&self, victim: Victim) -> ([(Header, u64); LOOK_AHEAD], usize) {
+        let segment = &self.segments.list[victim.segment as usize];
+        let mut group = [(Header::default(), 0); LOOK_AHEAD];
+        let (mut offset, mut count) = (victim.offset, 0);
+        while count < LOOK_AHEAD && offset < segment.used {
+            let header = segment.header(offset);
+            let mut hash = 0;
+            if header.marks.has(Marks::LIVE) {
+                hash = self.hash_at(self.segments.location(victim.segment, offset));
+                self.index.prefetch(hash);
+            }
+            group[count] = (header, hash);
+            count += 1;
+            offset += header.slot();
+        }
+        (group, count)
     }
 
     fn choose_victim(&mut self) -> Option<Victim> {
@@ -263,8 +300,8 @@ impl Shard {
 
     /// Copies or removes a living item of a victim, opening a segment for copies while there are `spare`
     /// free ones. `false` if it can do neither.
-    fn clean_item(&mut self, location: u32, header: Header, work: Work, spare: usize, now: Now) -> bool {
-        let hash = self.hash_at(location);
+    fn clean_item(&mut self, candidate: Candidate, work: Work, spare: usize, now: Now) -> bool {
+        let Candidate { location, header, hash } = candidate;
         if self.is_dead(&header, now) {
             self.reclaim(hash, location);
             return true;

@@ -21,6 +21,8 @@ const ROW: usize = 24;
 const BUCKETS_PER_ROW: usize = 4;
 /// Overflow buckets that moving one home may need at most, beyond those it frees.
 const OVERFLOW_PER_MOVE: usize = 8;
+/// At which load the table shrinks.
+const EMPTY_PERMILLE: usize = 300;
 /// Bytes charged for a block beyond its own: its description and the allocator's.
 const BLOCK_OVERHEAD: usize = 128;
 
@@ -189,6 +191,11 @@ pub(super) struct Index {
     overflow: Vec<Box<[Bucket]>>,
     overflow_free: Vec<u32>,
     len: usize,
+    /// At which load it grows.
+    full_permille: usize,
+    /// With that many items it is to be resized.
+    resize_above: usize,
+    resize_below: usize,
 }
 
 /// Which table a position is in.
@@ -210,10 +217,36 @@ impl Index {
     }
 
     /// An empty index of one block, whose cost has been taken from the budget.
-    pub(super) fn new(block_buckets: usize) -> Self {
+    pub(super) fn new(block_buckets: usize, full_permille: usize) -> Self {
         let mut table = Table::new(1, block_buckets);
         table.blocks.push(new_block(block_buckets));
-        Self { table, resize: None, overflow: Vec::new(), overflow_free: Vec::new(), len: 0 }
+        let mut index = Self {
+            table,
+            resize: None,
+            overflow: Vec::new(),
+            overflow_free: Vec::new(),
+            len: 0,
+            full_permille,
+            resize_above: 0,
+            resize_below: 0,
+        };
+        index.set_bounds();
+        index
+    }
+
+    fn set_bounds(&mut self) {
+        let one_block = self.table.blocks_at_full_size() == 1;
+        self.resize_above = self.slots() * self.full_permille / 1000;
+        self.resize_below = if one_block { 0 } else { self.slots() * EMPTY_PERMILLE / 1000 };
+    }
+
+    /// Whether there is anything to do for [`Index::wanted_blocks`], [`Index::step`] or
+    /// [`Index::add_spare`].
+    #[inline]
+    pub(super) fn is_settled(&self) -> bool {
+        self.resize.is_none()
+            && (self.resize_below..=self.resize_above).contains(&self.len)
+            && self.has_spare()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -458,14 +491,13 @@ impl Index {
     }
 
     /// The number of blocks the table should have, if that is not what it has or is getting.
-    pub(super) fn wanted_blocks(&self, full_permille: usize) -> Option<usize> {
+    pub(super) fn wanted_blocks(&self) -> Option<usize> {
+        let blocks = self.table.blocks_at_full_size();
         if self.is_resizing() {
-            return None;
-        }
-        let (slots, blocks) = (self.slots(), self.table.blocks_at_full_size());
-        if self.len * 1000 > slots * full_permille {
+            None
+        } else if self.len > self.resize_above {
             Some((blocks * 5 / 4).max(blocks + 1))
-        } else if blocks > 1 && self.len * 1000 < slots * 300 {
+        } else if self.len < self.resize_below {
             Some((blocks * 2 / 3).max(1))
         } else {
             None
@@ -476,6 +508,7 @@ impl Index {
     pub(super) fn start_resize(&mut self, blocks: usize) {
         let table = Table::new(blocks, self.block_buckets());
         self.resize = Some(Resize { old: std::mem::replace(&mut self.table, table), moved: 0 });
+        self.set_bounds();
     }
 
     /// Moves one home. Takes blocks by `budget`; `false` if there is nothing to move, or a block could

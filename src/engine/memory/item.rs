@@ -55,7 +55,7 @@ impl Marks {
 }
 
 /// The part every item has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: u64,
     pub(super) deadline: u32,
@@ -140,6 +140,7 @@ pub(super) fn write_access(bytes: &mut [u8], header: &Header) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item<'a> {
     pub(super) header: Header,
+    /// From its slot on, as far as the segment goes.
     bytes: &'a [u8],
 }
 
@@ -147,8 +148,7 @@ impl<'a> Item<'a> {
     /// The item whose slot `bytes` begins with.
     #[inline]
     pub(super) fn at(bytes: &'a [u8]) -> Self {
-        let header = Header::read(bytes);
-        Self { header, bytes: &bytes[..header.slot()] }
+        Self { header: Header::read(bytes), bytes }
     }
 
     #[inline]

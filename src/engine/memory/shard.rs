@@ -117,13 +117,18 @@ impl Draft<'_> {
     }
 }
 
+/// At which load a shard's index grows; shards differ, so that they do not grow together.
+pub(super) const fn full_permille(id: usize) -> usize {
+    770 + id * 37 % 80
+}
+
 impl Shard {
     /// An empty shard. The cost of its first index block has been taken from the budget.
     pub(super) fn new(id: usize, slot: u8, shared: Arc<Shared>) -> Self {
         Self {
             id,
             segments: Segments::new(&shared.geometry),
-            index: Index::new(shared.geometry.block_buckets),
+            index: Index::new(shared.geometry.block_buckets, full_permille(id)),
             larges: Larges::default(),
             clock: Clock::new(id, slot),
             floor: 0,
