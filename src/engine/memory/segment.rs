@@ -156,7 +156,7 @@ impl Segments {
         segment.dead = 0;
         segment.earliest = u32::MAX;
         segment.oldest = u64::MAX;
-        segment.generation += 1;
+        segment.generation = segment.generation.wrapping_add(1);
         segment.place = Place::Free;
         self.free.push(id);
     }
