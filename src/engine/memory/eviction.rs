@@ -26,8 +26,11 @@ const LOOK_AHEAD: usize = 8;
 const MOVES_PER_STORE: usize = 2;
 /// Items a store looks at for expired ones when nothing may be evicted.
 const CRAWL_PER_STORE: usize = 64;
-/// The small queue's share of live bytes, in percent.
-const SMALL_PERCENT: u64 = 10;
+/// The small queue's share of live bytes in thousandths: at first, at least and at most.
+const SMALL_FIRST: u64 = 100;
+const SMALL: std::ops::RangeInclusive<u64> = 20..=800;
+/// Evictions after which older ones count half.
+const MEMORY: u64 = 8192;
 
 /// The segment that is being cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,47 @@ impl Keys for StoredKeys<'_> {
 
     fn prefetch(&self, location: u32) {
         prefetch(&self.segments.bytes(location)[0]);
+    }
+}
+
+/// How much of the memory the small queue should have. It learns from what comes back after it was
+/// evicted: from the small queue, then that is too small; from the main one, then that is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SmallShare {
+    /// Bytes by which the share was moved up and down so far; `None` until something came back.
+    bytes: Option<u64>,
+    live: u64,
+    /// Evictions lately, by queue.
+    evictions: [u64; 2],
+}
+
+impl SmallShare {
+    /// Whether the small queue has more than its share.
+    fn is_exceeded(&mut self, small: u64, main: u64) -> bool {
+        self.live = small + main;
+        let bounds = [SMALL.start(), SMALL.end()].map(|share| self.live * share / 1000);
+        let first = self.live * SMALL_FIRST / 1000;
+        let target = self.bytes.unwrap_or(first).clamp(bounds[0], bounds[1]);
+        self.bytes = Some(target);
+        small > target
+    }
+
+    fn evicted(&mut self, from: Queue) {
+        self.evictions[from as usize] += 1;
+        if self.evictions.iter().sum::<u64>() > MEMORY {
+            self.evictions = self.evictions.map(|count| count / 2);
+        }
+    }
+
+    /// An item of that size came back that was evicted from there. The rarer a queue's evictions, the
+    /// more one of them says.
+    pub(super) fn missed(&mut self, from: Queue, bytes: u64) {
+        let [small, main] = self.evictions.map(|count| count.max(1));
+        let Some(target) = &mut self.bytes else { return };
+        match from {
+            Queue::Small => *target += bytes * (main / small).clamp(1, 16),
+            Queue::Main => *target = target.saturating_sub(bytes * (small / main).clamp(1, 16)),
+        }
     }
 }
 
@@ -271,7 +315,7 @@ impl Shard {
             return None;
         }
         let [small, main] = self.live_bytes;
-        let first = if small * 100 > (small + main) * SMALL_PERCENT { Queue::Small } else { Queue::Main };
+        let first = if self.share.is_exceeded(small, main) { Queue::Small } else { Queue::Main };
         let second = if first == Queue::Small { Queue::Main } else { Queue::Small };
         let queue =
             [first, second].into_iter().find(|&queue| !self.segments.queues[queue as usize].is_empty());
@@ -393,10 +437,9 @@ impl Shard {
         class.evicted_nonzero += u64::from(header.deadline != 0);
         class.evicted_unfetched += u64::from(!header.marks.has(Marks::FETCHED));
         class.evicted_active += u64::from(header.marks.heat() > 0);
-        if from == Queue::Small {
-            class.moves_to_cold += 1;
-            self.index.remember(hash);
-        }
+        class.moves_to_cold += u64::from(from == Queue::Small);
+        self.index.remember(hash, from);
+        self.share.evicted(from);
         self.kill(hash, location);
         #[cfg(test)]
         self.evicted.push(key);

@@ -9,6 +9,7 @@
 //! Each block of buckets carries its part of the *ghost*: fingerprints of keys that were evicted
 //! lately, so that what comes back soon is kept longer.
 
+use super::segment::Queue;
 use crate::engine::budget::Budget;
 use crate::engine::hash::{fingerprint, position, tag};
 use crate::engine::prefetch::prefetch;
@@ -473,21 +474,22 @@ impl Index {
         unreachable!("a live item is in the index");
     }
 
-    /// Remembers that the key of this hash was evicted.
-    pub(super) fn remember(&mut self, hash: u64) {
+    /// Remembers that the key of this hash was evicted, and from where.
+    pub(super) fn remember(&mut self, hash: u64, from: Queue) {
         let (side, home) = self.locate(position(hash));
         let row = self.side_mut(side).ghost_row(home);
         row.copy_within(0..ROW - 1, 1);
-        row[0] = fingerprint(hash);
+        row[0] = print_of(hash, from);
     }
 
-    /// Whether the key of this hash was evicted lately; forgets it.
-    pub(super) fn recall(&mut self, hash: u64) -> bool {
+    /// From where the key of this hash was evicted lately, if it was; forgets it.
+    pub(super) fn recall(&mut self, hash: u64) -> Option<Queue> {
         let (side, home) = self.locate(position(hash));
         let row = self.side_mut(side).ghost_row(home);
-        let print = fingerprint(hash);
-        let found = row.iter_mut().find(|entry| **entry == print);
-        found.map(|entry| *entry = 0).is_some()
+        [Queue::Small, Queue::Main].into_iter().find(|&from| {
+            let found = row.iter_mut().find(|entry| **entry == print_of(hash, from));
+            found.map(|entry| *entry = 0).is_some()
+        })
     }
 
     /// The number of blocks the table should have, if that is not what it has or is getting.
@@ -632,6 +634,11 @@ impl Resize {
     fn freed(&self) -> usize {
         self.moved / self.old.block_buckets
     }
+}
+
+/// A fingerprint whose last bit says where the item was evicted from.
+fn print_of(hash: u64, from: Queue) -> u16 {
+    fingerprint(hash) & !1 | from as u16
 }
 
 fn new_block(buckets: usize) -> Block {

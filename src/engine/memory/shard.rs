@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
 use super::counters::Counters;
-use super::eviction::Victim;
+use super::eviction::{SmallShare, Victim};
 use super::expiry::Crawl;
 use super::geometry::Geometry;
 use super::index::Index;
@@ -48,6 +48,7 @@ pub(super) struct Shard {
     pub(super) floor: u64,
     /// Bytes of live items by queue, their large values included.
     pub(super) live_bytes: [u64; 2],
+    pub(super) share: SmallShare,
     pub(super) victim: Option<Victim>,
     pub(super) crawl: Crawl,
     pub(super) counters: Counters,
@@ -133,6 +134,7 @@ impl Shard {
             clock: Clock::new(id, slot),
             floor: 0,
             live_bytes: [0; 2],
+            share: SmallShare::default(),
             victim: None,
             crawl: Crawl::default(),
             counters: Counters::new(),
@@ -349,7 +351,13 @@ impl Shard {
                 }
             }
             None => {
-                let queue = if self.index.recall(hash) { Queue::Main } else { Queue::Small };
+                let queue = match self.index.recall(hash) {
+                    Some(from) => {
+                        self.share.missed(from, slot as u64);
+                        Queue::Main
+                    }
+                    None => Queue::Small,
+                };
                 let new = self.append(queue, slot, now.secs);
                 self.index.insert(hash, new);
                 new
