@@ -73,9 +73,8 @@ impl Keys for StoredKeys<'_> {
 /// evicted: from the small queue, then that is too small; from the main one, then that is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SmallShare {
-    /// Bytes by which the share was moved up and down so far; `None` until something came back.
+    /// Bytes the small queue should have; `None` before anything had to go.
     bytes: Option<u64>,
-    live: u64,
     /// Evictions lately, by queue.
     evictions: [u64; 2],
 }
@@ -83,9 +82,9 @@ pub(super) struct SmallShare {
 impl SmallShare {
     /// Whether the small queue has more than its share.
     fn is_exceeded(&mut self, small: u64, main: u64) -> bool {
-        self.live = small + main;
-        let bounds = [SMALL.start(), SMALL.end()].map(|share| self.live * share / 1000);
-        let first = self.live * SMALL_FIRST / 1000;
+        let live = small + main;
+        let bounds = [SMALL.start(), SMALL.end()].map(|share| live * share / 1000);
+        let first = live * SMALL_FIRST / 1000;
         let target = self.bytes.unwrap_or(first).clamp(bounds[0], bounds[1]);
         self.bytes = Some(target);
         small > target
@@ -282,7 +281,7 @@ impl Shard {
         let mut group = [(Header::default(), 0); LOOK_AHEAD];
         let (mut offset, mut count) = (victim.offset, 0);
         while count < LOOK_AHEAD && offset < segment.used {
-            let header = segment.header(offset);
+            let header = self.segments.header(victim.segment, offset);
             let mut hash = 0;
             if header.marks.has(Marks::LIVE) {
                 hash = self.hash_at(self.segments.location(victim.segment, offset));
@@ -365,7 +364,7 @@ impl Shard {
                 }
             }
             Work::Evict if heat > 0 && self.room_to_keep(slot, spare, now) => {
-                let kept = if from == Queue::Small { 0 } else { heat - 1 };
+                let kept = if from == Queue::Small { 0 } else { (heat - 1).min(1) };
                 let (_, class) = self.measure(&self.item(location));
                 match from {
                     Queue::Small => self.counters.class(class).moves_to_warm += 1,
@@ -443,5 +442,31 @@ impl Shard {
         self.kill(hash, location);
         #[cfg(test)]
         self.evicted.push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_queue_grows_when_its_evictions_come_back_and_shrinks_when_the_main_ones_do() {
+        let mut share = SmallShare::default();
+        share.missed(Queue::Small, 1 << 40);
+        assert!(share.is_exceeded(110, 890) && !share.is_exceeded(90, 910), "a tenth at first");
+        for _ in 0..300 {
+            share.missed(Queue::Small, 1);
+        }
+        assert!(!share.is_exceeded(390, 610) && share.is_exceeded(410, 590));
+        for _ in 0..50 {
+            share.evicted(Queue::Small);
+        }
+        share.evicted(Queue::Main);
+        share.missed(Queue::Main, 1);
+        assert!(share.is_exceeded(390, 610), "the rarer a queue's evictions, the more one says");
+        share.missed(Queue::Main, 1 << 40);
+        assert!(share.is_exceeded(21, 979) && !share.is_exceeded(19, 981), "it never vanishes");
+        share.missed(Queue::Small, 1 << 40);
+        assert!(!share.is_exceeded(799, 201) && share.is_exceeded(801, 199));
     }
 }
