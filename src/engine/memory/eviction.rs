@@ -126,7 +126,7 @@ impl Shard {
         if !self.index.is_settled() {
             self.tend_index(MOVES_PER_STORE);
         }
-        if self.segments.free.len() >= RESERVE {
+        if self.segments.free.len() >= self.reserve() {
             return self.index.can_insert();
         }
         self.make_room(bytes, now) && self.index.can_insert()
@@ -187,6 +187,12 @@ impl Shard {
         may
     }
 
+    /// Free segments to keep: one less while the open main segment has room for what is kept.
+    fn reserve(&self) -> usize {
+        let roomy = 2 * self.segments.open_room(Queue::Main) >= self.shared.geometry.segment_bytes;
+        RESERVE - usize::from(roomy && self.shared.evict)
+    }
+
     /// Whether an item of up to `bytes` can be stored, in whichever queue.
     fn has_room(&self, bytes: usize) -> bool {
         if self.shared.evict {
@@ -200,7 +206,7 @@ impl Shard {
 
     fn make_room(&mut self, bytes: usize, now: Now) -> bool {
         let mut walk = (WALK_PER_BYTE * bytes).clamp(*WALK.start(), *WALK.end()) as isize;
-        while self.segments.free.len() < RESERVE {
+        while self.segments.free.len() < self.reserve() {
             if self.take_segment() {
                 continue;
             }
@@ -224,7 +230,7 @@ impl Shard {
     pub(super) fn shed(&mut self, bytes: usize, now: Now) -> bool {
         let mut walk = bytes as isize;
         while walk > 0 {
-            if self.segments.free.len() >= RESERVE {
+            if self.segments.free.len() >= self.reserve() {
                 return self.give_segment_back();
             }
             match self.clean(walk, now) {

@@ -9,7 +9,7 @@ use super::geometry::Geometry;
 use super::item::{Header, Item};
 
 /// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
-const ALLOCATOR_BYTES: usize = 64;
+const ALLOCATOR_BYTES: usize = 32;
 /// Bytes charged for a segment beyond its own: its description.
 const DESCRIPTION_BYTES: usize = 64;
 
