@@ -4,7 +4,7 @@
 
 use tandem_replication::change::Change;
 
-use super::item::Marks;
+use super::item::{Marks, write_access};
 use super::shard::{Content, Draft, Shard};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
@@ -82,7 +82,7 @@ impl Shard {
             return;
         };
         let item = self.item(location);
-        let (before, (_, class)) = (item.header, self.measure(&item));
+        let (before, measure) = (item.header, self.measure(&item));
         let stale = before.marks.has(Marks::STALE);
         let recache = get.recache.is_some_and(|seconds| {
             before.deadline != 0 && before.deadline < Exptime(seconds).deadline(at.now).0
@@ -101,14 +101,14 @@ impl Shard {
                 header.marks.with(Marks::FETCHED, true).with_heat((before.marks.heat() + 1).min(3));
             header.accessed = at.now.secs;
         }
-        if header != before {
-            self.set_header(location, header);
-        }
         if get.touch.is_some() {
+            self.set_header(location, header);
             self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
+        } else if header != before {
+            write_access(self.segments.bytes_mut(location), &header);
         }
-        self.count_read(get, class);
-        let mut hit = self.hit(location, at.now);
+        self.count_read(get, measure.1);
+        let mut hit = self.hit_of(&self.item(location), measure, at.now);
         hit.deadline = Deadline(before.deadline);
         hit.idle_secs = at.now.secs.saturating_sub(before.accessed);
         hit.fetched = before.marks.has(Marks::FETCHED);
@@ -475,10 +475,9 @@ impl Shard {
 
     fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
+        let kept = Kept { cas: self.shown(draft.explicit.unwrap_or(draft.version)), len: draft.len() };
         let location = self.put(at.hash, draft, old, at.now);
         self.record_put(location);
-        let item = self.item(location);
-        let kept = Kept { cas: self.shown(item.cas()), len: self.value(&item).len() };
         reply.send(Outcome::Stored(kept));
     }
 
