@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use rand::TryRngCore as _;
 use tandemd::admin::client::{Client, Error};
 use tandemd::admin::report::Status;
 use tandemd::admin::table;
@@ -163,8 +162,7 @@ fn wait_for(client: &Client, wait: &Wait) -> Result<String, Failure> {
 /// 32 random bytes in hexadecimal: more than the HMAC-SHA-256 it keys can use up.
 fn genkey(file: Option<&Path>) -> Result<String, Failure> {
     let mut key = [0; 32];
-    rand::rngs::OsRng
-        .try_fill_bytes(&mut key)
+    getrandom::fill(&mut key)
         .map_err(|error| (FAILED, format!("the system gives no random bytes: {error}")))?;
     let line = key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
     let Some(file) = file else { return Ok(line) };

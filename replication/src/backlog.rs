@@ -1,0 +1,499 @@
+//! Changes that are not yet everywhere: a ring per shard, all rings within one budget of bytes.
+//!
+//! A change is recorded under the engine's lock of its shard, so the ring's order is the order in
+//! memory. The ring never waits for a reader: what is too old is overwritten, and a reader that comes
+//! for it learns [`Read::Overrun`]. That is the whole reason why a slow peer costs clients nothing.
+//!
+//! A ring is a queue of blocks of encoded changes. Blocks are taken until the budget is spent; then
+//! the ring that needs one takes the oldest block of the longest ring, which may be itself: a busy
+//! shard gets more of the backlog than an idle one, and in the steady state nothing is allocated.
+//! Another ring is only ever *tried* to lock, so no order of locks is needed.
+//!
+//! A change longer than a quarter of a shard's share is kept as its key alone ([`Read::Reload`]):
+//! the sender then sends what the item is at that moment, which is at least as new.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::{Buf, BufMut, BytesMut};
+
+use crate::change::{Change, KEY_BYTES_MAX};
+
+/// The rings of all shards, sharing one budget of bytes.
+pub struct Backlog {
+    rings: Vec<Mutex<Ring>>,
+    /// Blocks of each ring, to find the longest without locking.
+    lengths: Vec<AtomicUsize>,
+    /// Bytes of all blocks.
+    used: AtomicUsize,
+    bytes_max: usize,
+    block_bytes: usize,
+    /// Longer changes are kept as their key.
+    change_bytes_max: usize,
+    enabled: AtomicBool,
+    /// Somebody wants to be woken by the next record.
+    armed: AtomicBool,
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// What [`Backlog::read_from`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Nothing was recorded from that sequence on.
+    Empty,
+    /// So many changes were appended, consecutive from the one asked for.
+    Records(u32),
+    /// The change was too long to keep: send what the item is now, or a delete of this version.
+    Reload {
+        /// Whose.
+        key: Vec<u8>,
+        /// Of the change.
+        version: u64,
+    },
+    /// The ring no longer has it.
+    Overrun,
+}
+
+impl Backlog {
+    /// Rings for `shards` shards that hold about `bytes_max` bytes together. Records nothing until
+    /// [`Backlog::enable`].
+    pub fn new(shards: usize, bytes_max: usize) -> Self {
+        let shards = shards.max(1);
+        let share = bytes_max / shards;
+        let block_bytes = (share / 8).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+        Self {
+            rings: (0..shards).map(|_| Mutex::new(Ring::default())).collect(),
+            lengths: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            used: AtomicUsize::new(0),
+            bytes_max,
+            block_bytes,
+            change_bytes_max: (share / 4).max(BLOCK_BYTES_MIN),
+            enabled: AtomicBool::new(false),
+            armed: AtomicBool::new(false),
+            wake: OnceLock::new(),
+        }
+    }
+
+    /// Records from now on (a peer is, or may be, there).
+    pub fn enable(&self) {
+        self.enabled.store(true, Ordering::SeqCst);
+    }
+
+    /// What to call when there is news: at most once per [`Backlog::arm`]. Called under a shard's
+    /// lock, so it must only wake somebody. Only the first call has an effect.
+    pub fn set_wake(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.wake.set(wake);
+    }
+
+    /// Asks for one wake at the next record. Call it, then drain what is there, then wait.
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Records `change` as the next of `shard`. Called under the engine's lock of that shard; copies
+    /// a bounded number of bytes and waits for nothing but a reader copying as many.
+    pub fn record(&self, shard: usize, change: &Change<'_>) {
+        if !self.enabled.load(Ordering::Relaxed) {
+            return;
+        }
+        self.append(shard, change);
+        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
+            if let Some(wake) = self.wake.get() {
+                wake();
+            }
+        }
+    }
+
+    /// The last sequence of each shard; 0 is none.
+    pub fn last(&self) -> Vec<u64> {
+        (0..self.rings.len()).map(|shard| self.ring(shard).last).collect()
+    }
+
+    /// The last sequence of `shard`; 0 is none.
+    pub fn last_of(&self, shard: usize) -> u64 {
+        self.ring(shard).last
+    }
+
+    /// Whether everything behind `applied` is still here, or is yet to come.
+    pub fn covers(&self, applied: &[u64]) -> bool {
+        applied.len() == self.rings.len()
+            && applied.iter().enumerate().all(|(shard, applied)| self.ring(shard).covers(applied + 1))
+    }
+
+    /// How many changes of `shard` come behind `applied`, and about how many bytes they are.
+    pub fn behind(&self, shard: usize, applied: u64) -> (u64, u64) {
+        let ring = self.ring(shard);
+        let bytes: usize = ring
+            .blocks
+            .iter()
+            .rev()
+            .take_while(|block| block.last() > applied)
+            .map(|block| block.bytes_from(applied + 1))
+            .sum();
+        (ring.last.saturating_sub(applied), bytes as u64)
+    }
+
+    /// Appends changes of `shard`, from `sequence` on, up to about `bytes_max` but at least one.
+    pub fn read_from(&self, shard: usize, sequence: u64, bytes_max: usize, out: &mut BytesMut) -> Read {
+        self.ring(shard).read_from(sequence, bytes_max, out)
+    }
+
+    /// Forgets everything and numbers from 1 again: a new history begins.
+    pub fn restart(&self) {
+        for shard in 0..self.rings.len() {
+            let mut ring = self.ring(shard);
+            let freed: usize = ring.blocks.drain(..).map(|block| block.cost()).sum();
+            ring.last = 0;
+            self.used.fetch_sub(freed, Ordering::Relaxed);
+            self.lengths[shard].store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes held now.
+    pub fn bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) as u64
+    }
+
+    fn ring(&self, shard: usize) -> MutexGuard<'_, Ring> {
+        // A panic elsewhere never leaves a ring half changed: its last step is the counter.
+        self.rings[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, shard: usize, change: &Change<'_>) {
+        let whole = change.encoded_len();
+        let reload = (whole > self.change_bytes_max).then(|| change.key_and_version()).flatten();
+        let bytes = reload.map_or(whole, |(key, _)| 8 + key.len());
+        let mut ring = self.ring(shard);
+        if !ring.blocks.back().is_some_and(|block| block.has_room(bytes)) {
+            let block = self.take_block(shard, &mut ring, bytes);
+            ring.blocks.push_back(block);
+            self.lengths[shard].store(ring.blocks.len(), Ordering::Relaxed);
+        }
+        ring.last += 1;
+        let Some(block) = ring.blocks.back_mut() else { return };
+        match reload {
+            Some((key, version)) => {
+                block.reloads.push(block.ends.len() as u32);
+                block.data.put_u64_le(version);
+                block.data.put_slice(key);
+            }
+            None => change.encode(&mut block.data),
+        }
+        block.ends.push(block.data.len() as u32);
+    }
+
+    /// An empty block for at least `bytes`, from the budget or from the longest ring.
+    fn take_block(&self, shard: usize, ring: &mut Ring, bytes: usize) -> Block {
+        let room = bytes.max(self.block_bytes);
+        let cost = Block::cost_of(room);
+        let first = ring.last + 1;
+        let mut spare = None;
+        while self.used.load(Ordering::Relaxed) + cost > self.bytes_max {
+            let Some(block) = self.take_oldest(shard, ring) else { break };
+            self.used.fetch_sub(block.cost(), Ordering::Relaxed);
+            spare = Some(block);
+        }
+        let block = match spare {
+            Some(block) if block.room == room => block.emptied(first),
+            _ => Block::new(first, room),
+        };
+        self.used.fetch_add(cost, Ordering::Relaxed);
+        block
+    }
+
+    fn take_oldest(&self, shard: usize, ring: &mut Ring) -> Option<Block> {
+        let own = ring.blocks.len();
+        let length = |other: &usize| self.lengths[*other].load(Ordering::Relaxed);
+        let longest = (0..self.rings.len()).filter(|other| *other != shard).max_by_key(length);
+        if let Some(other) = longest.filter(|other| length(other) > own + 1 || own == 0)
+            && let Ok(mut victim) = self.rings[other].try_lock()
+            && let Some(block) = victim.blocks.pop_front()
+        {
+            self.lengths[other].store(victim.blocks.len(), Ordering::Relaxed);
+            return Some(block);
+        }
+        ring.blocks.pop_front()
+    }
+}
+
+impl std::fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backlog").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+/// One shard's changes, the oldest first.
+#[derive(Default)]
+struct Ring {
+    blocks: VecDeque<Block>,
+    /// Sequence of the latest change.
+    last: u64,
+}
+
+impl Ring {
+    fn covers(&self, sequence: u64) -> bool {
+        let first = self.blocks.front().map_or(self.last + 1, |block| block.first);
+        (first..=self.last + 1).contains(&sequence)
+    }
+
+    fn read_from(&self, sequence: u64, bytes_max: usize, out: &mut BytesMut) -> Read {
+        if sequence > self.last {
+            return Read::Empty;
+        }
+        if !self.covers(sequence) {
+            return Read::Overrun;
+        }
+        let mut next = sequence;
+        let mut budget = bytes_max;
+        let index = self.blocks.partition_point(|block| block.last() < sequence);
+        for block in self.blocks.range(index..) {
+            let count = block.read(next, budget, next == sequence, out);
+            if count == 0 {
+                if next == sequence {
+                    return block.reload(next);
+                }
+                break;
+            }
+            budget = budget.saturating_sub(block.bytes_between(next, next + count));
+            next += count;
+            if next <= block.last() {
+                break;
+            }
+        }
+        Read::Records((next - sequence) as u32)
+    }
+}
+
+/// Consecutive changes, encoded one behind the other.
+struct Block {
+    /// Sequence of the first.
+    first: u64,
+    data: Vec<u8>,
+    /// Where each of them ends in `data`.
+    ends: Vec<u32>,
+    /// Which of them are a version and a key only.
+    reloads: Vec<u32>,
+    /// Bytes `data` may take.
+    room: usize,
+}
+
+impl Block {
+    fn new(first: u64, room: usize) -> Self {
+        let data = Vec::with_capacity(room);
+        let ends = Vec::with_capacity(Self::records_max(room));
+        Self { first, data, ends, reloads: Vec::new(), room }
+    }
+
+    fn emptied(mut self, first: u64) -> Self {
+        self.first = first;
+        self.data.clear();
+        self.ends.clear();
+        self.reloads.clear();
+        self
+    }
+
+    /// So many changes at most, so that `ends` is bounded too.
+    fn records_max(room: usize) -> usize {
+        room / 16
+    }
+
+    fn cost_of(room: usize) -> usize {
+        room + 4 * Self::records_max(room)
+    }
+
+    fn cost(&self) -> usize {
+        Self::cost_of(self.room)
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.data.len() + bytes <= self.room && self.ends.len() < Self::records_max(self.room)
+    }
+
+    /// Sequence of its last change (`first - 1` if it has none).
+    fn last(&self) -> u64 {
+        self.first + self.ends.len() as u64 - 1
+    }
+
+    /// Where the change of `sequence` begins in `data`.
+    fn start(&self, sequence: u64) -> usize {
+        let index = sequence.saturating_sub(self.first) as usize;
+        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+    }
+
+    fn bytes_between(&self, sequence: u64, behind: u64) -> usize {
+        self.start(behind) - self.start(sequence)
+    }
+
+    fn bytes_from(&self, sequence: u64) -> usize {
+        self.data.len() - self.start(sequence)
+    }
+
+    /// Appends changes from `sequence` on that fit, up to the next reload; returns how many.
+    fn read(&self, sequence: u64, budget: usize, at_least_one: bool, out: &mut BytesMut) -> u64 {
+        let from = (sequence - self.first) as usize;
+        let stop = self.reloads.iter().map(|index| *index as usize).find(|index| *index >= from);
+        let ends = &self.ends[from..stop.unwrap_or(self.ends.len())];
+        let start = self.start(sequence);
+        let mut count = ends.partition_point(|end| *end as usize - start <= budget);
+        if count == 0 && at_least_one && !ends.is_empty() {
+            count = 1;
+        }
+        if count > 0 {
+            out.extend_from_slice(&self.data[start..ends[count - 1] as usize]);
+        }
+        count as u64
+    }
+
+    fn reload(&self, sequence: u64) -> Read {
+        let start = self.start(sequence);
+        let mut record = &self.data[start..self.ends[(sequence - self.first) as usize] as usize];
+        let version = record.get_u64_le();
+        Read::Reload { key: record.to_vec(), version }
+    }
+}
+
+/// A change kept as its key must fit.
+const BLOCK_BYTES_MIN: usize = 8 + KEY_BYTES_MAX + 254;
+
+/// Large enough that taking one is rare, small enough that losing one is little.
+const BLOCK_BYTES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{Bits, Bytes, Put};
+
+    fn put<'a>(key: &'a [u8], value: &'a [u8], version: u64) -> Change<'a> {
+        let value = Bytes::Whole(value);
+        Change::Put(Put { key, value, flags: 0, deadline: 0, version, explicit: None, bits: Bits::default() })
+    }
+
+    fn versions(bytes: &[u8]) -> Vec<u64> {
+        Change::decode_all(bytes).map(|change| change.unwrap().key_and_version().unwrap().1).collect()
+    }
+
+    fn enabled(shards: usize, bytes: usize) -> Backlog {
+        let backlog = Backlog::new(shards, bytes);
+        backlog.enable();
+        backlog
+    }
+
+    #[test]
+    fn what_was_recorded_is_read_in_order_and_in_pieces() {
+        let backlog = enabled(2, 64 * 1024);
+        for version in 1..=300 {
+            backlog.record(1, &put(b"key", b"value", version));
+        }
+        assert_eq!(backlog.last(), [0, 300]);
+        let mut next = 1;
+        let mut seen = Vec::new();
+        loop {
+            let mut out = BytesMut::new();
+            match backlog.read_from(1, next, 500, &mut out) {
+                Read::Records(count) => {
+                    assert!(out.len() <= 500 && count > 0);
+                    seen.extend(versions(&out));
+                    next += u64::from(count);
+                }
+                Read::Empty => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, (1..=300).collect::<Vec<_>>());
+        assert_eq!(backlog.behind(1, 299).0, 1);
+        assert_eq!(backlog.behind(1, 0).1, backlog.behind(1, 150).1 * 2);
+    }
+
+    #[test]
+    fn a_full_ring_forgets_the_oldest_and_says_so() {
+        let backlog = enabled(1, 8 * 1024);
+        for version in 1..=10_000 {
+            backlog.record(0, &put(b"key", b"value", version));
+            assert!(backlog.bytes() <= 8 * 1024);
+        }
+        assert_eq!(backlog.read_from(0, 1, 1000, &mut BytesMut::new()), Read::Overrun);
+        assert!(!backlog.covers(&[0]) && backlog.covers(&[10_000]) && backlog.covers(&[9_990]));
+        assert!(!backlog.covers(&[10_001]), "nobody can have what was not made");
+        let mut out = BytesMut::new();
+        assert_eq!(backlog.read_from(0, 9_991, 100_000, &mut out), Read::Records(10));
+        assert_eq!(versions(&out), (9_991..=10_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_busy_shard_uses_what_idle_ones_do_not_until_they_need_it() {
+        let backlog = enabled(4, 64 * 1024);
+        let record = |shard| backlog.record(shard, &put(b"key", &[7; 200], 1));
+        for _ in 0..10_000 {
+            record(0);
+        }
+        let kept = |shard: usize| {
+            let ring = backlog.ring(shard);
+            ring.last + 1 - ring.blocks.front().map_or(ring.last + 1, |block| block.first)
+        };
+        let alone = kept(0);
+        assert!(alone * 223 > 40_000, "most of the budget is its own: {alone}");
+        for _ in 0..10_000 {
+            (0..4).for_each(record);
+        }
+        for shard in 0..4 {
+            assert!(kept(shard) * 6 > alone, "shard {shard} keeps {} of {alone}", kept(shard));
+        }
+        assert!(backlog.bytes() <= 64 * 1024);
+    }
+
+    #[test]
+    fn a_long_change_is_kept_as_its_key() {
+        let backlog = enabled(1, 16 * 1024);
+        backlog.record(0, &put(b"a", b"short", 1));
+        backlog.record(0, &put(b"long", &[1; 10_000], 2));
+        backlog.record(0, &put(b"b", b"short", 3));
+        let mut out = BytesMut::new();
+        assert_eq!(backlog.read_from(0, 1, 10_000, &mut out), Read::Records(1));
+        assert_eq!(
+            backlog.read_from(0, 2, 10_000, &mut out),
+            Read::Reload { key: b"long".to_vec(), version: 2 }
+        );
+        assert_eq!(backlog.read_from(0, 3, 10_000, &mut out), Read::Records(1));
+        assert_eq!(versions(&out), [1, 3]);
+    }
+
+    #[test]
+    fn one_wake_per_arming() {
+        let backlog = enabled(1, 4096);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&woken);
+        backlog.set_wake(Box::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }));
+        backlog.record(0, &put(b"a", b"1", 1));
+        assert_eq!(woken.load(Ordering::Relaxed), 0);
+        backlog.arm();
+        for version in 2..10 {
+            backlog.record(0, &put(b"a", b"1", version));
+        }
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_new_history_begins_at_one() {
+        let backlog = enabled(2, 4096);
+        backlog.record(0, &put(b"a", b"1", 1));
+        backlog.restart();
+        assert_eq!((backlog.last(), backlog.bytes()), (vec![0, 0], 0));
+        backlog.record(0, &put(b"a", b"1", 2));
+        assert!(backlog.covers(&[0, 0]));
+        let mut out = BytesMut::new();
+        assert_eq!(backlog.read_from(0, 1, 100, &mut out), Read::Records(1));
+        assert_eq!(versions(&out), [2]);
+    }
+
+    #[test]
+    fn nothing_is_recorded_without_a_peer() {
+        let backlog = Backlog::new(1, 4096);
+        backlog.record(0, &put(b"a", b"1", 1));
+        assert_eq!(backlog.last(), [0]);
+    }
+}

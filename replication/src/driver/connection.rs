@@ -1,0 +1,158 @@
+//! One of the pair's two connections: a socket, what came and is not a whole frame yet, and what is
+//! still to go out. Never waits: the loop asks when there is something to do.
+
+use std::io::{self, Read};
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::frame::{Codec, Frame, FrameError};
+use crate::handshake::Side;
+use crate::node::Down;
+
+/// Read at a time; also what one turn of the loop takes from the data connection.
+const READ_BYTES: usize = 64 << 10;
+/// A control connection that does not take this much in time is not alive.
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
+
+/// Why a connection is of no more use, for the node and for the log.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) down: Down,
+    pub(super) why: String,
+}
+
+impl Broken {
+    fn io(why: &io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        let closed = matches!(why.kind(), ConnectionReset | ConnectionAborted | BrokenPipe);
+        Self { down: if closed { Down::Closed } else { Down::Lost }, why: why.to_string() }
+    }
+
+    fn closed() -> Self {
+        Self { down: Down::Closed, why: "the peer closed it".to_string() }
+    }
+}
+
+impl From<FrameError> for Broken {
+    fn from(why: FrameError) -> Self {
+        Self { down: Down::Lost, why: format!("{why}: starting over with a new connection") }
+    }
+}
+
+/// What one attempt to read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Nothing more is there now.
+    Dry,
+    /// There may be more.
+    Some,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    codec: Codec,
+    input: BytesMut,
+    output: BytesMut,
+    /// Who connected.
+    pub(super) side: Side,
+    /// When its handshake was over.
+    pub(super) since: tokio::time::Instant,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, side: Side, payload_bytes_max: usize) -> Self {
+        Self {
+            stream,
+            codec: Codec::new(payload_bytes_max),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            side,
+            since: tokio::time::Instant::now(),
+        }
+    }
+
+    pub(super) async fn readable(&self) {
+        // An error of readiness shows again when reading.
+        let _ = self.stream.readable().await;
+    }
+
+    pub(super) async fn writable(&self) {
+        let _ = self.stream.writable().await;
+    }
+
+    /// Reads once, if the runtime knows of something to read.
+    pub(super) fn read(&mut self) -> Result<Taken, Broken> {
+        self.input.reserve(READ_BYTES);
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => Err(Broken::closed()),
+            Ok(_) => Ok(Taken::Some),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(Taken::Dry),
+            Err(why) => Err(Broken::io(&why)),
+        }
+    }
+
+    /// Reads once what the kernel has, whether or not the runtime has noticed it yet. After a pause of
+    /// the process the runtime's knowledge is as old as the pause.
+    pub(super) fn read_queued(&mut self) -> Result<Taken, Broken> {
+        let start = self.input.len();
+        self.input.resize(start + READ_BYTES, 0);
+        let read = (&*SockRef::from(&self.stream)).read(&mut self.input[start..]);
+        self.input.truncate(start + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => Err(Broken::closed()),
+            Ok(_) => Ok(Taken::Some),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(Taken::Dry),
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(Taken::Some),
+            Err(why) => Err(Broken::io(&why)),
+        }
+    }
+
+    /// The next whole frame of what was read.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+        Ok(self.codec.decode(&mut self.input)?)
+    }
+
+    /// Puts a frame behind everything that waits to go out.
+    pub(super) fn push(&mut self, frame: &Frame) -> Result<(), Broken> {
+        self.codec.encode(frame, &mut self.output)?;
+        if self.output.len() > OUTPUT_BYTES_MAX + READ_BYTES {
+            return Err(Broken { down: Down::Lost, why: "the peer does not read".to_string() });
+        }
+        Ok(())
+    }
+
+    /// Is something waiting to go out?
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Sends as much as the socket takes.
+    pub(super) fn flush(&mut self) -> Result<(), Broken> {
+        while !self.output.is_empty() {
+            match self.stream.try_write(&self.output) {
+                Ok(0) => return Err(Broken::closed()),
+                Ok(written) => self.output.advance(written),
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(why) => return Err(Broken::io(&why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more will be sent; the peer sees the end once it has read everything.
+    pub(super) fn end_output(&self) {
+        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Sends everything; for the goodbye.
+    pub(super) async fn drain(&mut self) {
+        while self.flush().is_ok() && self.is_blocked() {
+            self.writable().await;
+        }
+    }
+}

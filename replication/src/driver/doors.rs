@@ -1,0 +1,342 @@
+//! How connections come to be: dialling the peer, answering who knocks, and deciding whom to keep.
+//!
+//! Everything here runs in small tasks beside the loop and ends in one [`Event`] for it, so that a
+//! name server, a stranger or a peer that does not answer delays nobody.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::Event;
+use super::log::Throttle;
+use crate::frame::{Hello, Link};
+use crate::handshake::{Agreed, Handshake, HandshakeError, Kind, Opening, Refusal, Secret, Side, verdict};
+use crate::transport::{self, GreetError, Knock, Resolver};
+use crate::{node, wire};
+
+/// Connections that have not proven anything yet; beyond, the oldest has to go.
+const UNPROVEN_MAX: usize = 16;
+/// How long to wait when the system has no descriptor for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// One line for all strangers in this time.
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
+/// A probe asks so often before it believes that nobody is there.
+const PROBE_TRIES: usize = 3;
+/// And waits so long in between.
+const PROBE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What both sides say of themselves once both have proven the key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Introduction {
+    /// For the node.
+    pub(super) hello: Hello,
+    /// Where this node listens for its peer.
+    pub(super) replication_port: u16,
+}
+
+/// A connection whose other end has proven that it holds the key.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) side: Side,
+    pub(super) kind: Kind,
+    pub(super) peer: Introduction,
+}
+
+/// What all tasks of this module need.
+#[derive(Clone)]
+pub(super) struct Doors {
+    pub(super) secret: Secret,
+    pub(super) introduction: Arc<Mutex<Introduction>>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Connections sent away since the process began.
+    pub(super) refused: Arc<AtomicU64>,
+    /// There is a control link.
+    pub(super) linked: Arc<AtomicBool>,
+    /// Where outgoing connections come from, if this node listens on one address only.
+    pub(super) source: Option<IpAddr>,
+    pub(super) dead_after: Duration,
+}
+
+impl Doors {
+    /// Accepts for ever. Strangers share a few places and get little time.
+    pub(super) async fn accept(self, listener: TcpListener, unproven: Unproven) {
+        let mut throttle = Throttle::new(STRANGERS_EVERY);
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    let doors = self.clone();
+                    let log = unproven.log.clone();
+                    let task = tokio::spawn(async move { doors.answer(stream, address, &log).await });
+                    unproven.admit(task.abort_handle());
+                }
+                Err(why) => {
+                    throttle.say("accept", |more| {
+                        tracing::warn!("cannot accept connections of the peer: {why}{more}");
+                    });
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, mut stream: TcpStream, address: SocketAddr, log: &Mutex<Throttle>) {
+        match self.greet_as_acceptor(&mut stream).await {
+            Ok((kind, peer)) => {
+                let greeted = Greeted { stream, address, side: Side::Acceptor, kind, peer };
+                let _ = self.events.send(Event::Greeted(Box::new(greeted))).await;
+            }
+            Err(why) => {
+                // A port scan, or a node that knocks to see whether we live.
+                if matches!(&why, GreetError::Io(_)) {
+                    return tracing::debug!("a connection from {address} ended before it spoke: {why}");
+                }
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                // Only so that the status is published; the count is what matters.
+                let _ = self.events.try_send(Event::Refused);
+                let text = format!("refused a connection from {}: {why}", address.ip());
+                log.lock().unwrap_or_else(PoisonError::into_inner).say("stranger", |more| {
+                    tracing::warn!("{text}{more}");
+                });
+            }
+        }
+    }
+
+    async fn greet_as_acceptor(&self, stream: &mut TcpStream) -> Result<(Kind, Introduction), GreetError> {
+        transport::tune(stream, self.dead_after)?;
+        let opening = Opening::new(Kind::Control, 0, transport::nonce()?);
+        let handshake = Handshake::acceptor(self.secret.clone(), opening, self.introduce(None));
+        let agreed = transport::greet(stream, handshake).await?;
+        match read_introduction(&agreed) {
+            Ok(peer) => Ok((agreed.kind, peer)),
+            Err(refusal) => {
+                let _ = stream.try_write(&verdict(Err(refusal)));
+                Err(HandshakeError::Refusing(refusal).into())
+            }
+        }
+    }
+
+    /// Dials the peer's control port once, every address its name has, after `pause`.
+    pub(super) async fn dial_peer(self, mut resolver: Resolver, pause: Duration) {
+        sleep(pause).await;
+        let mut failures = Vec::new();
+        match resolver.resolve().await {
+            // The peer was quicker.
+            _ if self.linked.load(Ordering::Relaxed) => {}
+            Err(why) => failures.push(why),
+            Ok(addresses) => {
+                for address in addresses {
+                    match self.dial(address, Kind::Control).await {
+                        Ok(greeted) => {
+                            let event = Event::Dialled { resolver, result: Ok(Box::new(greeted)) };
+                            let _ = self.events.send(event).await;
+                            return;
+                        }
+                        // Another connection is in use: nothing to report.
+                        Err(GreetError::Handshake(HandshakeError::Refused(Refusal::Duplicate))) => {
+                            failures.clear();
+                            break;
+                        }
+                        Err(why) => failures.push(format!("{address}: {}", explain(&why))),
+                    }
+                }
+            }
+        }
+        let _ = self.events.send(Event::Dialled { resolver, result: Err(failures.join("; ")) }).await;
+    }
+
+    /// Dials a data connection once, after `pause`.
+    pub(super) async fn dial_data(self, address: SocketAddr, pause: Duration) {
+        sleep(pause).await;
+        let result = self.dial(address, Kind::Data).await;
+        let _ = self.events.send(Event::DialledData(result.map(Box::new).map_err(|why| explain(&why)))).await;
+    }
+
+    async fn dial(&self, address: SocketAddr, kind: Kind) -> Result<Greeted, GreetError> {
+        let patience = (self.dead_after / 2).clamp(Duration::from_millis(100), Duration::from_secs(2));
+        let mut stream = transport::connect(address, self.source, patience).await?;
+        transport::tune(&stream, self.dead_after)?;
+        let opening = Opening::new(kind, 0, transport::nonce()?);
+        let hello = self.introduce(link_of(kind));
+        let handshake = Handshake::dialler(self.secret.clone(), opening, hello);
+        let agreed = transport::greet(&mut stream, handshake).await?;
+        let peer = read_introduction(&agreed)
+            .map_err(|refusal| GreetError::from(HandshakeError::Refusing(refusal)))?;
+        transport::await_verdict(&mut stream).await?;
+        Ok(Greeted { stream, address, side: Side::Dialler, kind, peer })
+    }
+
+    /// This node's introduction, as bytes.
+    pub(super) fn introduce(&self, link: Option<Link>) -> Vec<u8> {
+        let mut introduction = self.introduction.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        introduction.hello.link = link;
+        // It is a handful of numbers and a release name; were it ever too long, the peer says so.
+        wire::encode(&introduction).unwrap_or_default()
+    }
+}
+
+fn link_of(kind: Kind) -> Option<Link> {
+    match kind {
+        Kind::Control => Some(Link::Control),
+        Kind::Data => Some(Link::Data),
+        Kind::Proxy => None,
+    }
+}
+
+fn read_introduction(agreed: &Agreed) -> Result<Introduction, Refusal> {
+    let mut peer: Introduction = wire::decode(&agreed.hello).map_err(|_| Refusal::Unreadable)?;
+    // What the connection is for was proven in its opening.
+    peer.hello.link = link_of(agreed.kind);
+    Ok(peer)
+}
+
+/// In the words of whoever dialled.
+fn explain(why: &GreetError) -> String {
+    match why {
+        GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "nobody listens there (yet)".to_string()
+        }
+        GreetError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            "no answer: is the machine up, and the port open in its firewall?".to_string()
+        }
+        _ => why.to_string(),
+    }
+}
+
+/// The places of those who have not proven anything yet.
+#[derive(Clone)]
+pub(super) struct Unproven {
+    places: Arc<Mutex<VecDeque<AbortHandle>>>,
+    log: Arc<Mutex<Throttle>>,
+}
+
+impl Unproven {
+    pub(super) fn new() -> Self {
+        Self { places: Arc::default(), log: Arc::new(Mutex::new(Throttle::new(STRANGERS_EVERY))) }
+    }
+
+    fn admit(&self, task: AbortHandle) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|task| !task.is_finished());
+        if places.len() >= UNPROVEN_MAX
+            && let Some(oldest) = places.pop_front()
+        {
+            oldest.abort();
+            self.log.lock().unwrap_or_else(PoisonError::into_inner).say("crowd", |more| {
+                tracing::warn!(
+                    "more than {UNPROVEN_MAX} connections to the replication port that say nothing: dropping the oldest; only the peer should reach this port{more}"
+                );
+            });
+        }
+        places.push_back(task);
+    }
+}
+
+/// What this node is and whom it may be paired with, for judging who introduces itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge {
+    pub(super) node_id: u128,
+    pub(super) boot_id: u64,
+    pub(super) partner: Option<Partner>,
+}
+
+/// The node on the other end of the control link, now or last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Partner {
+    pub(super) node_id: u128,
+    pub(super) boot_id: u64,
+    /// Its replication listener.
+    pub(super) address: SocketAddr,
+    /// Of the control link, while it is up: who dialled it, and when.
+    pub(super) link: Option<(Side, Instant)>,
+    /// When it was last linked.
+    pub(super) seen: Instant,
+}
+
+impl Judge {
+    /// May this connection stay? `dead_after`: how long a partner's place is kept for it.
+    pub(super) fn judge(&self, greeted: &Greeted, now: Instant, dead_after: Duration) -> Result<(), Refusal> {
+        let hello = &greeted.peer.hello;
+        if hello.node_id == self.node_id {
+            let myself = hello.boot_id == self.boot_id;
+            return Err(if myself { Refusal::Myself } else { Refusal::CopiedIdentity });
+        }
+        let Some(partner) = &self.partner else {
+            return if greeted.kind == Kind::Control { Ok(()) } else { Err(Refusal::Unlinked) };
+        };
+        if hello.node_id != partner.node_id {
+            // A new node at the old one's address has replaced it; elsewhere, it may be a third one.
+            let gone = partner.link.is_none()
+                && (greeted.address.ip() == partner.address.ip()
+                    || now.duration_since(partner.seen) >= dead_after);
+            return match greeted.kind {
+                Kind::Control if gone => Ok(()),
+                _ => Err(Refusal::Taken),
+            };
+        }
+        match (greeted.kind, partner.link) {
+            (Kind::Control, None) => Ok(()),
+            (Kind::Control, Some(_)) if hello.boot_id != partner.boot_id => Ok(()),
+            (Kind::Control, Some((side, since))) => self.prefer(greeted, side, now.duration_since(since)),
+            (_, Some(_)) if hello.boot_id == partner.boot_id => Ok(()),
+            _ => Err(Refusal::Unlinked),
+        }
+    }
+
+    /// Two control connections between the same two processes: the one dialled by the lower node
+    /// stays. But a node dials only when it has none, so a second one some time later, or from the
+    /// same side, means that the first is dead.
+    fn prefer(&self, greeted: &Greeted, side: Side, age: Duration) -> Result<(), Refusal> {
+        let lower = self.node_id < greeted.peer.hello.node_id;
+        let dialled_by_lower = (greeted.side == Side::Dialler) == lower;
+        if greeted.side == side || dialled_by_lower || age > transport::HANDSHAKE_TIME {
+            return Ok(());
+        }
+        Err(Refusal::Duplicate)
+    }
+}
+
+/// Asks all of the peer's ports for a sign of life.
+pub(super) async fn probe(
+    replication: Option<SocketAddr>,
+    client: Option<SocketAddr>,
+    patience: Duration,
+) -> node::Probe {
+    let asked = async {
+        for attempt in 0..PROBE_TRIES {
+            if attempt > 0 {
+                sleep(PROBE_PAUSE).await;
+            }
+            let (replication, client) = tokio::join!(
+                async {
+                    match replication {
+                        Some(address) => Some(transport::knock_replication(address, patience).await),
+                        None => None,
+                    }
+                },
+                async {
+                    match client {
+                        Some(address) => Some(transport::knock_client(address, patience).await),
+                        None => None,
+                    }
+                }
+            );
+            match (replication, client) {
+                (_, Some(Knock::Answered)) => return node::Probe::Answers,
+                (Some(Knock::Refused), Some(Knock::Refused) | None) | (None, Some(Knock::Refused)) => {}
+                _ => return node::Probe::Silent,
+            }
+        }
+        node::Probe::Refused
+    };
+    tokio::time::timeout(patience, asked).await.unwrap_or(node::Probe::Silent)
+}

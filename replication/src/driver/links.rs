@@ -1,0 +1,201 @@
+//! Links come and go: which connections become one, what is known of the node at the other end, and
+//! when to dial.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::connection::{Broken, Connection};
+use super::doors::{Greeted, Judge, Partner, probe};
+use super::run::Loop;
+use super::{Event, now};
+use crate::frame::Link;
+use crate::handshake::{Kind, Refusal, Side, verdict};
+use crate::node::Down;
+use crate::transport::Resolver;
+
+/// A link that lived so long was a good one: dial again without a pause.
+const GOOD_LINK: Duration = Duration::from_millis(100);
+/// The same trouble is repeated in the log after that time.
+pub(super) const REPEAT_EVERY: Duration = Duration::from_secs(60);
+
+impl Loop {
+    /// Keeps a connection, or sends it away.
+    pub(super) fn adopt(&mut self, greeted: Greeted) {
+        let judge = Judge { node_id: self.node_id, boot_id: self.boot_id, partner: self.partner };
+        let judgement = judge.judge(&greeted, Instant::now(), self.dead_after);
+        let told = match greeted.side {
+            Side::Acceptor => greeted.stream.try_write(&verdict(judgement)).is_ok_and(|bytes| bytes == 2),
+            Side::Dialler => true,
+        };
+        match judgement {
+            Err(refusal) => self.refuse(&greeted, refusal),
+            Ok(()) if told => match greeted.kind {
+                Kind::Control => self.link_control(greeted),
+                Kind::Data => self.link_data(greeted),
+                Kind::Proxy => match greeted.stream.into_std() {
+                    Ok(stream) => self.host.proxy(stream),
+                    Err(why) => tracing::warn!("cannot hand over a proxy connection: {why}"),
+                },
+            },
+            Ok(()) => tracing::debug!("{} left before it was welcomed", greeted.address),
+        }
+    }
+
+    fn refuse(&mut self, greeted: &Greeted, refusal: Refusal) {
+        let hello = &greeted.peer.hello;
+        if matches!(refusal, Refusal::Duplicate | Refusal::Unlinked) {
+            return tracing::debug!(
+                "refused a {} connection of {}: {refusal}",
+                greeted.kind,
+                greeted.address
+            );
+        }
+        self.doors.refused.fetch_add(1, Ordering::Relaxed);
+        if greeted.side == Side::Dialler {
+            return self.unreachable(format!("{}: {refusal}", greeted.address));
+        }
+        let topic = match refusal {
+            Refusal::Myself => "myself",
+            Refusal::CopiedIdentity => "copy",
+            _ => "third",
+        };
+        self.throttle.say(topic, |more| {
+            tracing::warn!(
+                "refused the node at {} ({:032x}, release {}): {refusal}{more}",
+                greeted.address.ip(),
+                hello.node_id,
+                hello.release
+            );
+        });
+    }
+
+    pub(super) fn unreachable(&mut self, why: String) {
+        let known = self.link_problem.as_ref();
+        if known.is_none_or(|(known, said)| *known != why || said.elapsed() >= REPEAT_EVERY) {
+            let peer = self.configured.as_ref().map_or_else(String::new, |peer| format!(" {peer}"));
+            tracing::warn!("cannot reach the peer{peer}: {why}");
+            self.link_problem = Some((why, Instant::now()));
+            self.urgent = true;
+        }
+    }
+
+    fn link_control(&mut self, greeted: Greeted) {
+        let Greeted { stream, address, side, peer, .. } = greeted;
+        let known = self.partner;
+        let same = known.is_some_and(|partner| {
+            (partner.node_id, partner.boot_id) == (peer.hello.node_id, peer.hello.boot_id)
+        });
+        if !same {
+            self.lose(Link::Data, Broken { down: Down::Lost, why: "it was another process".to_string() });
+        }
+        self.lose(
+            Link::Control,
+            Broken { down: Down::Replaced, why: "a newer one took its place".to_string() },
+        );
+        let listening = match side {
+            Side::Dialler => address,
+            Side::Acceptor => SocketAddr::new(address.ip(), peer.replication_port),
+        };
+        tracing::info!(
+            "linked with the node at {listening} ({:032x}, release {}), {}",
+            peer.hello.node_id,
+            peer.hello.release,
+            if side == Side::Dialler { "dialled" } else { "accepted" }
+        );
+        let connection = Connection::new(stream, side, self.payload_bytes_max);
+        self.partner = Some(Partner {
+            node_id: peer.hello.node_id,
+            boot_id: peer.hello.boot_id,
+            address: listening,
+            link: Some((side, connection.since)),
+            seen: connection.since,
+        });
+        self.control = Some(connection);
+        self.linked.store(true, Ordering::Relaxed);
+        self.link_problem = None;
+        self.data_backoff.reset();
+        self.urgent = true;
+        self.node.handle_link_up(Link::Control, &peer.hello, now());
+        self.peer = Some(peer);
+    }
+
+    fn link_data(&mut self, greeted: Greeted) {
+        self.lose(Link::Data, Broken { down: Down::Replaced, why: "a newer one took its place".to_string() });
+        self.data = Some(Connection::new(greeted.stream, greeted.side, self.payload_bytes_max));
+        self.urgent = true;
+        self.node.handle_link_up(Link::Data, &greeted.peer.hello, now());
+    }
+
+    /// A link is gone, if it was there.
+    pub(super) fn lose(&mut self, link: Link, broken: Broken) {
+        let Some(connection) = self.connection(link).take() else { return };
+        let good = connection.since.elapsed() >= GOOD_LINK;
+        let name = if link == Link::Control { "control" } else { "data" };
+        match broken.down {
+            Down::Replaced => tracing::debug!("{name} link: {}", broken.why),
+            _ => tracing::info!("lost the {name} link: {}", broken.why),
+        }
+        match link {
+            Link::Control => {
+                if let Some(partner) = &mut self.partner {
+                    (partner.link, partner.seen) = (None, Instant::now());
+                }
+                self.linked.store(false, Ordering::Relaxed);
+                if good {
+                    self.backoff.reset();
+                }
+            }
+            Link::Data if good => self.data_backoff.reset(),
+            Link::Data => {}
+        }
+        self.urgent = true;
+        self.node.handle_link_down(link, broken.down, now());
+    }
+
+    /// Starts the attempts that are due.
+    pub(super) fn dial(&mut self) {
+        if self.stopped {
+            return;
+        }
+        match (&self.control, self.partner) {
+            (None, _) => {
+                if let Some(resolver) = self.resolver.take() {
+                    tokio::spawn(self.doors.clone().dial_peer(resolver, self.backoff.pause()));
+                }
+            }
+            // Whoever dialled the control link dials the data link.
+            (Some(control), Some(partner)) => {
+                if control.side == Side::Dialler && self.data.is_none() && !self.dialling_data {
+                    self.dialling_data = true;
+                    let pause = self.data_backoff.pause();
+                    tokio::spawn(self.doors.clone().dial_data(partner.address, pause));
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+
+    pub(super) fn probe(&self) {
+        let patience = self.dead_after / 2;
+        let (partner, configured) = (self.partner, self.configured.clone());
+        let client_port = self.peer.as_ref().map_or(0, |peer| peer.hello.client_port);
+        let events = self.doors.events.clone();
+        tokio::spawn(async move {
+            let replication = match (partner, configured) {
+                (Some(partner), _) => Some(partner.address),
+                (None, Some(peer)) => {
+                    let resolved = timeout(patience, Resolver::new(peer).resolve()).await;
+                    resolved.ok().and_then(Result::ok).and_then(|addresses| addresses.first().copied())
+                }
+                (None, None) => None,
+            };
+            let client = replication.filter(|_| client_port != 0);
+            let client = client.map(|address| SocketAddr::new(address.ip(), client_port));
+            let found = probe(replication.filter(|address| address.port() != 0), client, patience).await;
+            let _ = events.send(Event::Probed(found)).await;
+        });
+    }
+}

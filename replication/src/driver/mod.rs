@@ -1,0 +1,356 @@
+//! Performs what a [`Node`](crate::node::Node) asks for: sockets, timers, the state file, the log.
+//!
+//! Everything runs on one thread of its own with its own runtime, so that no load on the data path
+//! delays a heartbeat. The host (whoever has items and clients) hands over a [`Config`], a store, a
+//! backlog and a [`Host`] to call back, and gets a [`Handle`]. Dropping the handle ends the node at
+//! once, as a crash would; [`Handle::shutdown`] hands the role over and says goodbye first.
+//!
+//! The promises: control messages never wait behind bulk; whatever the sockets hold is read before a
+//! timer may extend the gate, so a process that was stopped learns what happened before it serves;
+//! nothing a stranger, a name server or a disk does delays a heartbeat; every buffer is bounded.
+
+mod connection;
+mod doors;
+mod links;
+mod log;
+mod run;
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::backlog::Backlog;
+use crate::handshake::Secret;
+use crate::node::{self, Failback, GateView, Operator, Saved};
+use crate::proxy::ProxyTarget;
+use crate::role::State;
+use crate::state::{StateDirectory, StateError};
+use crate::status::{Load, PairStatus};
+use crate::store::Store;
+use crate::time::Mono;
+use crate::transport::PeerAddress;
+use crate::wire;
+
+/// How long a stopping node tries to hand over and to say goodbye.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(5);
+
+/// What the clock reads that the node and its gate live by: microseconds, monotonic, the same for
+/// all threads, and it goes on while the machine is suspended.
+pub fn now() -> Mono {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Mono(time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000)
+}
+
+/// How a node is run.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the peer is; `None` waits for it to dial in.
+    pub peer: Option<PeerAddress>,
+    /// Where the peer may dial in; see [`transport::bind`](crate::transport::bind).
+    pub listeners: Vec<TcpListener>,
+    /// The pair's key.
+    pub secret: Secret,
+    /// Where the node keeps what it must not forget; without, it is a new node with every start.
+    pub state_dir: Option<PathBuf>,
+    /// Where clients are served, for the peer's probes; 0 if they cannot reach it by TCP.
+    pub client_port: u16,
+    /// The program's version, for people.
+    pub release: String,
+    /// No frame is longer: the longest item and a batch around it.
+    pub payload_bytes_max: usize,
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// After so much silence the peer counts as dead.
+    pub dead_after: Duration,
+    /// How long a starting node looks for its peer before it serves alone.
+    pub start_wait: Duration,
+    /// Whether it then does.
+    pub start_alone: bool,
+    /// How the role goes back to the preferred node.
+    pub failback: Failback,
+    /// This node is the preferred one.
+    pub preferred: bool,
+    /// How long the preferred node must have been level before it asks for the role.
+    pub failback_delay: Duration,
+    /// How long a handover may take before the master serves again.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// The `lan` profile, nobody to dial, no listener, no key, no memory.
+    pub fn new() -> Self {
+        Self {
+            peer: None,
+            listeners: Vec::new(),
+            secret: Secret::default(),
+            state_dir: None,
+            client_port: 0,
+            release: env!("CARGO_PKG_VERSION").to_string(),
+            payload_bytes_max: crate::frame::PAYLOAD_BYTES_MAX,
+            heartbeat: Duration::from_millis(100),
+            dead_after: Duration::from_millis(1000),
+            start_wait: Duration::from_secs(2),
+            start_alone: true,
+            failback: Failback::default(),
+            preferred: false,
+            failback_delay: Duration::from_secs(60),
+            drain_timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A future in a box, for traits that are used as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the pair calls back. All but the future of [`Host::drained`] must return at once: they are
+/// called between two heartbeats.
+pub trait Host: Send + Sync + 'static {
+    /// Clients' commands are admitted so from now on.
+    fn gate(&self, view: GateView);
+
+    /// Resolves when every batch that was admitted before the call has left.
+    fn drained(&self) -> BoxFuture<'_, ()>;
+
+    /// The peer opened a stream of raw requests (see [`crate::proxy`]); it has been authenticated.
+    /// Nonblocking.
+    fn proxy(&self, stream: std::net::TcpStream);
+
+    /// What the next heartbeat says of this node.
+    fn load(&self) -> Load;
+}
+
+/// What others see of the node, the pair and the connections between.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The pair.
+    pub pair: PairStatus,
+    /// This node.
+    pub node_id: u128,
+    /// The peer as configured or, if it dialled in, its replication address.
+    pub peer: Option<String>,
+    /// The peer's program, as it introduced itself.
+    pub peer_release: Option<String>,
+    /// Why the peer cannot be reached, while it cannot.
+    pub link_problem: Option<String>,
+    /// What is wrong with the state directory, if something is.
+    pub state_problem: Option<String>,
+    /// Connections sent away since the process began: strangers, wrong keys, third nodes.
+    pub refused: u64,
+    /// How to open a stream of raw requests to the peer, while there is one.
+    pub proxy: Option<ProxyTarget>,
+}
+
+/// What the loop is told from outside.
+#[derive(Debug)]
+enum Command {
+    Operator(Operator, oneshot::Sender<Result<(), String>>),
+}
+
+/// What the tasks beside the loop tell it.
+#[derive(Debug)]
+enum Event {
+    Greeted(Box<doors::Greeted>),
+    Dialled { resolver: crate::transport::Resolver, result: Result<Box<doors::Greeted>, String> },
+    DialledData(Result<Box<doors::Greeted>, String>),
+    Probed(node::Probe),
+    Persisted(Result<(), StateError>),
+    Drained(u64),
+    Refused,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Arc<Snapshot>>,
+    patience: Duration,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Handle {
+    /// Everything there is to know, at most a tenth of a second old.
+    pub fn status(&self) -> Arc<Snapshot> {
+        self.status.borrow().clone()
+    }
+
+    /// Hears of every change of the status.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.status.clone()
+    }
+
+    /// A copy that can ask and command but not end the node.
+    pub fn remote(&self) -> Remote {
+        Remote { commands: self.commands.downgrade(), status: self.status.clone(), patience: self.patience }
+    }
+
+    /// See [`Remote::command`].
+    pub async fn command(&self, wish: Operator) -> Result<(), String> {
+        self.remote().command(wish).await
+    }
+
+    /// Hands the role over if this node has it and somebody can take it, says goodbye, and ends.
+    /// Takes at most about five seconds.
+    pub async fn shutdown(self) {
+        // Refused or not, the handle is dropped next, and that ends the node.
+        let _ = self.remote().ask(Operator::Shutdown).await;
+        let mut status = self.status.clone();
+        let ended = async { while status.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(SHUTDOWN_TIME, ended).await;
+        drop(self.commands);
+        // It drops the status on its last lines; what is left takes no time.
+        while status.changed().await.is_ok() {}
+        let _ = self.thread.join();
+    }
+}
+
+/// Asks and commands a running node without keeping it running.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    commands: mpsc::WeakSender<Command>,
+    status: watch::Receiver<Arc<Snapshot>>,
+    patience: Duration,
+}
+
+impl Remote {
+    /// See [`Handle::status`].
+    pub fn status(&self) -> Arc<Snapshot> {
+        self.status.borrow().clone()
+    }
+
+    /// See [`Handle::subscribe`].
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.status.clone()
+    }
+
+    /// Does what a person asks for and returns when it is done, or why it cannot be.
+    pub async fn command(&self, wish: Operator) -> Result<(), String> {
+        let was_master = self.status.borrow().pair.role.state == State::Master;
+        self.ask(wish).await?;
+        let done = |state: State| match wish {
+            Operator::Switchover if was_master => matches!(state, State::Joining | State::Backup),
+            Operator::Switchover | Operator::Promote { .. } => state == State::Master,
+            Operator::Shutdown => state == State::Stopped,
+        };
+        let mut status = self.status.clone();
+        let waited = status.wait_for(|status| done(status.pair.role.state));
+        match tokio::time::timeout(self.patience, waited).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) if wish == Operator::Shutdown => Ok(()),
+            Ok(Err(_)) => Err("the node is stopping".to_string()),
+            Err(_) => Err(format!(
+                "accepted, but not done within {} ms: this node is {}; the log says why",
+                self.patience.as_millis(),
+                format!("{:?}", self.status.borrow().pair.role.state).to_lowercase()
+            )),
+        }
+    }
+
+    async fn ask(&self, wish: Operator) -> Result<(), String> {
+        let stopping = || "the node is stopping".to_string();
+        let commands = self.commands.upgrade().ok_or_else(stopping)?;
+        let (reply, answer) = oneshot::channel();
+        commands.send(Command::Operator(wish, reply)).await.map_err(|_| stopping())?;
+        drop(commands);
+        answer.await.map_err(|_| stopping())?
+    }
+}
+
+/// Starts a node on a thread of its own. Fails, with what to do about it, only on what an operator
+/// has to put right first; a peer that cannot be reached or a state that cannot be read are no such
+/// things: the status and the log tell of them.
+pub fn start(
+    config: Config,
+    store: Arc<dyn Store>,
+    backlog: Arc<Backlog>,
+    host: Arc<dyn Host>,
+) -> Result<Handle, String> {
+    let identity = Identity::find(config.state_dir.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Name resolution and the state file; nothing else blocks.
+        .max_blocking_threads(4)
+        .thread_name("pair-blocking")
+        .build()
+        .map_err(|why| format!("cannot start the pair's runtime: {why}"))?;
+    let (commands, inbox) = mpsc::channel(16);
+    let (publisher, status) = watch::channel(Arc::new(Snapshot::default()));
+    let patience = config.drain_timeout + 2 * config.dead_after + Duration::from_secs(1);
+    let parts = run::Parts { config, identity, store, backlog, host, inbox, publisher };
+    let thread = std::thread::Builder::new()
+        .name("pair".to_string())
+        .spawn(move || {
+            runtime.block_on(run::run(parts));
+            // A name server that does not answer must not keep the process.
+            runtime.shutdown_background();
+        })
+        .map_err(|why| format!("cannot start the pair's thread: {why}"))?;
+    Ok(Handle { commands, status, patience, thread })
+}
+
+/// Who this node is, and what it remembers.
+#[derive(Debug)]
+struct Identity {
+    saved: Saved,
+    boot_id: u64,
+    /// Where to keep it. `None` without a state directory, or with one that cannot be used.
+    directory: Option<Arc<StateDirectory>>,
+    /// What is wrong with the state directory.
+    problem: Option<String>,
+}
+
+impl Identity {
+    fn find(path: Option<&PathBuf>) -> Result<Self, String> {
+        let nonce = crate::transport::nonce().map_err(|why| why.to_string())?;
+        let (first, second) = nonce.split_at(16);
+        let node_id = u128::from_le_bytes(first.try_into().unwrap_or_default()).max(1);
+        let boot_id = u64::from_le_bytes(second[..8].try_into().unwrap_or_default()).max(1);
+        let fresh = Saved { node_id, ..Saved::default() };
+        let provisional = |why: StateError| {
+            let problem = why.to_string();
+            tracing::error!(
+                "{problem}. Until then this node runs provisionally: it forgets who it was with every restart, and loses elections"
+            );
+            Self { saved: fresh.clone(), boot_id, directory: None, problem: Some(problem) }
+        };
+        let Some(path) = path else {
+            return Ok(Self { saved: fresh, boot_id, directory: None, problem: None });
+        };
+        let directory = match StateDirectory::open(path) {
+            Ok(directory) => directory,
+            Err(why @ StateError::InUse(_)) => return Err(why.to_string()),
+            Err(why) => return Ok(provisional(why)),
+        };
+        let saved = match Self::load(&directory, path) {
+            Ok(Some(saved)) => saved,
+            Ok(None) => {
+                if let Err(why) = directory.save(&wire::encode(&fresh).unwrap_or_default()) {
+                    return Ok(provisional(why));
+                }
+                fresh
+            }
+            Err(why) => return Ok(provisional(why)),
+        };
+        Ok(Self { saved, boot_id, directory: Some(Arc::new(directory)), problem: None })
+    }
+
+    fn load(directory: &StateDirectory, path: &std::path::Path) -> Result<Option<Saved>, StateError> {
+        let Some(bytes) = directory.load()? else { return Ok(None) };
+        let damaged = |what| StateError::Corrupt(path.join(crate::state::FILE), what);
+        let saved: Saved = wire::decode(&bytes).map_err(|_| damaged("its content makes no sense"))?;
+        match saved.node_id {
+            0 => Err(damaged("it names no node")),
+            _ => Ok(Some(saved)),
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! The loop: wait for something, tell the node, do what it says, again.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::connection::{Broken, Connection, Taken};
+use super::doors::{Doors, Introduction, Partner, Unproven};
+use super::links::REPEAT_EVERY;
+use super::log::Throttle;
+use super::{Command, Config, Event, Host, Identity, Snapshot, now};
+use crate::backlog::Backlog;
+use crate::frame::Link;
+use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
+use crate::proxy::ProxyTarget;
+use crate::store::Store;
+use crate::transport::{Backoff, PeerAddress, Resolver};
+use crate::wire;
+
+/// A batch of changes on the data connection.
+const BATCH_BYTES: usize = 64 << 10;
+/// Batches sent before the loop looks at everything else again.
+const BATCHES_PER_TURN: usize = 4;
+/// Reads from the control connection in a row. It never holds that much.
+const CONTROL_READS: usize = 16;
+/// The status is at most that old.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// How long the last words may take on their way.
+const FAREWELL: Duration = Duration::from_millis(200);
+/// The loop wakes at least that often, whatever the node says.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// What the loop is made of.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) identity: Identity,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) publisher: watch::Sender<Arc<Snapshot>>,
+}
+
+/// Why the loop goes round.
+enum Wake {
+    Control,
+    Event(Event),
+    Command(Option<Command>),
+    Timer,
+    Data,
+    /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
+    /// send than fits in one turn.
+    Send,
+}
+
+pub(super) struct Loop {
+    pub(super) node: Node,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) news: Arc<Notify>,
+    pub(super) doors: Doors,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) publisher: watch::Sender<Arc<Snapshot>>,
+
+    pub(super) node_id: u128,
+    pub(super) boot_id: u64,
+    pub(super) dead_after: Duration,
+    pub(super) heartbeat: Duration,
+    pub(super) payload_bytes_max: usize,
+
+    pub(super) control: Option<Connection>,
+    pub(super) data: Option<Connection>,
+    pub(super) partner: Option<Partner>,
+    pub(super) peer: Option<Introduction>,
+    /// There was more to do than fits in one turn.
+    pub(super) more: bool,
+
+    pub(super) configured: Option<PeerAddress>,
+    /// Away while an attempt is under way.
+    pub(super) resolver: Option<Resolver>,
+    pub(super) backoff: Backoff,
+    pub(super) data_backoff: Backoff,
+    pub(super) dialling_data: bool,
+    /// For attempts that are still in their pause.
+    pub(super) linked: Arc<AtomicBool>,
+
+    pub(super) gate_open: bool,
+    /// Counts closings of the gate.
+    pub(super) closing: u64,
+    pub(super) loaded: Option<Instant>,
+
+    pub(super) state: Option<Arc<crate::state::StateDirectory>>,
+    pub(super) state_dir_configured: bool,
+    pub(super) state_problem: Option<String>,
+    pub(super) unsaved: VecDeque<Saved>,
+    pub(super) saving: bool,
+
+    pub(super) link_problem: Option<(String, Instant)>,
+    pub(super) throttle: Throttle,
+    pub(super) stopped: bool,
+    /// Something happened since the last publication; something worth telling at once.
+    pub(super) stale: bool,
+    pub(super) urgent: bool,
+    pub(super) published: Instant,
+}
+
+pub(super) async fn run(parts: Parts) {
+    let (mut this, listeners) = Loop::new(parts);
+    let unproven = Unproven::new();
+    for listener in listeners {
+        tokio::spawn(this.doors.clone().accept(listener, unproven.clone()));
+    }
+    this.node.handle_timeout(now());
+    loop {
+        this.settle();
+        this.publish();
+        if this.stopped {
+            return this.farewell().await;
+        }
+        let wake = this.wait().await;
+        this.stale = true;
+        match wake {
+            Wake::Control => this.read(Link::Control, CONTROL_READS, Connection::read),
+            Wake::Event(event) => this.handle_event(event),
+            Wake::Command(Some(command)) => this.handle_command(command),
+            // The handle is gone: end as in a crash.
+            Wake::Command(None) => return,
+            Wake::Timer => this.tick(),
+            Wake::Data => this.read(Link::Data, 1, Connection::read),
+            Wake::Send => {}
+        }
+    }
+}
+
+impl Loop {
+    fn new(parts: Parts) -> (Self, Vec<TcpListener>) {
+        let Parts { config, identity, store, backlog, host, inbox, publisher } = parts;
+        let Identity { saved, boot_id, directory, problem } = identity;
+        let node_id = saved.node_id;
+        let (sender, events) = mpsc::channel(64);
+        let local = |listener: &std::net::TcpListener| listener.local_addr().ok();
+        let source = match &config.listeners[..] {
+            [only] => local(only).map(|address| address.ip()).filter(|ip| !ip.is_unspecified()),
+            _ => None,
+        };
+        let replication_port =
+            config.listeners.first().and_then(local).map_or(0, |address: SocketAddr| address.port());
+        let listeners = config.listeners.into_iter().filter_map(|listener| {
+            let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+            listener.inspect_err(|why| tracing::error!("cannot use a replication listener: {why}")).ok()
+        });
+        let listeners = listeners.collect();
+        let node = Node::new(
+            node::Config {
+                node_id,
+                boot_id,
+                peer_expected: config.peer.is_some() || saved.peer_id.is_some(),
+                saved,
+                settled: directory.is_some(),
+                client_port: config.client_port,
+                release: config.release,
+                heartbeat: config.heartbeat.into(),
+                dead_after: config.dead_after.into(),
+                start_wait: config.start_wait.into(),
+                start_alone: config.start_alone,
+                failback: config.failback,
+                preferred: config.preferred,
+                failback_delay: config.failback_delay.into(),
+                drain_timeout: config.drain_timeout.into(),
+            },
+            store,
+            backlog.clone(),
+            now(),
+        );
+        let news = Arc::new(Notify::new());
+        let wake = news.clone();
+        backlog.set_wake(Box::new(move || wake.notify_one()));
+        let introduction = Introduction { hello: node.hello(None), replication_port };
+        let linked = Arc::new(AtomicBool::new(false));
+        let doors = Doors {
+            secret: config.secret,
+            introduction: Arc::new(Mutex::new(introduction)),
+            events: sender,
+            refused: Arc::new(AtomicU64::new(0)),
+            linked: linked.clone(),
+            source,
+            dead_after: config.dead_after,
+        };
+        let this = Self {
+            node,
+            host,
+            backlog,
+            news,
+            doors,
+            events,
+            inbox,
+            publisher,
+            node_id,
+            boot_id,
+            dead_after: config.dead_after,
+            heartbeat: config.heartbeat,
+            payload_bytes_max: config.payload_bytes_max,
+            control: None,
+            data: None,
+            partner: None,
+            peer: None,
+            more: false,
+            resolver: config.peer.clone().map(Resolver::new),
+            configured: config.peer,
+            backoff: Backoff::new(boot_id),
+            data_backoff: Backoff::new(boot_id.rotate_left(17)),
+            dialling_data: false,
+            linked,
+            gate_open: false,
+            closing: 0,
+            loaded: None,
+            state: directory,
+            state_dir_configured: config.state_dir.is_some(),
+            state_problem: problem,
+            unsaved: VecDeque::new(),
+            saving: false,
+            link_problem: None,
+            throttle: Throttle::new(REPEAT_EVERY),
+            stopped: false,
+            stale: true,
+            urgent: true,
+            published: Instant::now(),
+        };
+        (this, listeners)
+    }
+
+    /// Control before everything, bulk after everything.
+    async fn wait(&mut self) -> Wake {
+        async fn readable(connection: &Option<Connection>) {
+            match connection {
+                Some(connection) => connection.readable().await,
+                None => pending().await,
+            }
+        }
+        async fn writable(connection: &Option<Connection>) {
+            match connection {
+                Some(connection) if connection.is_blocked() => connection.writable().await,
+                _ => pending().await,
+            }
+        }
+        let timer = self.next_timer();
+        let more = std::mem::take(&mut self.more);
+        if more {
+            // Lets the runtime look at the sockets first.
+            tokio::task::yield_now().await;
+        }
+        let can_send = self.data.as_ref().is_some_and(|data| !data.is_blocked());
+        tokio::select! {
+            biased;
+            () = readable(&self.control) => Wake::Control,
+            () = writable(&self.control) => Wake::Send,
+            Some(event) = self.events.recv() => Wake::Event(event),
+            command = self.inbox.recv() => Wake::Command(command),
+            () = sleep_until(timer) => Wake::Timer,
+            () = writable(&self.data) => Wake::Send,
+            () = readable(&self.data) => Wake::Data,
+            () = self.news.notified(), if can_send => Wake::Send,
+            () = std::future::ready(()), if more => Wake::Send,
+        }
+    }
+
+    fn next_timer(&self) -> Instant {
+        let ahead = Duration::from(self.node.poll_timeout().since(now())).min(LONGEST_SLEEP);
+        let timer = Instant::now() + ahead;
+        if self.stale { timer.min(self.published + PUBLISH_EVERY) } else { timer }
+    }
+
+    /// A timer may extend the gate. Whatever happened while this process did not run comes first.
+    fn tick(&mut self) {
+        self.read(Link::Control, CONTROL_READS, Connection::read_queued);
+        self.read(Link::Data, 1, Connection::read_queued);
+        if self.loaded.is_none_or(|loaded| loaded.elapsed() >= self.heartbeat) {
+            self.loaded = Some(Instant::now());
+            self.node.set_load(self.host.load());
+        }
+        self.node.handle_timeout(now());
+    }
+
+    fn read(&mut self, link: Link, times: usize, read: impl Fn(&mut Connection) -> Result<Taken, Broken>) {
+        for _ in 0..times {
+            let Some(connection) = self.connection(link).as_mut() else { return };
+            match read(connection) {
+                Ok(Taken::Some) => self.handle_frames(link),
+                Ok(Taken::Dry) => return,
+                Err(broken) => return self.lose(link, broken),
+            }
+        }
+        // Bulk is taken a piece at a time; what else there is gets its turn in between.
+        self.more |= link == Link::Data;
+    }
+
+    fn handle_frames(&mut self, link: Link) {
+        loop {
+            let Some(connection) = self.connection(link).as_mut() else { return };
+            match connection.next_frame() {
+                Ok(Some(frame)) => self.node.handle_frame(link, frame, now()),
+                Ok(None) => return,
+                Err(broken) => return self.lose(link, broken),
+            }
+        }
+    }
+
+    /// Does everything the node wants, and sends what the sockets take.
+    fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                self.perform(output);
+            }
+            if self.flush(Link::Control) && self.flush(Link::Data) && self.stream() {
+                break;
+            }
+        }
+        self.dial();
+        self.save();
+    }
+
+    /// `false`: the connection broke, and the node has more to say.
+    fn flush(&mut self, link: Link) -> bool {
+        match self.connection(link).as_mut().map_or(Ok(()), Connection::flush) {
+            Ok(()) => true,
+            Err(broken) => {
+                self.lose(link, broken);
+                false
+            }
+        }
+    }
+
+    /// Sends changes while the socket takes them. `false`: the connection broke.
+    fn stream(&mut self) -> bool {
+        if self.data.is_none() {
+            return true;
+        }
+        // Before looking, so that what is recorded after looking wakes us.
+        self.backlog.arm();
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
+            let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
+            if let Err(broken) = data.push(&frame).and_then(|()| data.flush()) {
+                self.lose(Link::Data, broken);
+                return false;
+            }
+        }
+        self.more = true;
+        true
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send(link, frame) => {
+                let Some(connection) = self.connection(link).as_mut() else { return };
+                if let Err(broken) = connection.push(&frame) {
+                    self.lose(link, broken);
+                }
+            }
+            Output::Close(link, why) => {
+                self.lose(link, Broken { down: Down::Lost, why: why.to_string() });
+            }
+            Output::Probe => self.probe(),
+            Output::Persist(saved) => self.unsaved.push_back(saved),
+            Output::Gate(view) => self.gate(view),
+            Output::RoleChanged { from, to, epoch, why } => {
+                let name = |state| format!("{state:?}").to_lowercase();
+                tracing::info!("role: {} → {} (epoch {epoch}): {why}", name(from), name(to));
+                self.urgent = true;
+            }
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn gate(&mut self, view: GateView) {
+        let open = matches!(view, GateView::Serve { .. });
+        self.host.gate(view);
+        if self.gate_open && !open {
+            self.closing += 1;
+            let (host, events, closing) = (self.host.clone(), self.doors.events.clone(), self.closing);
+            tokio::spawn(async move {
+                host.drained().await;
+                let _ = events.send(Event::Drained(closing)).await;
+            });
+        }
+        self.gate_open = open;
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Greeted(greeted) => self.adopt(*greeted),
+            Event::Dialled { resolver, result } => {
+                self.resolver = Some(resolver);
+                match result {
+                    Ok(greeted) => self.adopt(*greeted),
+                    Err(why) if why.is_empty() => {}
+                    Err(why) => self.unreachable(why),
+                }
+            }
+            Event::DialledData(result) => {
+                self.dialling_data = false;
+                match result {
+                    Ok(greeted) => self.adopt(*greeted),
+                    Err(why) => tracing::debug!("no data connection yet: {why}"),
+                }
+            }
+            Event::Probed(found) => self.node.handle_probe(found, now()),
+            Event::Persisted(result) => self.saved(result),
+            Event::Drained(closing) => {
+                if closing == self.closing && !self.gate_open {
+                    self.node.handle_drained(now());
+                }
+            }
+            Event::Refused => {}
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        let Command::Operator(wish, reply) = command;
+        tracing::info!("asked for: {}", describe(wish));
+        let result = self.node.handle_operator(wish, now());
+        // Whoever asked may have gone away.
+        let _ = reply.send(result.map_err(|refusal| refusal.0.to_string()));
+    }
+
+    /// Writes what the node wants to remember, one after the other, beside the loop: disks take long.
+    fn save(&mut self) {
+        while !self.saving
+            && let Some(saved) = self.unsaved.pop_front()
+        {
+            let Some(directory) = self.state.clone() else {
+                self.node.handle_persisted(!self.state_dir_configured, now());
+                self.urgent = true;
+                continue;
+            };
+            self.saving = true;
+            let events = self.doors.events.clone();
+            let bytes = wire::encode(&saved).unwrap_or_default();
+            tokio::spawn(async move {
+                let result = tokio::task::spawn_blocking(move || directory.save(&bytes)).await;
+                let lost = || {
+                    crate::state::StateError::Write("node.state".into(), std::io::Error::other("interrupted"))
+                };
+                let _ = events.send(Event::Persisted(result.unwrap_or_else(|_| Err(lost())))).await;
+            });
+        }
+    }
+
+    fn saved(&mut self, result: Result<(), crate::state::StateError>) {
+        self.saving = false;
+        self.state_problem = result.as_ref().err().map(ToString::to_string);
+        if let Some(problem) = &self.state_problem {
+            self.throttle.say("state", |more| {
+                tracing::error!("{problem}; until then a restart of this node forgets its epoch{more}");
+            });
+        }
+        self.urgent = true;
+        self.node.handle_persisted(result.is_ok(), now());
+    }
+
+    fn publish(&mut self) {
+        if !self.urgent && !(self.stale && self.published.elapsed() >= PUBLISH_EVERY) {
+            return;
+        }
+        (self.urgent, self.stale, self.published) = (false, false, Instant::now());
+        {
+            let mut introduction = self.doors.introduction.lock().unwrap_or_else(PoisonError::into_inner);
+            introduction.hello = self.node.hello(None);
+        }
+        let partner = self.partner.filter(|partner| partner.link.is_some());
+        let peer = match (&self.configured, self.partner) {
+            (Some(peer), _) => Some(peer.to_string()),
+            (None, Some(partner)) => Some(partner.address.to_string()),
+            (None, None) => None,
+        };
+        self.publisher.send_replace(Arc::new(Snapshot {
+            pair: self.node.status(now()),
+            node_id: self.node_id,
+            peer,
+            peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),
+            link_problem: self.link_problem.as_ref().map(|(why, _)| why.clone()),
+            state_problem: self.state_problem.clone(),
+            refused: self.doors.refused.load(Ordering::Relaxed),
+            proxy: partner.filter(|partner| partner.address.port() != 0).map(|partner| ProxyTarget {
+                address: partner.address,
+                secret: self.doors.secret.clone(),
+                hello: self.doors.introduce(None),
+                patience: self.dead_after,
+                dead_after: self.dead_after,
+            }),
+        }));
+    }
+
+    /// The last words have to arrive: a socket closed with unread bytes takes them back.
+    async fn farewell(&mut self) {
+        let Some(control) = self.control.as_mut() else { return };
+        let said = async {
+            control.drain().await;
+            control.end_output();
+            while control.read().is_ok() {
+                control.readable().await;
+            }
+        };
+        let _ = timeout(FAREWELL, said).await;
+    }
+
+    pub(super) fn connection(&mut self, link: Link) -> &mut Option<Connection> {
+        match link {
+            Link::Control => &mut self.control,
+            Link::Data => &mut self.data,
+        }
+    }
+}
+
+fn describe(wish: Operator) -> &'static str {
+    match wish {
+        Operator::Switchover => "a switchover",
+        Operator::Promote { force: false } => "promotion",
+        Operator::Promote { force: true } => "promotion by force",
+        Operator::Shutdown => "the end of this node",
+    }
+}

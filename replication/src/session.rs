@@ -1,0 +1,1 @@
+//! One follower and its stream, on both ends.

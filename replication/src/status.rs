@@ -1,0 +1,99 @@
+//! What others see of the pair: one plain struct, for tables, statistics and log lines.
+
+use serde::{Deserialize, Serialize};
+
+use crate::role::State;
+use crate::time::{Mono, Span};
+
+/// What a node says of itself in every heartbeat, for the tables on the other side. Facts for
+/// people: no decision depends on it, but for `progress`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Items in its store.
+    pub items: u64,
+    /// Bytes they and their overhead take.
+    pub bytes: u64,
+    /// Bytes it may take.
+    pub limit: u64,
+    /// Reads per second, lately.
+    pub reads_rate: u32,
+    /// Writes per second, lately.
+    pub writes_rate: u32,
+    /// Since its process began, in seconds.
+    pub uptime_secs: u64,
+    /// The program's version.
+    pub release: String,
+    /// Batches its workers have finished: a node whose heart beats while this stands still is wedged.
+    pub progress: u64,
+}
+
+/// Everything there is to know about the pair from this node's side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PairStatus {
+    /// What this node is.
+    pub role: RoleView,
+    /// The control link is up.
+    pub control_up: bool,
+    /// The data link is up.
+    pub data_up: bool,
+    /// What the peer said it is, last.
+    pub peer_state: Option<State>,
+    /// The epoch it named.
+    pub peer_epoch: u64,
+    /// What it said of itself, last.
+    pub peer_load: Option<Load>,
+    /// How long it has been silent; `None` if it was never heard.
+    pub peer_silent: Option<Span>,
+    /// The peer holds, or is, a complete copy and could take over.
+    pub in_sync: bool,
+    /// Changes the peer has not acknowledged (on a master), or that are known to be missing here.
+    pub lag_records: u64,
+    /// Their bytes, as far as the backlog knows.
+    pub lag_bytes: u64,
+    /// For how long the follower has not been level.
+    pub lag: Span,
+    /// Bytes the backlog holds now.
+    pub backlog_bytes: u64,
+    /// Items copied so far in the copy that is under way, and how many there are about.
+    pub copy: Option<(u64, u64)>,
+    /// The last epoch is safe on disk (always true without a state directory).
+    pub state_saved: bool,
+    /// Everything counted since the process began.
+    pub counters: Counters,
+}
+
+/// What is counted, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Copies begun in full, sent or received.
+    pub full_copies: u64,
+    /// Streams continued without a copy, sent or received.
+    pub partial_resyncs: u64,
+    /// Times this node became master.
+    pub promotions: u64,
+    /// Planned handovers this node gave or took.
+    pub switchovers: u64,
+    /// Times the control link came up again.
+    pub reconnects: u64,
+    /// Changes sent.
+    pub changes_sent: u64,
+    /// Changes applied.
+    pub changes_applied: u64,
+    /// Bytes of changes and chunks sent.
+    pub bytes_sent: u64,
+    /// Bytes of changes and chunks applied.
+    pub bytes_applied: u64,
+}
+
+/// What this node is, since when and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleView {
+    /// The state.
+    pub state: State,
+    /// Of the master, this node or the one it follows; otherwise the highest it knows.
+    pub epoch: u64,
+    /// Why it is that: the row of the table that fired last.
+    pub why: &'static str,
+    /// When that was.
+    pub since: Mono,
+}

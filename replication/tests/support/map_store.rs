@@ -1,0 +1,164 @@
+//! A store of the simplest kind: a map per shard, versions from a counter, every write recorded.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tandem_replication::backlog::Backlog;
+use tandem_replication::change::{Bits, Bytes, Change, Put};
+use tandem_replication::store::Store;
+
+const SHARDS: usize = 2;
+
+#[derive(Default)]
+struct Shard {
+    items: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+}
+
+/// See the module.
+pub struct MapStore {
+    shards: Vec<Mutex<Shard>>,
+    /// The last version made or seen, without the slot.
+    version: AtomicU64,
+    slot: AtomicU8,
+    backlog: Arc<Backlog>,
+}
+
+impl MapStore {
+    /// An empty store that records into `backlog`.
+    pub fn new(backlog: Arc<Backlog>) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            version: AtomicU64::new(1),
+            slot: AtomicU8::new(0),
+            backlog,
+        }
+    }
+
+    /// A backlog of the right shape.
+    pub fn backlog(bytes_max: usize) -> Arc<Backlog> {
+        Arc::new(Backlog::new(SHARDS, bytes_max))
+    }
+
+    /// A client's `set`.
+    pub fn set(&self, key: &str, value: &[u8]) {
+        let index = shard_of(key.as_bytes());
+        let mut shard = self.shards[index].lock().expect("not poisoned");
+        let version = (self.version.fetch_add(1, Ordering::Relaxed) + 1) << 1
+            | u64::from(self.slot.load(Ordering::Relaxed));
+        shard.items.insert(key.as_bytes().to_vec(), (value.to_vec(), version));
+        self.backlog.record(index, &put(key.as_bytes(), value, version));
+    }
+
+    /// A client's `get`.
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let shard = self.shards[shard_of(key.as_bytes())].lock().expect("not poisoned");
+        shard.items.get(key.as_bytes()).map(|(value, _)| value.clone())
+    }
+
+    /// Everything, for comparing two nodes.
+    pub fn contents(&self) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
+        let mut all = BTreeMap::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().expect("not poisoned").items.clone());
+        }
+        all
+    }
+}
+
+fn shard_of(key: &[u8]) -> usize {
+    key.iter().map(|byte| usize::from(*byte)).sum::<usize>() % SHARDS
+}
+
+fn put<'a>(key: &'a [u8], value: &'a [u8], version: u64) -> Change<'a> {
+    Change::Put(Put {
+        key,
+        value: Bytes::Whole(value),
+        flags: 0,
+        deadline: 0,
+        version,
+        explicit: None,
+        bits: Bits::default(),
+    })
+}
+
+impl Store for MapStore {
+    fn shards(&self) -> usize {
+        SHARDS
+    }
+
+    fn items(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().expect("not poisoned").items.len() as u64).sum()
+    }
+
+    fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().expect("not poisoned").items.clear();
+        }
+    }
+
+    fn apply(&self, change: &Change<'_>) {
+        let (key, version) = match change {
+            Change::Put(put) => (put.key, put.version),
+            Change::Delete { key, version } => (*key, *version),
+            _ => return,
+        };
+        self.version.fetch_max(version >> 1, Ordering::Relaxed);
+        let mut shard = self.shards[shard_of(key)].lock().expect("not poisoned");
+        if shard.items.get(key).is_some_and(|(_, known)| *known >= version) {
+            return;
+        }
+        match change {
+            Change::Put(put) => {
+                let value = match put.value {
+                    Bytes::Whole(value) => value.to_vec(),
+                    Bytes::Chunks(chunks) => chunks.concat(),
+                };
+                shard.items.insert(key.to_vec(), (value, version));
+            }
+            _ => {
+                shard.items.remove(key);
+            }
+        }
+    }
+
+    fn scan(
+        &self,
+        shard: usize,
+        cursor: u64,
+        max_bytes: usize,
+        visit: &mut dyn FnMut(&Change<'_>),
+    ) -> Option<u64> {
+        // Nothing is removed while a test copies, so a count is a cursor that visits everything.
+        let shard = self.shards[shard].lock().expect("not poisoned");
+        let (mut bytes, mut next) = (0, cursor);
+        for (key, (value, version)) in shard.items.iter().skip(cursor as usize) {
+            if bytes >= max_bytes {
+                return Some(next);
+            }
+            visit(&put(key, value, *version));
+            bytes += key.len() + value.len();
+            next += 1;
+        }
+        None
+    }
+
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool {
+        let shard = self.shards[shard_of(key)].lock().expect("not poisoned");
+        let Some((value, version)) = shard.items.get(key) else { return false };
+        visit(&put(key, value, *version));
+        true
+    }
+
+    fn secs(&self) -> u32 {
+        1
+    }
+
+    fn pending_flush(&self) -> Option<u32> {
+        None
+    }
+
+    fn set_slot(&self, slot: u8) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+}

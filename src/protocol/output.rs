@@ -1,0 +1,204 @@
+//! Replies on their way to a client: formatted bytes, with large values spliced in by reference.
+//!
+//! Small things are copied into one growing buffer. A value in [`Pages`] is never copied: its chunks
+//! are remembered with the offset at which they belong, and [`Output::slices`] presents everything
+//! in order for one vectored write. A partial write moves a cursor; nothing is shifted.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+use crate::command::{Pages, Value};
+
+/// Replies that wait to be written. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    /// Chunks of large values, each with the length `bytes` had when it was put here.
+    pages: Vec<(usize, Bytes)>,
+    /// Bytes in `pages`.
+    pages_len: usize,
+    /// How much of `bytes` was written.
+    written: usize,
+    /// How many of `pages` were written.
+    pages_written: usize,
+    /// How much of the chunk after those was written.
+    chunk_written: usize,
+    /// How much of everything was written.
+    advanced: usize,
+}
+
+impl Output {
+    /// Capacity that survives [`Output::clear`].
+    pub const KEPT_CAPACITY: usize = 64 * 1024;
+
+    /// Nothing to write yet.
+    pub const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            pages: Vec::new(),
+            pages_len: 0,
+            written: 0,
+            pages_written: 0,
+            chunk_written: 0,
+            advanced: 0,
+        }
+    }
+
+    /// Bytes that are still to be written.
+    pub const fn len(&self) -> usize {
+        self.bytes.len() + self.pages_len - self.advanced
+    }
+
+    /// Whether nothing is left to be written.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that were put here since the last [`Output::clear`], written or not.
+    pub const fn total(&self) -> usize {
+        self.bytes.len() + self.pages_len
+    }
+
+    /// Forgets everything, and gives memory back beyond [`Output::KEPT_CAPACITY`].
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT_CAPACITY);
+        self.pages.clear();
+        self.pages.shrink_to(16);
+        self.pages_len = 0;
+        self.written = 0;
+        self.pages_written = 0;
+        self.chunk_written = 0;
+        self.advanced = 0;
+    }
+
+    /// Makes room for `additional` bytes at once.
+    pub fn reserve(&mut self, additional: usize) {
+        self.bytes.reserve(additional);
+    }
+
+    /// Copies `bytes` to the end.
+    #[inline]
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// A decimal number at the end.
+    #[inline]
+    pub fn number(&mut self, number: u64) {
+        let mut buffer = itoa::Buffer::new();
+        self.bytes.extend_from_slice(buffer.format(number).as_bytes());
+    }
+
+    /// A value at the end: copied if inline, shared if in pages.
+    #[inline]
+    pub fn value(&mut self, value: &Value<'_>) {
+        match value {
+            Value::Inline(bytes) => self.bytes.extend_from_slice(bytes),
+            Value::Pages(pages) => self.pages(pages),
+        }
+    }
+
+    /// A large value at the end, shared.
+    pub fn pages(&mut self, pages: &Pages) {
+        for chunk in pages.chunks().iter().filter(|chunk| !chunk.is_empty()) {
+            self.pages.push((self.bytes.len(), chunk.clone()));
+            self.pages_len += chunk.len();
+        }
+    }
+
+    /// Takes back everything behind `total` (as [`Output::total`] said earlier): replies that must not
+    /// go out after all. What was written already stays.
+    pub fn truncate(&mut self, total: usize) {
+        while self.total() > total.max(self.advanced) {
+            let excess = self.total() - total.max(self.advanced);
+            match self.pages.last_mut() {
+                Some((offset, chunk)) if *offset == self.bytes.len() => {
+                    if chunk.len() <= excess {
+                        self.pages_len -= chunk.len();
+                        self.pages.pop();
+                    } else {
+                        chunk.truncate(chunk.len() - excess);
+                        self.pages_len -= excess;
+                    }
+                }
+                last => {
+                    let floor = last.map_or(0, |(offset, _)| *offset);
+                    let len = self.bytes.len();
+                    self.bytes.truncate(floor.max(len.saturating_sub(excess)));
+                }
+            }
+        }
+    }
+
+    /// The buffer for what is copied, for formatters that write much at once.
+    #[inline]
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// What is still to be written, in order, for a vectored write: fills `slices` from the front and
+    /// returns how many it filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut put = |bytes: &'a [u8]| {
+            if bytes.is_empty() {
+                return true;
+            }
+            let Some(slot) = slices.get_mut(filled) else { return false };
+            *slot = IoSlice::new(bytes);
+            filled += 1;
+            true
+        };
+        let mut position = self.written;
+        let mut skip = self.chunk_written;
+        for (offset, chunk) in self.pages.iter().skip(self.pages_written) {
+            if !put(self.bytes.get(position..*offset).unwrap_or_default()) {
+                return filled;
+            }
+            position = *offset;
+            if !put(chunk.get(skip..).unwrap_or_default()) {
+                return filled;
+            }
+            skip = 0;
+        }
+        put(self.bytes.get(position..).unwrap_or_default());
+        filled
+    }
+
+    /// `count` more bytes were written.
+    pub fn advance(&mut self, count: usize) {
+        debug_assert!(count <= self.len(), "more was written than there was");
+        let mut left = count.min(self.len());
+        self.advanced += left;
+        while let Some((offset, chunk)) = self.pages.get(self.pages_written) {
+            let plain = left.min(offset - self.written);
+            self.written += plain;
+            left -= plain;
+            if self.written < *offset {
+                return;
+            }
+            let part = left.min(chunk.len() - self.chunk_written);
+            self.chunk_written += part;
+            left -= part;
+            if self.chunk_written < chunk.len() {
+                return;
+            }
+            self.chunk_written = 0;
+            self.pages_written += 1;
+        }
+        self.written += left;
+    }
+
+    /// Everything that is still to be written, copied into one piece (for datagrams and tests).
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len());
+        let mut slices = vec![IoSlice::new(&[]); self.pages.len() * 2 + 1];
+        let count = self.slices(&mut slices);
+        for slice in slices.iter().take(count) {
+            all.extend_from_slice(slice);
+        }
+        all
+    }
+}

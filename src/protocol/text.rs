@@ -1,0 +1,505 @@
+//! The classic text protocol: one line, for stores a data block behind it.
+//!
+//! A line is understood in one pass over its bytes. memcached's rules hold: words are separated by
+//! blanks only, a bare LF ends a line too, words too many are ignored, `noreply` is looked for at the
+//! end, and a refused store's data is thrown away if its length could be read.
+
+use std::borrow::Cow;
+
+use super::words::{self, signed, signed32, split, unsigned};
+use super::{Codec, Decoded, Form as AnyForm, Head, Output, Session, State, form::Kind, meta};
+use crate::command::{
+    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Store, StoreMode,
+};
+
+pub(super) const ERROR: &[u8] = b"ERROR\r\n";
+pub(super) const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+pub(super) const BAD_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
+pub(super) const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
+pub(super) const NO_MEMORY_STORE: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+pub(super) const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
+const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
+const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
+const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory\r\n";
+const END: &[u8] = b"END\r\n";
+
+/// Shortest line that can hold a command, with its end.
+const LINE_MIN: usize = 4;
+/// Longest value a line may announce: what is behind it (CRLF) must fit 31 bits too.
+pub(super) const VALUE_MAX: i32 = i32::MAX - 2;
+
+/// How a classic command is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    reply: Reply,
+    noreply: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reply {
+    /// A value, with its CAS unique if asked for, and `END` behind the last one.
+    Value { cas: bool, last: bool },
+    /// A word: `STORED` and its like, or a number.
+    Word,
+}
+
+/// A line of keys: how those that follow are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    cas: bool,
+    touch: Option<Exptime>,
+    /// Whether a key was there already.
+    seen: bool,
+}
+
+impl Keys {
+    fn command<'b>(self, key: &'b [u8], last: bool) -> (Command<'b>, AnyForm<'b>) {
+        let kind = if self.touch.is_some() { ReadKind::GetAndTouch } else { ReadKind::Get };
+        let get = Get { kind, touch: self.touch, ..Get::default() };
+        let form = Form { reply: Reply::Value { cas: self.cas, last }, noreply: false };
+        (Command { key: Cow::Borrowed(key), op: Op::Get(get) }, AnyForm(Kind::Text(form)))
+    }
+
+    pub(super) fn resumption(self) -> Vec<u8> {
+        let word = match (self.touch, self.cas) {
+            (None, false) => "get",
+            (None, true) => "gets",
+            (Some(_), false) => "gat",
+            (Some(_), true) => "gats",
+        };
+        self.touch.map_or_else(|| word.into(), |at| format!("{word} {}", at.0)).into_bytes()
+    }
+}
+
+/// A form for what is done without telling the client.
+pub(super) const fn silent<'b>() -> AnyForm<'b> {
+    AnyForm(Kind::Text(Form { reply: Reply::Word, noreply: true }))
+}
+
+/// Decodes the request whose line begins `input`.
+#[inline]
+pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
+    let Some(end) = memchr::memchr(b'\n', input) else { return unfinished(codec, input) };
+    let used = end + 1;
+    let line = match input.get(..end) {
+        Some([line @ .., b'\r']) => line,
+        Some(line) => line,
+        None => return Decoded::Incomplete { more: 1 },
+    };
+    // Most requests are these.
+    if let [b'g', b'e', b't', b' ', rest @ ..] = line {
+        return keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true });
+    }
+    let (word, rest) = split(line);
+    // memcached's command is what comes before the first blank: a leading blank makes it empty.
+    if used < LINE_MIN {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    if line.first() == Some(&b' ') {
+        return Decoded::say(ERROR, used);
+    }
+    match word {
+        b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => {
+            let head = classic_head(codec, word, rest);
+            codec.store(head, input, used)
+        }
+        b"mg" | b"ms" | b"md" | b"ma" | b"me" => meta::decode(codec, input, word, rest, used),
+        b"mn" => Decoded::say(b"MN\r\n", used),
+        b"get" => keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true }),
+        b"gets" => keys(codec, line, rest, used, Keys { cas: true, touch: None, seen: true }),
+        b"gat" => touch_keys(codec, line, rest, used, false),
+        b"gats" => touch_keys(codec, line, rest, used, true),
+        b"delete" => delete(codec, rest, used),
+        b"incr" => arithmetic(codec, rest, used, true),
+        b"decr" => arithmetic(codec, rest, used, false),
+        b"touch" => touch(codec, rest, used),
+        _ => session(codec, word, rest, used),
+    }
+}
+
+/// A line without an end yet: it may grow to the limit, and beyond if it is a line of keys.
+fn unfinished<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
+    if input.len() <= codec.limits.line_max {
+        return Decoded::Incomplete { more: 1 };
+    }
+    let start = input.iter().position(|&byte| byte != b' ').unwrap_or(input.len());
+    let text = input.get(start..).unwrap_or_default();
+    let cas = text.starts_with(b"gets ");
+    if start > 100 || !(cas || text.starts_with(b"get ")) {
+        return Decoded::Close("a line is too long");
+    }
+    if start > 0 {
+        // No command begins with a blank; but the rest of the line is none either.
+        codec.state = State::Line { then: ERROR };
+        return Decoded::Skip { used: input.len() };
+    }
+    codec.state = State::Keys(Keys { cas, touch: None, seen: false });
+    Decoded::Skip { used: if cas { 5 } else { 4 } }
+}
+
+/// `gat` and `gats`: an exptime before the keys.
+fn touch_keys<'b>(codec: &mut Codec, line: &'b [u8], rest: &'b [u8], used: usize, cas: bool) -> Decoded<'b> {
+    let (exptime, rest) = split(rest);
+    if split(rest).0.is_empty() {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    let Some(exptime) = signed32(exptime) else { return Decoded::say(BAD_EXPTIME, used) };
+    let touch = Some(Exptime(i64::from(exptime)));
+    keys(codec, line, rest, used, Keys { cas, touch, seen: true })
+}
+
+/// The first key of a line that is whole; `rest` is its end. The others come one by one.
+#[inline]
+fn keys<'b>(codec: &mut Codec, line: &'b [u8], rest: &'b [u8], used: usize, how: Keys) -> Decoded<'b> {
+    let (key, others) = split(rest);
+    if key.is_empty() || key.len() > codec.limits.key_max {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    let last = others.is_empty() || {
+        // One bad key spoils the whole answer, so all are looked at before the first is answered.
+        let mut others = others;
+        let mut last = true;
+        loop {
+            let (other, rest) = split(others);
+            if other.is_empty() {
+                break last;
+            }
+            if other.len() > codec.limits.key_max {
+                return Decoded::say(BAD_FORMAT, used);
+            }
+            last = false;
+            others = rest;
+        }
+    };
+    let (command, form) = how.command(key, last);
+    if last {
+        return Decoded::item(command, form, used);
+    }
+    codec.state = State::Keys(how);
+    Decoded::item(command, form, line.len() - others.len())
+}
+
+/// The next key of a line whose beginning was decoded.
+pub(super) fn next_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Decoded<'b> {
+    let start = input.iter().position(|&byte| byte != b' ').unwrap_or(input.len());
+    let text = input.get(start..).unwrap_or_default();
+    if text.is_empty() {
+        return Decoded::Skip { used: input.len() };
+    }
+    let Some(len) = memchr::memchr2(b' ', b'\n', text) else {
+        // A key may be followed by the CR of its line's end.
+        if text.len() <= codec.limits.key_max + 1 {
+            return Decoded::Incomplete { more: 1 };
+        }
+        codec.state = State::Line { then: BAD_FORMAT };
+        return Decoded::Skip { used: input.len() };
+    };
+    let (key, behind) = text.split_at(len);
+    let end = start + len;
+    let line_ends = behind.first() == Some(&b'\n');
+    let key = match key {
+        [key @ .., b'\r'] if line_ends => key,
+        _ => key,
+    };
+    if key.is_empty() {
+        codec.state = State::Idle;
+        return Decoded::say(if how.seen { END } else { BAD_FORMAT }, end + 1);
+    }
+    if key.len() > codec.limits.key_max {
+        if line_ends {
+            codec.state = State::Idle;
+            return Decoded::say(BAD_FORMAT, end + 1);
+        }
+        codec.state = State::Line { then: BAD_FORMAT };
+        return Decoded::Skip { used: end };
+    }
+    // It is the last one if nothing but blanks comes before the line's end; if that cannot be seen
+    // yet, the END is said when it comes.
+    let blanks = behind.iter().position(|&byte| byte != b' ').unwrap_or(behind.len());
+    let line_end = match behind.get(blanks..) {
+        Some([b'\n', ..]) => 1,
+        Some([b'\r', b'\n', ..]) => 2,
+        _ => 0,
+    };
+    let last = line_end != 0;
+    let (command, form) = how.command(key, last);
+    codec.state = if last { State::Idle } else { State::Keys(Keys { seen: true, ..how }) };
+    Decoded::item(command, form, if last { end + blanks + line_end } else { end })
+}
+
+/// The head of a large store again, for [`Codec::finish_body`].
+pub(super) fn head<'b>(codec: &Codec, head: &'b [u8]) -> Head<'b> {
+    let line = match head {
+        [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,
+        _ => head,
+    };
+    let (word, rest) = split(line);
+    if word == b"ms" { meta::store_head(codec, rest) } else { classic_head(codec, word, rest) }
+}
+
+/// `set` and its like: `<key> <flags> <exptime> <bytes> [<cas unique>] [noreply]`.
+fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
+    let (key, rest) = split(rest);
+    let (flags, rest) = split(rest);
+    let (exptime, rest) = split(rest);
+    let (bytes, rest) = split(rest);
+    let Some(value_len) = signed32(bytes).filter(|len| (0..=VALUE_MAX).contains(len)) else {
+        return Head::Bad(BAD_FORMAT);
+    };
+    let value_len = value_len as usize;
+    let noreply = !rest.is_empty() && words::last(rest) == b"noreply";
+    let refused = |line: &'static [u8], victim| Head::Refused {
+        victim,
+        then: Cow::Borrowed(if noreply { b"" } else { line }),
+        body_len: value_len as u64 + 2,
+    };
+    let compare = if word == b"cas" {
+        let Some(unique) = unsigned(split(rest).0) else { return refused(BAD_FORMAT, None) };
+        Some(unique)
+    } else {
+        None
+    };
+    // Both are wider on the line than in the item: memcached cuts them.
+    let (Some(flags), Some(exptime)) = (unsigned(flags), signed(exptime)) else {
+        return refused(BAD_FORMAT, None);
+    };
+    let (flags, exptime) = (flags as u32, i64::from(exptime as i32));
+    if key.len() > codec.limits.key_max {
+        return refused(BAD_FORMAT, None);
+    }
+    if codec.limits.too_large(key.len(), value_len, flags) {
+        let op = Op::Refuse(Refusal::TooLarge);
+        return refused(TOO_LARGE, (word == b"set").then_some(Command { key: Cow::Borrowed(key), op }));
+    }
+    let mode = match word {
+        b"add" => StoreMode::Add,
+        b"replace" => StoreMode::Replace,
+        b"append" => StoreMode::Append,
+        b"prepend" => StoreMode::Prepend,
+        _ => StoreMode::Set,
+    };
+    let store = Store {
+        mode,
+        flags,
+        exptime: Exptime(exptime),
+        value: Payload::Bytes(&[]),
+        compare,
+        invalidate: false,
+        vivify: None,
+        explicit: None,
+        binary_key: false,
+    };
+    Head::Store {
+        command: Command { key: Cow::Borrowed(key), op: Op::Store(store) },
+        form: AnyForm(Kind::Text(Form { reply: Reply::Word, noreply })),
+        value_len,
+    }
+}
+
+/// The command that drops what a refused store would have replaced: plain sets, as in memcached, and
+/// every `ms`.
+pub(super) fn victim<'b>(command: &Command<'b>, form: &AnyForm<'_>, why: Refusal) -> Option<Command<'b>> {
+    let drops = match (&command.op, &form.0) {
+        (_, Kind::Meta(_)) => true,
+        (Op::Store(store), Kind::Text(_)) => store.mode == StoreMode::Set && store.compare.is_none(),
+        (Op::Store(store), Kind::Binary(_)) => store.mode == StoreMode::Set,
+        _ => false,
+    };
+    drops.then(|| Command { key: command.key.clone(), op: Op::Refuse(why) })
+}
+
+/// `<key> [0] [noreply]`.
+fn delete<'b>(codec: &Codec, rest: &'b [u8], used: usize) -> Decoded<'b> {
+    let (key, rest) = split(rest);
+    if key.is_empty() {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    let noreply = noreply(rest);
+    if key.len() > codec.limits.key_max {
+        return say_unless(noreply, BAD_FORMAT, used);
+    }
+    if !rest.is_empty() && words::count(rest) > 2 {
+        // More than any client means: older servers and conformance tools refuse it.
+        return say_unless(noreply, ERROR, used);
+    }
+    word_command(key, Op::Delete(Delete::default()), noreply, used)
+}
+
+/// `<key> <delta> [noreply]`.
+fn arithmetic<'b>(codec: &Codec, rest: &'b [u8], used: usize, increment: bool) -> Decoded<'b> {
+    let (key, rest) = split(rest);
+    let (delta, rest) = split(rest);
+    if delta.is_empty() {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    // In the place of the delta `noreply` counts as both.
+    let noreply = noreply(rest) || (delta == b"noreply" && split(rest).0.is_empty());
+    if key.len() > codec.limits.key_max {
+        return say_unless(noreply, BAD_FORMAT, used);
+    }
+    let Some(delta) = unsigned(delta) else { return say_unless(noreply, BAD_DELTA, used) };
+    let arith = Arith {
+        increment,
+        delta,
+        initial: None,
+        compare: None,
+        touch: None,
+        explicit: None,
+        binary_key: false,
+    };
+    word_command(key, Op::Arith(arith), noreply, used)
+}
+
+/// `<key> <exptime> [noreply]`.
+fn touch<'b>(codec: &Codec, rest: &'b [u8], used: usize) -> Decoded<'b> {
+    let (key, rest) = split(rest);
+    let (exptime, rest) = split(rest);
+    if exptime.is_empty() {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    let noreply = noreply(rest) || (exptime == b"noreply" && split(rest).0.is_empty());
+    if key.len() > codec.limits.key_max {
+        return say_unless(noreply, BAD_FORMAT, used);
+    }
+    let Some(exptime) = signed32(exptime) else { return say_unless(noreply, BAD_EXPTIME, used) };
+    word_command(key, Op::Touch(Exptime(i64::from(exptime))), noreply, used)
+}
+
+/// Whether the words behind a command's arguments end in `noreply`.
+#[inline]
+fn noreply(rest: &[u8]) -> bool {
+    !rest.is_empty() && words::last(rest) == b"noreply"
+}
+
+fn word_command<'b>(key: &'b [u8], op: Op<'b>, noreply: bool, used: usize) -> Decoded<'b> {
+    let form = AnyForm(Kind::Text(Form { reply: Reply::Word, noreply }));
+    Decoded::item(Command { key: Cow::Borrowed(key), op }, form, used)
+}
+
+fn say_unless<'b>(noreply: bool, line: &'static [u8], used: usize) -> Decoded<'b> {
+    Decoded::say(if noreply { b"" } else { line }, used)
+}
+
+/// Commands that are not about an item.
+#[cold]
+fn session<'b>(codec: &Codec, word: &[u8], rest: &'b [u8], used: usize) -> Decoded<'b> {
+    let all = words::trim(rest);
+    let noreply = words::last(all) == b"noreply";
+    // The arguments without `noreply`.
+    let arguments =
+        if noreply { words::trim(all.get(..all.len() - b"noreply".len()).unwrap_or_default()) } else { all };
+    let (first, _) = split(arguments);
+    let (what, noreply) = match word {
+        b"version" => (Session::Version, false),
+        b"quit" => (Session::Quit, false),
+        b"stats" => (Session::Stats(all), false),
+        b"watch" => (Session::Watch(all), false),
+        b"flush_all" if !codec.limits.flush_enabled => (Session::FlushForbidden, noreply),
+        b"flush_all" if first.is_empty() => (Session::FlushAll(None), noreply),
+        b"flush_all" => match signed32(first) {
+            Some(delay) => (Session::FlushAll(Some(Exptime(i64::from(delay)))), noreply),
+            None => return say_unless(noreply, BAD_EXPTIME, used),
+        },
+        b"verbosity" => match unsigned(first) {
+            // At most 2, so it fits.
+            Some(level) => (Session::Verbosity(level.min(2) as u8), noreply),
+            None => return say_unless(noreply, BAD_FORMAT, used),
+        },
+        b"cache_memlimit" => match unsigned(first) {
+            Some(0..8) => {
+                let line = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+                return say_unless(noreply, line, used);
+            }
+            Some(megabytes @ 8..=1_000_000_000) => (Session::CacheMemlimit(megabytes), noreply),
+            Some(_) => {
+                let line = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
+                return say_unless(noreply, line, used);
+            }
+            None => return say_unless(noreply, ERROR, used),
+        },
+        b"shutdown" if !codec.limits.shutdown_enabled => {
+            return Decoded::say(b"SERVER_ERROR: shutdown not enabled\r\n", used);
+        }
+        b"shutdown" => match all {
+            b"" => (Session::Shutdown(false), false),
+            b"graceful" => (Session::Shutdown(true), false),
+            _ => return Decoded::say(b"CLIENT_ERROR invalid shutdown mode\r\n", used),
+        },
+        b"lru_crawler" => (Session::LruCrawler(arguments), noreply),
+        b"slabs" => (Session::Slabs(arguments), noreply),
+        b"lru" => (Session::Lru(arguments), noreply),
+        b"refresh_certs" => (Session::RefreshCerts, noreply),
+        _ if words::last(all).starts_with(b"HTTP/") => return Decoded::Close("an HTTP request"),
+        _ => return Decoded::say(ERROR, used),
+    };
+    Decoded::session(what, AnyForm(Kind::Text(Form { reply: Reply::Word, noreply })), used)
+}
+
+impl Form {
+    pub(super) const fn replies(self) -> bool {
+        !self.noreply
+    }
+
+    #[inline]
+    pub(super) fn render(self, command: &Command<'_>, outcome: Outcome<'_>, out: &mut Output) {
+        if self.noreply {
+            return;
+        }
+        if let Reply::Value { cas, last } = self.reply {
+            if let Outcome::Hit(hit) = &outcome {
+                value(&command.key, hit, cas, out);
+            }
+            if last {
+                out.extend(END);
+            }
+            return;
+        }
+        let line: &[u8] = match outcome {
+            Outcome::Stored(_) => b"STORED\r\n",
+            Outcome::NotStored => b"NOT_STORED\r\n",
+            Outcome::Exists => b"EXISTS\r\n",
+            Outcome::NotFound | Outcome::Miss => b"NOT_FOUND\r\n",
+            Outcome::Deleted(_) => b"DELETED\r\n",
+            Outcome::Touched(_) | Outcome::Hit(_) => b"TOUCHED\r\n",
+            Outcome::Number(number, _) => {
+                out.number(number);
+                b"\r\n"
+            }
+            Outcome::NonNumeric => NON_NUMERIC,
+            Outcome::TooLarge => TOO_LARGE,
+            Outcome::OutOfMemory if matches!(command.op, Op::Arith(_)) => NO_MEMORY,
+            Outcome::OutOfMemory => NO_MEMORY_STORE,
+        };
+        out.extend(line);
+    }
+}
+
+/// `VALUE <key> <flags> <bytes> [<cas unique>]`, and the data block.
+#[inline]
+fn value(key: &[u8], hit: &Hit<'_>, cas: bool, out: &mut Output) {
+    let mut number = itoa::Buffer::new();
+    let bytes = out.bytes();
+    // One growth for everything: three numbers of at most 10, 10 and 20 digits and what is around.
+    let inline = match &hit.value {
+        crate::command::Value::Inline(value) => value.len(),
+        crate::command::Value::Pages(_) => 0,
+    };
+    bytes.reserve(key.len() + inline + 64);
+    bytes.extend_from_slice(b"VALUE ");
+    bytes.extend_from_slice(key);
+    if hit.flags == 0 {
+        bytes.extend_from_slice(b" 0 ");
+    } else {
+        bytes.push(b' ');
+        bytes.extend_from_slice(number.format(hit.flags).as_bytes());
+        bytes.push(b' ');
+    }
+    bytes.extend_from_slice(number.format(hit.value.len()).as_bytes());
+    if cas {
+        bytes.push(b' ');
+        bytes.extend_from_slice(number.format(hit.cas).as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    out.value(&hit.value);
+    out.extend(b"\r\n");
+}

@@ -1,0 +1,19 @@
+//! Two real processes, real signals, real sockets: what the pair promises.
+
+mod adversity;
+mod burst;
+mod failover;
+mod hang;
+mod harness;
+mod link;
+mod partition;
+mod replicate;
+mod start;
+mod switchover;
+
+use harness::Setup;
+
+/// The usual pair of the program under test.
+fn setup() -> Setup {
+    Setup::new(env!("CARGO_BIN_EXE_tandemd"))
+}
