@@ -146,6 +146,8 @@ pub struct Get {
     pub explicit: Option<u64>,
     /// The key was sent in base64: an item that `vivify` creates remembers it.
     pub binary_key: bool,
+    /// The read leaves no trace: neither last access nor "was read" change (meta `u`).
+    pub no_bump: bool,
 }
 
 /// How a store treats what is there.

@@ -150,6 +150,11 @@ impl Backlog {
         }
     }
 
+    /// Bytes it may hold.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
         self.used.load(Ordering::Relaxed) as u64

@@ -66,15 +66,11 @@ pub enum Frame {
     Heartbeat(Heartbeat),
     /// Control: the master is drained and offers its role.
     Handover(Handover),
-    /// Control: taken; `epoch` is the new master's.
-    Taken {
-        /// Of the new master.
-        epoch: u64,
-    },
-    /// Control: a handover that does not fit this node's position or state.
+    /// Control: a handover that does not fit this node's position or state. (One that does is
+    /// answered by the heartbeat of the new master.)
     Declined {
-        /// Of the master that offered.
-        epoch: u64,
+        /// Which one, see [`Handover`].
+        number: u64,
     },
     /// Control: the sender would like to be master, if that costs nothing.
     AskSwitchover,
@@ -161,6 +157,8 @@ pub struct Heartbeat {
 pub struct Handover {
     /// Of the master that offers.
     pub epoch: u64,
+    /// The master numbers its offers, so that a late answer to an old one is recognised.
+    pub number: u64,
     /// Everything it ever recorded.
     pub position: Position,
 }
@@ -333,10 +331,9 @@ fn checksum(frame: &[u8]) -> u32 {
 
 const HEARTBEAT: u8 = 1;
 const HANDOVER: u8 = 2;
-const TAKEN: u8 = 3;
-const DECLINED: u8 = 4;
-const ASK_SWITCHOVER: u8 = 5;
-const GOODBYE: u8 = 6;
+const DECLINED: u8 = 3;
+const ASK_SWITCHOVER: u8 = 4;
+const GOODBYE: u8 = 5;
 const FOLLOW: u8 = 16;
 const PLAN: u8 = 17;
 const CHANGES: u8 = 18;
@@ -360,8 +357,7 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
     match frame {
         Frame::Heartbeat(heartbeat) => small(HEARTBEAT, 0, heartbeat),
         Frame::Handover(handover) => small(HANDOVER, 0, handover),
-        Frame::Taken { epoch } => bare(TAKEN, *epoch),
-        Frame::Declined { epoch } => bare(DECLINED, *epoch),
+        Frame::Declined { number } => bare(DECLINED, *number),
         Frame::AskSwitchover => bare(ASK_SWITCHOVER, 0),
         Frame::Goodbye => bare(GOODBYE, 0),
         Frame::Follow(follow) => small(FOLLOW, 0, follow),
@@ -389,8 +385,7 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
     match kind {
         HEARTBEAT => Ok(Frame::Heartbeat(wire::decode(&payload)?)),
         HANDOVER => Ok(Frame::Handover(wire::decode(&payload)?)),
-        TAKEN => Ok(Frame::Taken { epoch: sequence }),
-        DECLINED => Ok(Frame::Declined { epoch: sequence }),
+        DECLINED => Ok(Frame::Declined { number: sequence }),
         ASK_SWITCHOVER => Ok(Frame::AskSwitchover),
         GOODBYE => Ok(Frame::Goodbye),
         FOLLOW => Ok(Frame::Follow(wire::decode(&payload)?)),

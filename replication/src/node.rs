@@ -11,15 +11,22 @@
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
+mod gate;
+mod settle;
+mod stream;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backlog::Backlog;
-use crate::frame::{self, Frame, Hello, Link};
-use crate::history::Position;
-use crate::role::State;
-use crate::status::{Load, PairStatus};
+use crate::frame::{self, Frame, Heartbeat, Hello, Link};
+use crate::history::{History, Position};
+use crate::liveness::Liveness;
+use crate::role::{Claim, Data, State, Trigger};
+use crate::session::{Receiver, Sender};
+use crate::status::{Counters, Load, PairStatus, RoleView};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 
@@ -57,6 +64,44 @@ pub struct Config {
     pub failback_delay: Span,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Span,
+    /// A bug to be found by the simulation.
+    #[cfg(feature = "testing")]
+    pub plant: Option<crate::testing::Plant>,
+}
+
+impl Config {
+    /// A node with a peer, the default profile, and no memory of before.
+    pub fn new(node_id: u128, boot_id: u64) -> Self {
+        Self {
+            node_id,
+            boot_id,
+            saved: Saved { node_id, ..Saved::default() },
+            settled: false,
+            peer_expected: true,
+            client_port: 0,
+            release: String::new(),
+            heartbeat: Span::from_millis(100),
+            dead_after: Span::from_millis(1000),
+            start_wait: Span::from_millis(2000),
+            start_alone: true,
+            failback: Failback::default(),
+            preferred: false,
+            failback_delay: Span::from_millis(60_000),
+            drain_timeout: Span::from_millis(500),
+            #[cfg(feature = "testing")]
+            plant: None,
+        }
+    }
+
+    /// How long after a heartbeat was sent that the peer heard, this node may serve.
+    fn lease(&self) -> Span {
+        self.dead_after.scaled(7, 10)
+    }
+
+    /// A timer later than this means that the process did not run.
+    fn late_after(&self) -> Span {
+        self.dead_after.scaled(1, 4)
+    }
 }
 
 /// How the role goes back to the preferred node.
@@ -67,7 +112,7 @@ pub enum Failback {
     /// When an operator says so.
     #[default]
     Manual,
-    /// Not even then... the operator's `switchover` still works on the master.
+    /// Not from this node: only the master can be told to hand it over.
     Never,
 }
 
@@ -169,12 +214,143 @@ pub enum Output {
 /// A node of a pair.
 pub struct Node {
     config: Config,
+    store: Arc<dyn Store>,
+    backlog: Arc<Backlog>,
+    /// 0 or 1, from the order of the node ids; a guess before the peer is known.
+    slot: u8,
+
+    role: RoleView,
+    claim: Claim,
+    /// The highest epoch made or seen, as saved.
+    saved: Saved,
+    /// [`Output::Persist`] without an answer yet.
+    saves_pending: u32,
+    /// The last answer was good.
+    state_saved: bool,
+    /// The epoch this node is master of is not saved: it does not serve yet.
+    epoch_unsaved: bool,
+
+    /// This node's own, while it leads (and, until it follows, afterwards).
+    history: History,
+    /// What the items here are, while another leads. `None` while `history` tells.
+    position: Option<Position>,
+
+    control_up: bool,
+    data_up: bool,
+    peer: Option<Peer>,
+    liveness: Liveness,
+
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+    /// Numbers [`frame::Follow`]s.
+    session: u32,
+    /// The epoch that is followed.
+    following: u64,
+    acknowledged: Option<Position>,
+
+    gate: GateView,
+    /// No batch is executing that was admitted before the gate closed.
+    drained: bool,
+    /// The peer could take over if it did not hear this node: serve only while it does.
+    guarded: bool,
+
+    /// When a starting node has waited long enough.
+    alone_at: Mono,
+    /// When the handover under way has taken too long.
+    handover_due: Mono,
+    /// Numbers handovers.
+    handovers: u64,
+    /// Since when nothing is known; heartbeats echoed from before prove nothing.
+    doubt_since: Mono,
+    /// The process shall end as soon as nobody needs it.
+    stopping: bool,
+    /// Since when this node could give the preferred one its role back.
+    level_since: Option<Mono>,
+    /// Since when the follower is not level.
+    lag_since: Option<Mono>,
+    /// The last promotions of either node: who goes back and forth waits longer.
+    role_changes: VecDeque<Mono>,
+
+    load: Load,
+    counters: Counters,
+    outputs: VecDeque<Output>,
+    next_heartbeat: Mono,
+    /// When [`Node::handle_timeout`] is due; later means that the process did not run.
+    wake_at: Mono,
+    #[cfg(feature = "testing")]
+    fired: Vec<u64>,
+}
+
+/// What is known of the other node.
+#[derive(Clone, Debug)]
+struct Peer {
+    node_id: u128,
+    boot_id: u64,
+    /// The last it said on the link that is up.
+    heartbeat: Option<Heartbeat>,
+    /// When it sent the last heartbeat, on its clock: to be echoed.
+    sent: Option<Mono>,
+    /// The latest heartbeat of ours that it heard, on our clock.
+    echo: Option<Mono>,
 }
 
 impl Node {
     /// A node that begins now. It does nothing before the first [`Node::handle_timeout`].
-    pub fn new(config: Config, _store: Arc<dyn Store>, _backlog: Arc<Backlog>, _now: Mono) -> Self {
-        Self { config }
+    pub fn new(config: Config, store: Arc<dyn Store>, backlog: Arc<Backlog>, now: Mono) -> Self {
+        backlog.enable();
+        let claim = Claim {
+            data: Data::Empty,
+            epoch: config.saved.epoch,
+            settled: config.settled,
+            node_id: config.node_id,
+        };
+        let slot = match config.saved.peer_id {
+            Some(peer_id) => u8::from(config.node_id > peer_id),
+            None => (config.node_id & 1) as u8,
+        };
+        store.set_slot(slot);
+        let alone_at = if config.peer_expected { now + config.start_wait } else { now };
+        Self {
+            store,
+            backlog,
+            slot,
+            role: RoleView { epoch: config.saved.epoch, why: "started", since: now, ..RoleView::default() },
+            claim,
+            saved: Saved { node_id: config.node_id, ..config.saved.clone() },
+            saves_pending: 0,
+            state_saved: true,
+            epoch_unsaved: false,
+            history: History::default(),
+            position: None,
+            control_up: false,
+            data_up: false,
+            peer: None,
+            liveness: Liveness::new(config.heartbeat, config.dead_after, now),
+            sender: None,
+            receiver: None,
+            session: 0,
+            following: 0,
+            acknowledged: None,
+            gate: GateView::Park,
+            drained: true,
+            guarded: false,
+            alone_at,
+            handover_due: Mono::NEVER,
+            handovers: 0,
+            doubt_since: now,
+            stopping: false,
+            level_since: None,
+            lag_since: None,
+            role_changes: VecDeque::new(),
+            load: Load::default(),
+            counters: Counters::default(),
+            outputs: VecDeque::from([Output::Gate(GateView::Park)]),
+            next_heartbeat: now,
+            wake_at: now,
+            #[cfg(feature = "testing")]
+            fired: vec![0; crate::role::ROWS.len()],
+            config,
+        }
     }
 
     /// What to say first on a connection for `link`.
@@ -186,65 +362,217 @@ impl Node {
             link,
             node_id: self.config.node_id,
             boot_id: self.config.boot_id,
-            epoch: self.config.saved.epoch,
+            epoch: self.saved.epoch,
             client_port: self.config.client_port,
             release: self.config.release.clone(),
         }
     }
 
     /// A connection for `link` was made and its handshake is over.
-    pub fn handle_link_up(&mut self, _link: Link, _peer: &Hello, _now: Mono) {}
+    pub fn handle_link_up(&mut self, link: Link, peer: &Hello, now: Mono) {
+        self.observe(now);
+        if let Err(why) = self.meet(peer, now) {
+            self.outputs.push_back(Output::Close(link, why));
+            self.settle(now);
+            return;
+        }
+        match link {
+            Link::Control => {
+                self.control_up = true;
+                self.counters.reconnects += 1;
+                self.liveness.link_up(now);
+                self.forget_heartbeat();
+                self.next_heartbeat = now;
+            }
+            Link::Data => {
+                self.data_up = true;
+                self.drop_stream();
+            }
+        }
+        self.settle(now);
+    }
 
     /// The connection of `link` is gone.
-    pub fn handle_link_down(&mut self, _link: Link, _why: Down, _now: Mono) {}
+    pub fn handle_link_down(&mut self, link: Link, why: Down, now: Mono) {
+        self.observe(now);
+        match link {
+            Link::Control if self.control_up && why != Down::Replaced => {
+                self.control_up = false;
+                self.liveness.link_down(now);
+                self.forget_heartbeat();
+            }
+            Link::Data if self.data_up && why != Down::Replaced => {
+                self.data_up = false;
+                self.drop_stream();
+            }
+            Link::Control | Link::Data => {}
+        }
+        self.settle(now);
+    }
 
     /// A frame came.
-    pub fn handle_frame(&mut self, _link: Link, _frame: Frame, _now: Mono) {}
+    pub fn handle_frame(&mut self, link: Link, frame: Frame, now: Mono) {
+        self.observe(now);
+        let up = match link {
+            Link::Control => self.control_up,
+            Link::Data => self.data_up,
+        };
+        if up {
+            match frame {
+                Frame::Heartbeat(heartbeat) => self.hear(heartbeat, now),
+                Frame::Handover(handover) => self.consider(&handover, now),
+                Frame::Declined { number } if number == self.handovers => {
+                    self.fire(Trigger::YieldFailed, now);
+                }
+                Frame::AskSwitchover if self.can_yield() => {
+                    self.fire(Trigger::Yield, now);
+                }
+                Frame::Goodbye => {
+                    self.guarded = false;
+                    self.liveness.gone();
+                }
+                Frame::Declined { .. } | Frame::AskSwitchover | Frame::Raw { .. } => {}
+                stream => self.handle_stream(stream, now),
+            }
+        }
+        self.settle(now);
+    }
 
     /// What a probe found.
-    pub fn handle_probe(&mut self, _probe: Probe, _now: Mono) {}
+    pub fn handle_probe(&mut self, probe: Probe, now: Mono) {
+        self.observe(now);
+        #[cfg(feature = "testing")]
+        let probe = if self.planted(crate::testing::Plant::DisbelieveAnswers) && probe == Probe::Answers {
+            Probe::Silent
+        } else {
+            probe
+        };
+        self.liveness.answered(probe, now);
+        self.settle(now);
+    }
 
     /// The moment [`Node::poll_timeout`] named has come (or another; it does no harm).
-    pub fn handle_timeout(&mut self, _now: Mono) {}
+    pub fn handle_timeout(&mut self, now: Mono) {
+        self.observe(now);
+        self.settle(now);
+    }
 
     /// A person wants something.
-    pub fn handle_operator(&mut self, _wish: Operator, _now: Mono) -> Result<(), Refusal> {
-        Ok(())
+    pub fn handle_operator(&mut self, wish: Operator, now: Mono) -> Result<(), Refusal> {
+        self.observe(now);
+        let granted = self.grant(wish, now);
+        self.settle(now);
+        granted
     }
 
     /// What was to be persisted is (`true`), or could not be.
-    pub fn handle_persisted(&mut self, _saved: bool, _now: Mono) {}
+    pub fn handle_persisted(&mut self, saved: bool, now: Mono) {
+        self.observe(now);
+        self.saves_pending = self.saves_pending.saturating_sub(1);
+        self.state_saved = saved;
+        if self.saves_pending == 0 {
+            // Availability first: a full disk must not stop a cache. The status says it.
+            self.epoch_unsaved = false;
+        }
+        self.settle(now);
+    }
 
     /// The gate is closed and every batch admitted before has left.
-    pub fn handle_drained(&mut self, _now: Mono) {}
+    pub fn handle_drained(&mut self, now: Mono) {
+        self.observe(now);
+        if !matches!(self.gate, GateView::Serve { .. }) {
+            self.drained = true;
+        }
+        self.settle(now);
+    }
 
     /// What the next heartbeats say of this node.
-    pub fn set_load(&mut self, _load: Load) {}
+    pub fn set_load(&mut self, load: Load) {
+        self.load = load;
+    }
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// The next frame for the data connection, of about `bytes_max`, if there is one. To be called
     /// when the connection can take it, behind every [`Output::Send`] for it.
-    pub fn poll_data(&mut self, _bytes_max: usize, _now: Mono) -> Option<Frame> {
-        None
+    pub fn poll_data(&mut self, bytes_max: usize, now: Mono) -> Option<Frame> {
+        if !self.data_up || !self.role.state.leads() {
+            return None;
+        }
+        let sender = self.sender.as_mut()?;
+        let frame = sender.poll(bytes_max, &*self.store, &self.backlog, &mut self.counters);
+        if frame.is_some() && self.lag_since.is_none() {
+            self.lag_since = Some(now);
+        }
+        frame
     }
 
     /// When [`Node::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Mono {
-        Mono::NEVER
+        self.wake_at
     }
 
     /// As master: what the backup has applied of this node's history, if its copy is complete. A
     /// change whose sequence is not above it survives the loss of this node.
     pub fn acknowledged(&self) -> Option<&Position> {
-        None
+        self.acknowledged.as_ref()
+    }
+
+    /// What this node is.
+    pub fn role(&self) -> &RoleView {
+        &self.role
     }
 
     /// Everything there is to know.
-    pub fn status(&self, _now: Mono) -> PairStatus {
-        PairStatus::default()
+    pub fn status(&self, now: Mono) -> PairStatus {
+        let heartbeat = self.peer.as_ref().and_then(|peer| peer.heartbeat.as_ref());
+        let (lag_records, lag_bytes) = self.lag();
+        let copied = self.sender.as_ref().and_then(Sender::copied);
+        let in_sync = match self.role.state {
+            State::Backup => self.is_level(),
+            _ => self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some()),
+        };
+        PairStatus {
+            role: self.role.clone(),
+            control_up: self.control_up,
+            data_up: self.data_up,
+            peer_state: heartbeat.map(|heartbeat| heartbeat.state),
+            peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
+            peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
+            peer_silent: self.liveness.unheard(now),
+            in_sync,
+            lag_records,
+            lag_bytes,
+            lag: self.lag_since.map_or(Span(0), |since| now.since(since)),
+            backlog_bytes: self.backlog.bytes(),
+            copy: copied.map(|items| (items, self.store.items())),
+            state_saved: self.state_saved,
+            counters: self.counters,
+        }
+    }
+
+    /// How often each row of the role table fired.
+    #[cfg(feature = "testing")]
+    pub fn fired(&self) -> &[u64] {
+        &self.fired
+    }
+
+    /// What this node claims.
+    pub fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    #[cfg(feature = "testing")]
+    fn planted(&self, plant: crate::testing::Plant) -> bool {
+        self.config.plant == Some(plant)
+    }
+
+    fn forget_heartbeat(&mut self) {
+        if let Some(peer) = &mut self.peer {
+            peer.heartbeat = None;
+        }
     }
 }

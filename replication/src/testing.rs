@@ -1,1 +1,32 @@
 //! Two nodes in virtual time.
+
+/// Bugs, each one line, that tests switch on to see that they are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// A peer that answers clients is taken for silent.
+    DisbelieveAnswers,
+    /// A process that was stopped goes on as if nothing had happened.
+    IgnoreLateness,
+    /// A backup does not notice that its master is a new, empty process.
+    IgnoreRestart,
+    /// A master's lease runs from when it heard its backup.
+    LeaseFromHearing,
+    /// A handover is taken without comparing positions.
+    TakeAnyway,
+    /// Claims are compared by epoch, whatever the nodes hold.
+    CompareEpochsOnly,
+    /// A handover is offered before the peer has everything.
+    OfferTooSoon,
+    /// A handover without an answer is waited for, for ever.
+    WaitForEver,
+    /// A promotion takes the highest epoch seen instead of one above it.
+    ReuseEpoch,
+    /// A promoted node serves before its epoch is saved.
+    ServeBeforeSaving,
+    /// A master serves on though its backup does not hear it.
+    ServeTheDeaf,
+    /// A full copy does not begin with nothing.
+    KeepLeftovers,
+    /// A copy counts as complete from its beginning.
+    SyncedTooSoon,
+}

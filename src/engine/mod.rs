@@ -12,6 +12,14 @@
 //!   it an explicit one.
 //! * An item whose version is below the flush floor is dead. The floor only rises.
 
+mod budget;
+mod clock;
+mod hash;
+pub mod memory;
+pub mod model;
+mod number;
+mod prefetch;
+
 use tandem_replication::change::Change;
 
 use crate::command::{Command, Now, Pages, Replies};
@@ -58,9 +66,10 @@ pub trait Engine: Send + Sync {
     /// The instant of a pending delayed flush, in engine seconds.
     fn pending_flush(&self) -> Option<u32>;
 
-    /// Background work (growth, expiry, compaction, delayed flush), in slices of about `budget`
-    /// items per shard. Returns whether more is waiting.
-    fn maintain(&self, now: Now, budget: usize) -> bool;
+    /// Background work (growth, expiry, shrinking, balance), in slices of about `budget` items per
+    /// shard. A delayed flush that is due is executed if this node is `serving`; on any other node the
+    /// one that serves does it. Returns whether more is waiting.
+    fn maintain(&self, now: Now, budget: usize, serving: bool) -> bool;
 
     /// How many shards: each has its own lock, journal order and scan cursor.
     fn shards(&self) -> usize;
@@ -107,8 +116,11 @@ pub struct Reserved {
     /// Zeroed chunks whose lengths add up to the value's.
     pub chunks: Vec<Box<[u8]>>,
     /// Makes the shared value of the filled chunks; keeps the charge with them.
-    pub freeze: Box<dyn FnOnce(Vec<Box<[u8]>>) -> Pages + Send>,
+    pub freeze: Freeze,
 }
+
+/// Makes a shared value of filled chunks.
+pub type Freeze = Box<dyn FnOnce(Vec<Box<[u8]>>) -> Pages + Send>;
 
 impl Reserved {
     /// The value, after `chunks` were filled.
@@ -212,6 +224,8 @@ pub struct EngineStats {
     pub ghost_bytes: u64,
     /// Bytes in segments that belong to no live item.
     pub dead_bytes: u64,
+    /// Versions from the peer that were more than an hour ahead of this node's wall clock.
+    pub strange_versions: u64,
 }
 
 /// memcached's slab class of an item, so that monitors see the class numbers they know.
@@ -220,4 +234,42 @@ pub struct EngineStats {
 /// value and CRLF; the classes grow by 1.25 from 96 bytes (its defaults).
 pub fn memcached_size(key_len: usize, value_len: usize, flags: u32, cas: bool) -> usize {
     48 + if cas { 8 } else { 0 } + key_len + 1 + if flags == 0 { 0 } else { 4 } + value_len + 2
+}
+
+/// How many slab classes memcached has by default.
+pub const SLAB_CLASSES: usize = 39;
+
+/// Chunk sizes of memcached's slab classes 1 to 39 with its defaults: from 96 bytes, each 1.25 times
+/// the one before in multiples of 8, and 512 KiB at last.
+pub const SLAB_SIZES: [usize; SLAB_CLASSES] = {
+    let mut sizes = [512 << 10; SLAB_CLASSES];
+    let mut size: usize = 96;
+    let mut class = 0;
+    while class < SLAB_CLASSES - 1 {
+        size = size.next_multiple_of(8);
+        sizes[class] = size;
+        size = size * 5 / 4;
+        class += 1;
+    }
+    sizes
+};
+
+/// The slab class memcached would put an item of that size in.
+pub fn memcached_class(size: usize) -> u8 {
+    let below = SLAB_SIZES.partition_point(|&chunk| chunk < size);
+    below.min(SLAB_CLASSES - 1) as u8 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slab_classes_are_memcacheds() {
+        assert_eq!(SLAB_SIZES[..8], [96, 120, 152, 192, 240, 304, 384, 480]);
+        assert_eq!(SLAB_SIZES[35..], [252_696, 315_872, 394_840, 524_288]);
+        for (size, class) in [(1, 1), (96, 1), (97, 2), (524_288, 39), (1 << 20, 39)] {
+            assert_eq!(memcached_class(size), class, "{size}");
+        }
+    }
 }

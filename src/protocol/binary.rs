@@ -227,6 +227,9 @@ pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
         return Decoded::Incomplete { more: used.saturating_sub(input.len()).max(1) };
     };
     let (extras, key) = parts(head, header);
+    if form.verb == Verb::Flush && !codec.limits.flush_enabled {
+        return Decoded::session(Session::FlushForbidden, AnyForm(Kind::Binary(form)), used);
+    }
     request(header, form, extras, key, data, used)
 }
 
@@ -367,6 +370,7 @@ impl Form {
             Outcome::Hit(hit) => self.hit(&command.key, hit, out),
             Outcome::Touched(hit) => self.header(Status::Ok, 0, 4, 4, hit.cas, out, &hit.flags.to_be_bytes()),
             Outcome::Miss | Outcome::NotFound if self.is_read() => self.miss(&command.key, out),
+            Outcome::NotFound if self.appends() => self.fail(Status::NotStored, out),
             Outcome::Miss | Outcome::NotFound => self.fail(Status::NotFound, out),
             Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Number(..) if self.quiet => {}
             Outcome::Stored(kept) | Outcome::Deleted(kept) => {
@@ -392,6 +396,10 @@ impl Form {
 
     const fn is_read(self) -> bool {
         matches!(self.verb, Verb::Get | Verb::GetAndTouch)
+    }
+
+    const fn appends(self) -> bool {
+        matches!(self.verb, Verb::Store(StoreMode::Append | StoreMode::Prepend))
     }
 
     fn hit(self, key: &[u8], hit: &Hit<'_>, out: &mut Output) {

@@ -46,9 +46,10 @@ impl Form<'_> {
     }
 
     /// The request could not be executed: `SERVER_ERROR reason`. Quiet commands hear it too, `noreply`
-    /// does not.
+    /// does not; a multiget hears it once, in place of its `END`.
     pub fn refuse(&self, reason: &str, out: &mut Output) {
         match &self.0 {
+            Kind::Text(form) if !form.may_fail() => {}
             Kind::Binary(form) => form.error(binary::Status::TemporaryFailure, reason.as_bytes(), out),
             _ => self.words("SERVER_ERROR ", reason, out),
         }

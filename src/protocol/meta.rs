@@ -84,11 +84,11 @@ struct Flags {
 impl Flags {
     /// Reads the words behind the key. `before` is how many words came so far. A wrong word does not
     /// hide a later unknown or repeated one, as in memcached.
-    fn read(mut line: &[u8], before: usize) -> Result<Self, &'static [u8]> {
-        let mut flags = Self::default();
+    fn read(&mut self, mut line: &[u8], before: usize) -> Result<(), &'static [u8]> {
         let mut seen = 0u128;
         let mut words = before;
         let mut wrong = None;
+        let mut long_opaque = false;
         loop {
             let (word, rest) = split(line);
             line = rest;
@@ -104,17 +104,22 @@ impl Flags {
                 return Err(DUPLICATE_FLAG);
             }
             seen |= 1 << letter;
-            if let Err(line) = flags.set(letter, token, word.len()) {
+            long_opaque |= letter == b'O' && word.len() > OPAQUE_MAX;
+            if let Err(line) = self.set(letter, token) {
                 if line == INVALID_FLAG {
                     return Err(line);
                 }
                 wrong = Some(line);
             }
         }
-        wrong.map_or(Ok(flags), Err)
+        match wrong {
+            Some(line) => Err(line),
+            None if long_opaque => Err(LONG_OPAQUE),
+            None => Ok(()),
+        }
     }
 
-    fn set(&mut self, letter: u8, token: &[u8], word_len: usize) -> Result<(), &'static [u8]> {
+    fn set(&mut self, letter: u8, token: &[u8]) -> Result<(), &'static [u8]> {
         let exptime = || signed32(token).map(|at| Exptime(i64::from(at))).ok_or(BAD_TOKEN);
         match letter {
             b'b' => self.binary_key = true,
@@ -131,7 +136,6 @@ impl Flags {
             b'J' => self.initial = unsigned(token).ok_or(BAD_INITIAL)?,
             b'D' => self.delta = Some(unsigned(token).ok_or(BAD_DELTA)?),
             b'M' => self.mode = Some(token.first().copied().unwrap_or(b' ')),
-            b'O' if word_len > OPAQUE_MAX => return Err(LONG_OPAQUE),
             b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' | b'u' => {}
             _ => return Err(INVALID_FLAG),
         }
@@ -167,14 +171,17 @@ pub(super) fn decode<'b>(
     if name == b"me" {
         return debug(word, words, used);
     }
-    let flags = match Flags::read(words, 2) {
-        Ok(flags) => flags,
+    let mut flags = Flags::default();
+    match flags.read(words, 2) {
+        Ok(()) => {}
         Err(line) if name == b"mg" || line == TOO_MANY || line == LONG_OPAQUE => {
             return Decoded::say(line, used);
         }
         Err(_) => return Decoded::say(INVALID_OR_DUPLICATE_FLAG, used),
+    }
+    let Some(key) = key(word, flags.binary_key) else {
+        return Decoded::say(if name == b"mg" { BAD_KEY } else { INVALID_OR_DUPLICATE_FLAG }, used);
     };
-    let Some(key) = key(word, flags.binary_key) else { return Decoded::say(BAD_KEY, used) };
     let (command, op) = match name {
         b"mg" => (Verb::Get, read(&flags)),
         b"md" => (Verb::Delete, delete(&flags)),
@@ -238,7 +245,7 @@ fn arithmetic<'b>(flags: &Flags) -> Option<Op<'b>> {
 /// `me <key> [b]`: other words are ignored.
 fn debug<'b>(word: &'b [u8], words: &'b [u8], used: usize) -> Decoded<'b> {
     let flags = Flags { binary_key: split(words).0 == b"b", ..Flags::default() };
-    let Some(key) = key(word, flags.binary_key) else { return Decoded::say(BAD_KEY, used) };
+    let Some(key) = key(word, flags.binary_key) else { return Decoded::say(BAD_FORMAT, used) };
     Decoded::item(Command { key, op: Op::Inspect }, form(Verb::Debug, words, &flags), used)
 }
 
@@ -255,10 +262,10 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
     if word.len() > codec.limits.key_max {
         return refused(BAD_FORMAT, None);
     }
-    let flags = match Flags::read(words, 3) {
-        Ok(flags) => flags,
-        Err(line) => return refused(line, None),
-    };
+    let mut flags = Flags::default();
+    if let Err(line) = flags.read(words, 3) {
+        return refused(line, None);
+    }
     let mode = match flags.mode {
         None | Some(b'S') => StoreMode::Set,
         Some(b'E') => StoreMode::Add,
@@ -314,6 +321,8 @@ impl Form<'_> {
             Outcome::Number(number, hit) => self.number(command, *number, hit, now, out),
             Outcome::NotStored => self.failure(b"NS", command, out),
             Outcome::Exists => self.failure(b"EX", command, out),
+            // With or without `C`, there is nothing to append to.
+            Outcome::NotFound if appends(command) => self.failure(b"NS", command, out),
             Outcome::NotFound => self.failure(b"NF", command, out),
             Outcome::NonNumeric => out.extend(NON_NUMERIC),
             Outcome::TooLarge => out.extend(TOO_LARGE),
@@ -435,12 +444,17 @@ impl Form<'_> {
     }
 }
 
+const fn appends(command: &Command<'_>) -> bool {
+    matches!(&command.op, Op::Store(Store { mode: StoreMode::Append | StoreMode::Prepend, .. }))
+}
+
 /// The deadline at the beginning of the line: `N` and `T` have not been read yet.
 const fn first_deadline(hit: &Hit<'_>) -> Deadline {
     if hit.created { Deadline::NEVER } else { hit.deadline }
 }
 
 /// ` <letter><number>`.
+#[inline]
 fn labelled(letter: u8, number: u64, out: &mut Output) {
     out.extend(&[b' ', letter]);
     out.number(number);

@@ -21,6 +21,9 @@ mod output;
 mod text;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use form::Form;
 pub use output::Output;
 

@@ -87,6 +87,11 @@ impl Output {
     /// A decimal number at the end.
     #[inline]
     pub fn number(&mut self, number: u64) {
+        if number < 10 {
+            // Below 10, so it fits.
+            self.bytes.push(b'0' + number as u8);
+            return;
+        }
         let mut buffer = itoa::Buffer::new();
         self.bytes.extend_from_slice(buffer.format(number).as_bytes());
     }

@@ -213,12 +213,13 @@ pub(super) fn next_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Dec
         codec.state = State::Line { then: BAD_FORMAT };
         return Decoded::Skip { used: end };
     }
-    // It is the last one if nothing but blanks comes before the line's end; if that cannot be seen
-    // yet, the END is said when it comes.
+    // It is the last one if nothing but blanks comes before the line's end. Within reason that is
+    // waited for, because the last one's form ends the answer, whatever becomes of it.
     let blanks = behind.iter().position(|&byte| byte != b' ').unwrap_or(behind.len());
     let line_end = match behind.get(blanks..) {
         Some([b'\n', ..]) => 1,
         Some([b'\r', b'\n', ..]) => 2,
+        Some([] | [b'\r']) if blanks < codec.limits.line_max => return Decoded::Incomplete { more: 1 },
         _ => 0,
     };
     let last = line_end != 0;
@@ -243,11 +244,11 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
     let (flags, rest) = split(rest);
     let (exptime, rest) = split(rest);
     let (bytes, rest) = split(rest);
+    let noreply = if rest.is_empty() { bytes == b"noreply" } else { words::last(rest) == b"noreply" };
     let Some(value_len) = signed32(bytes).filter(|len| (0..=VALUE_MAX).contains(len)) else {
-        return Head::Bad(BAD_FORMAT);
+        return Head::Bad(if noreply { b"" } else { BAD_FORMAT });
     };
     let value_len = value_len as usize;
-    let noreply = !rest.is_empty() && words::last(rest) == b"noreply";
     let refused = |line: &'static [u8], victim| Head::Refused {
         victim,
         then: Cow::Borrowed(if noreply { b"" } else { line }),
@@ -400,12 +401,12 @@ fn session<'b>(codec: &Codec, word: &[u8], rest: &'b [u8], used: usize) -> Decod
             Some(delay) => (Session::FlushAll(Some(Exptime(i64::from(delay)))), noreply),
             None => return say_unless(noreply, BAD_EXPTIME, used),
         },
-        b"verbosity" => match unsigned(first) {
+        b"verbosity" => match unsigned(first).filter(|&level| level <= u64::from(u32::MAX)) {
             // At most 2, so it fits.
             Some(level) => (Session::Verbosity(level.min(2) as u8), noreply),
             None => return say_unless(noreply, BAD_FORMAT, used),
         },
-        b"cache_memlimit" => match unsigned(first) {
+        b"cache_memlimit" => match unsigned(first).filter(|&limit| limit <= u64::from(u32::MAX)) {
             Some(0..8) => {
                 let line = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
                 return say_unless(noreply, line, used);
@@ -438,6 +439,11 @@ fn session<'b>(codec: &Codec, word: &[u8], rest: &'b [u8], used: usize) -> Decod
 impl Form {
     pub(super) const fn replies(self) -> bool {
         !self.noreply
+    }
+
+    /// Whether an error may be said here: a multiget that fails says so once, at its end.
+    pub(super) const fn may_fail(self) -> bool {
+        !self.noreply && !matches!(self.reply, Reply::Value { last: false, .. })
     }
 
     #[inline]

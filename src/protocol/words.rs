@@ -6,16 +6,41 @@
 /// Splits the next word off a line: the word and what follows it. The word is empty at the end.
 #[inline]
 pub(super) fn split(line: &[u8]) -> (&[u8], &[u8]) {
-    let mut start = 0;
-    while line.get(start) == Some(&b' ') {
-        start += 1;
+    let mut line = line;
+    while let [b' ', rest @ ..] = line {
+        line = rest;
     }
-    let line = line.get(start..).unwrap_or_default();
-    let mut end = 0;
-    while end < line.len() && line[end] != b' ' {
-        end += 1;
+    let end = blank(line);
+    // At most the length, so there are two parts.
+    line.split_at_checked(end).unwrap_or((line, &[]))
+}
+
+/// Where the first blank of a line is, or its length: eight bytes at a time, because keys are long
+/// and a call of a vectorised search costs more than most words.
+#[inline]
+fn blank(line: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const BLANKS: u64 = u64::from_ne_bytes([b' '; 8]);
+    let mut at = 0;
+    let mut rest = line;
+    while let Some((bytes, behind)) = rest.split_first_chunk::<8>() {
+        // A byte of `differing` is zero where there is a blank; the lowest bit set in `found` is the
+        // highest bit of the first such byte.
+        let differing = u64::from_le_bytes(*bytes) ^ BLANKS;
+        let found = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+        rest = behind;
     }
-    line.split_at(end)
+    for &byte in rest {
+        if byte == b' ' {
+            return at;
+        }
+        at += 1;
+    }
+    at
 }
 
 /// The last word of a line; empty if there is none.
@@ -58,6 +83,17 @@ pub(super) fn unsigned(word: &[u8]) -> Option<u64> {
         return None;
     }
     let mut number: u64 = 0;
+    if digits.len() < 20 {
+        // Nineteen digits cannot overflow.
+        for &digit in digits {
+            let digit = digit.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            number = number * 10 + u64::from(digit);
+        }
+        return Some(number);
+    }
     for &digit in digits {
         let digit = digit.wrapping_sub(b'0');
         if digit > 9 {

@@ -76,6 +76,7 @@ impl Setup {
             flags: self.flags.clone(),
             setup: self.clone(),
             process: None,
+            started: None,
         };
         Pair { nodes: [node(0), node(1)], directory, quiet: false }
     }
@@ -126,25 +127,23 @@ impl Pair {
         }
     }
 
-    /// Waits until one is master, the other its backup with the same items; which one is master.
+    /// Waits until one is master and the other its backup; which one is master.
     pub fn wait_paired(&self) -> usize {
         self.wait_paired_within(PATIENCE)
     }
 
     /// The same, with a limit of one's own.
     pub fn wait_paired_within(&self, limit: Duration) -> usize {
-        wait_for("one master and one backup in sync", limit, || self.paired())
+        wait_for("one master and one backup", limit, || self.paired())
     }
 
-    /// Which node is master, if the other is its backup with the same items.
+    /// Which node is master, if the other is its backup (which says: with all of its items, but for
+    /// changes on their way).
     pub fn paired(&self) -> Option<usize> {
         let stats = [self.nodes[0].replication()?, self.nodes[1].replication()?];
-        let role = |index: usize| stats[index].get("role").map(String::as_str);
-        let level = stats.iter().all(|stats| {
-            stats.get("link").is_some_and(|link| link == "up")
-                && stats.get("lag_records").is_some_and(|lag| lag == "0")
-        });
-        (0..2).find(|&one| level && role(one) == Some("master") && role(1 - one) == Some("backup"))
+        let is = |index: usize, key: &str, value: &str| stats[index].get(key).is_some_and(|is| is == value);
+        let linked = is(0, "link", "up") && is(1, "link", "up");
+        (0..2).find(|&one| linked && is(one, "role", "master") && is(1 - one, "role", "backup"))
     }
 
     /// The node that says it is master, if exactly one does.
@@ -156,13 +155,24 @@ impl Pair {
         }
     }
 
-    /// Waits until both nodes count the same items and nothing is on its way; that count.
+    /// Waits until both nodes count the same items and nothing is on its way; that count. Only for
+    /// pairs without load.
     pub fn wait_converged(&self, limit: Duration) -> u64 {
         wait_for("both nodes hold the same items", limit, || {
-            self.paired()?;
+            let master = self.paired()?;
+            let level = self.nodes[master].replication()?.get("lag_records")? == "0";
             let [one, other] = [self.nodes[0].items()?, self.nodes[1].items()?];
-            (one == other).then_some(one)
+            (level && one == other).then_some(one)
         })
+    }
+
+    /// Waits until the backup has caught up with what the master holds at this moment, load or not.
+    pub fn wait_caught_up(&self, limit: Duration) {
+        let master = self.wait_paired_within(limit);
+        let items = wait_for("the master's items", limit, || self.nodes[master].items());
+        wait_for("the backup has caught up", limit, || {
+            (self.nodes[1 - master].items()? >= items).then_some(())
+        });
     }
 
     /// Resets every connection between the nodes, as a router that lost its state would; how many.
@@ -220,6 +230,7 @@ pub struct Node {
     namespace: Option<String>,
     setup: Setup,
     process: Option<Child>,
+    started: Option<Instant>,
 }
 
 impl Node {
@@ -251,7 +262,13 @@ impl Node {
         }
         let log_too = log.try_clone().expect("a log file");
         let child = command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn();
+        self.started = Some(Instant::now());
         self.process = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.setup.binary.display())));
+    }
+
+    /// When it was started last.
+    pub fn started(&self) -> Instant {
+        self.started.expect("a node that was started")
     }
 
     /// kill -9, and waits until the kernel has taken everything from it.

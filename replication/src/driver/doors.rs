@@ -19,7 +19,7 @@ use super::Event;
 use super::log::Throttle;
 use crate::frame::{Hello, Link};
 use crate::handshake::{Agreed, Handshake, HandshakeError, Kind, Opening, Refusal, Secret, Side, verdict};
-use crate::transport::{self, GreetError, Knock, Resolver};
+use crate::transport::{self, GreetError, Knock, PeerAddress, Resolver};
 use crate::{node, wire};
 
 /// Connections that have not proven anything yet; beyond, the oldest has to go.
@@ -161,9 +161,30 @@ impl Doors {
         let _ = self.events.send(Event::DialledData(result.map(Box::new).map_err(|why| explain(&why)))).await;
     }
 
+    /// Finds an address under which the peer that dialled in can be dialled, too: the configured one,
+    /// or the one it came from. Which one is right cannot be told from its connection: there may be
+    /// address translation in between.
+    pub(super) async fn find_peer(self, boot_id: u64, peer: Option<PeerAddress>, guess: SocketAddr) {
+        let mut candidates = match peer {
+            Some(peer) => Resolver::new(peer).resolve().await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        candidates.push(guess);
+        for address in candidates {
+            if transport::connect(address, self.source, self.patience()).await.is_ok() {
+                let _ = self.events.send(Event::Found(boot_id, address)).await;
+                return;
+            }
+        }
+        tracing::debug!("the peer dialled in but cannot be dialled");
+    }
+
+    fn patience(&self) -> Duration {
+        (self.dead_after / 2).clamp(Duration::from_millis(100), Duration::from_secs(2))
+    }
+
     async fn dial(&self, address: SocketAddr, kind: Kind) -> Result<Greeted, GreetError> {
-        let patience = (self.dead_after / 2).clamp(Duration::from_millis(100), Duration::from_secs(2));
-        let mut stream = transport::connect(address, self.source, patience).await?;
+        let mut stream = transport::connect(address, self.source, self.patience()).await?;
         transport::tune(&stream, self.dead_after)?;
         let opening = Opening::new(kind, 0, transport::nonce()?);
         let hello = self.introduce(link_of(kind));
@@ -256,6 +277,10 @@ pub(super) struct Partner {
     pub(super) boot_id: u64,
     /// Its replication listener.
     pub(super) address: SocketAddr,
+    /// A connection to that address was made: only then does a refusal there mean anything.
+    pub(super) proven: bool,
+    /// Where its connection came from, or led to.
+    pub(super) remote: IpAddr,
     /// Of the control link, while it is up: who dialled it, and when.
     pub(super) link: Option<(Side, Instant)>,
     /// When it was last linked.
@@ -276,8 +301,7 @@ impl Judge {
         if hello.node_id != partner.node_id {
             // A new node at the old one's address has replaced it; elsewhere, it may be a third one.
             let gone = partner.link.is_none()
-                && (greeted.address.ip() == partner.address.ip()
-                    || now.duration_since(partner.seen) >= dead_after);
+                && (greeted.address.ip() == partner.remote || now.duration_since(partner.seen) >= dead_after);
             return match greeted.kind {
                 Kind::Control if gone => Ok(()),
                 _ => Err(Refusal::Taken),
@@ -287,7 +311,11 @@ impl Judge {
             (Kind::Control, None) => Ok(()),
             (Kind::Control, Some(_)) if hello.boot_id != partner.boot_id => Ok(()),
             (Kind::Control, Some((side, since))) => self.prefer(greeted, side, now.duration_since(since)),
-            (_, Some(_)) if hello.boot_id == partner.boot_id => Ok(()),
+            (Kind::Proxy, Some(_)) if hello.boot_id == partner.boot_id => Ok(()),
+            // Whoever dialled the control link dials this one: no second rule for a second pair.
+            (Kind::Data, Some((side, _))) if hello.boot_id == partner.boot_id && side == greeted.side => {
+                Ok(())
+            }
             _ => Err(Refusal::Unlinked),
         }
     }
@@ -305,7 +333,8 @@ impl Judge {
     }
 }
 
-/// Asks all of the peer's ports for a sign of life.
+/// Asks all of the peer's ports for a sign of life. `replication` is `None` unless that address is
+/// known to be right, and then nobody is declared dead.
 pub(super) async fn probe(
     replication: Option<SocketAddr>,
     client: Option<SocketAddr>,
@@ -332,11 +361,112 @@ pub(super) async fn probe(
             );
             match (replication, client) {
                 (_, Some(Knock::Answered)) => return node::Probe::Answers,
-                (Some(Knock::Refused), Some(Knock::Refused) | None) | (None, Some(Knock::Refused)) => {}
+                (Some(Knock::Refused), Some(Knock::Refused) | None) => {}
                 _ => return node::Probe::Silent,
             }
         }
         node::Probe::Refused
     };
     tokio::time::timeout(patience, asked).await.unwrap_or(node::Probe::Silent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    async fn greeted(side: Side, kind: Kind, node_id: u128, boot_id: u64) -> Greeted {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            features: 0,
+            link: link_of(kind),
+            node_id,
+            boot_id,
+            epoch: 0,
+            client_port: 0,
+            release: String::new(),
+        };
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        Greeted { stream, address, side, kind, peer: Introduction { hello, replication_port: 0 } }
+    }
+
+    fn judge(node_id: u128, link: Option<(Side, Duration)>) -> Judge {
+        let now = Instant::now();
+        let partner = Partner {
+            node_id: 5,
+            boot_id: 50,
+            address: SocketAddr::from(([127, 0, 0, 9], 1)),
+            proven: true,
+            remote: IpAddr::from([127, 0, 0, 9]),
+            link: link.map(|(side, age)| (side, now - age)),
+            seen: now,
+        };
+        Judge { node_id, boot_id: 1, partner: Some(partner) }
+    }
+
+    /// What both nodes say of a second connection, when the first is in use.
+    async fn second(first_by_lower: bool, second_by_lower: bool, age: Duration) -> [Result<(), Refusal>; 2] {
+        let side =
+            |lower: bool, by_lower: bool| if lower == by_lower { Side::Dialler } else { Side::Acceptor };
+        let mut verdicts = [Ok(()); 2];
+        // The partner is 5: seen from 4 we are the lower one, seen from 6 the higher.
+        for (verdict, (node_id, lower)) in verdicts.iter_mut().zip([(4, true), (6, false)]) {
+            let judge = judge(node_id, Some((side(lower, first_by_lower), age)));
+            let new = greeted(side(lower, second_by_lower), Kind::Control, 5, 50).await;
+            *verdict = judge.judge(&new, Instant::now(), PATIENCE);
+        }
+        verdicts
+    }
+
+    #[tokio::test]
+    async fn of_two_connections_both_nodes_keep_the_same_one() {
+        let young = Duration::from_millis(1);
+        assert_eq!(second(true, false, young).await, [Err(Refusal::Duplicate); 2]);
+        assert_eq!(second(false, true, young).await, [Ok(()); 2]);
+        // Whoever dials again has lost the first; so has whoever dials long after.
+        assert_eq!(second(true, true, young).await, [Ok(()); 2]);
+        assert_eq!(second(false, false, young).await, [Ok(()); 2]);
+        assert_eq!(second(true, false, 2 * transport::HANDSHAKE_TIME).await, [Ok(()); 2]);
+    }
+
+    #[tokio::test]
+    async fn a_restarted_peer_replaces_itself_and_only_its_new_process_may_speak() {
+        let linked = judge(4, Some((Side::Acceptor, Duration::ZERO)));
+        let now = Instant::now();
+        for (kind, boot_id, expected) in [
+            (Kind::Control, 51, Ok(())),
+            (Kind::Data, 50, Ok(())),
+            (Kind::Data, 51, Err(Refusal::Unlinked)),
+            (Kind::Proxy, 50, Ok(())),
+            (Kind::Proxy, 51, Err(Refusal::Unlinked)),
+        ] {
+            let new = greeted(Side::Acceptor, kind, 5, boot_id).await;
+            assert_eq!(linked.judge(&new, now, PATIENCE), expected, "{kind} {boot_id}");
+        }
+        let wrong_way = greeted(Side::Dialler, Kind::Data, 5, 50).await;
+        assert_eq!(linked.judge(&wrong_way, now, PATIENCE), Err(Refusal::Unlinked));
+    }
+
+    #[tokio::test]
+    async fn a_third_node_waits_until_the_partner_is_gone() {
+        let third = greeted(Side::Acceptor, Kind::Control, 7, 70).await;
+        let now = Instant::now();
+        let linked = judge(4, Some((Side::Acceptor, Duration::ZERO)));
+        assert_eq!(linked.judge(&third, now, PATIENCE), Err(Refusal::Taken));
+        let lost = judge(4, None);
+        assert_eq!(lost.judge(&third, now, PATIENCE), Err(Refusal::Taken), "its place is kept for a while");
+        assert_eq!(lost.judge(&third, now + 2 * PATIENCE, PATIENCE), Ok(()));
+        // At the partner's own address it is its successor.
+        let mut successor = judge(4, None);
+        if let Some(partner) = &mut successor.partner {
+            partner.remote = third.address.ip();
+        }
+        assert_eq!(successor.judge(&third, now, PATIENCE), Ok(()));
+        let third = greeted(Side::Acceptor, Kind::Data, 7, 70).await;
+        assert_eq!(successor.judge(&third, now, PATIENCE), Err(Refusal::Taken));
+    }
 }

@@ -88,19 +88,26 @@ impl Loop {
         let same = known.is_some_and(|partner| {
             (partner.node_id, partner.boot_id) == (peer.hello.node_id, peer.hello.boot_id)
         });
-        if !same {
-            self.lose(Link::Data, Broken { down: Down::Lost, why: "it was another process".to_string() });
-        }
-        self.lose(
-            Link::Control,
-            Broken { down: Down::Replaced, why: "a newer one took its place".to_string() },
-        );
-        let listening = match side {
-            Side::Dialler => address,
-            Side::Acceptor => SocketAddr::new(address.ip(), peer.replication_port),
+        // What belonged to another process is gone before this one is introduced.
+        let (down, why) = match same {
+            true => (Down::Replaced, "a newer one took its place"),
+            false => (Down::Lost, "it led to another process"),
         };
+        if !same {
+            self.lose(Link::Data, Broken { down, why: why.to_string() });
+        }
+        self.lose(Link::Control, Broken { down, why: why.to_string() });
+        let (listening, proven) = match (side, known) {
+            (Side::Dialler, _) => (address, true),
+            (Side::Acceptor, Some(partner)) if same => (partner.address, partner.proven),
+            (Side::Acceptor, _) => (SocketAddr::new(address.ip(), peer.replication_port), false),
+        };
+        if !proven && listening.port() != 0 {
+            let (boot_id, configured) = (peer.hello.boot_id, self.configured.clone());
+            tokio::spawn(self.doors.clone().find_peer(boot_id, configured, listening));
+        }
         tracing::info!(
-            "linked with the node at {listening} ({:032x}, release {}), {}",
+            "linked with the node at {address} ({:032x}, release {}), {}",
             peer.hello.node_id,
             peer.hello.release,
             if side == Side::Dialler { "dialled" } else { "accepted" }
@@ -110,6 +117,8 @@ impl Loop {
             node_id: peer.hello.node_id,
             boot_id: peer.hello.boot_id,
             address: listening,
+            proven,
+            remote: address.ip(),
             link: Some((side, connection.since)),
             seen: connection.since,
         });
@@ -185,16 +194,19 @@ impl Loop {
         let events = self.doors.events.clone();
         tokio::spawn(async move {
             let replication = match (partner, configured) {
-                (Some(partner), _) => Some(partner.address),
+                (Some(partner), _) => Some((partner.address, partner.proven)),
+                // Never linked: the configured address is all there is.
                 (None, Some(peer)) => {
                     let resolved = timeout(patience, Resolver::new(peer).resolve()).await;
-                    resolved.ok().and_then(Result::ok).and_then(|addresses| addresses.first().copied())
+                    let addresses = resolved.ok().and_then(Result::ok);
+                    addresses.and_then(|addresses| Some((*addresses.first()?, true)))
                 }
                 (None, None) => None,
             };
             let client = replication.filter(|_| client_port != 0);
-            let client = client.map(|address| SocketAddr::new(address.ip(), client_port));
-            let found = probe(replication.filter(|address| address.port() != 0), client, patience).await;
+            let client = client.map(|(address, _)| SocketAddr::new(address.ip(), client_port));
+            let replication = replication.filter(|(_, proven)| *proven).map(|(address, _)| address);
+            let found = probe(replication, client, patience).await;
             let _ = events.send(Event::Probed(found)).await;
         });
     }

@@ -161,11 +161,16 @@ enum Command {
 #[derive(Debug)]
 enum Event {
     Greeted(Box<doors::Greeted>),
-    Dialled { resolver: crate::transport::Resolver, result: Result<Box<doors::Greeted>, String> },
+    Dialled {
+        resolver: crate::transport::Resolver,
+        result: Result<Box<doors::Greeted>, String>,
+    },
     DialledData(Result<Box<doors::Greeted>, String>),
     Probed(node::Probe),
     Persisted(Result<(), StateError>),
     Drained(u64),
+    /// The process with that boot id can be dialled there.
+    Found(u64, std::net::SocketAddr),
     Refused,
 }
 

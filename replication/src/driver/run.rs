@@ -20,6 +20,7 @@ use crate::backlog::Backlog;
 use crate::frame::Link;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
+use crate::state::StateError;
 use crate::store::Store;
 use crate::transport::{Backoff, PeerAddress, Resolver};
 use crate::wire;
@@ -175,6 +176,8 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                #[cfg(feature = "testing")]
+                plant: None,
             },
             store,
             backlog.clone(),
@@ -324,7 +327,6 @@ impl Loop {
             }
         }
         self.dial();
-        self.save();
     }
 
     /// `false`: the connection broke, and the node has more to say.
@@ -332,10 +334,16 @@ impl Loop {
         match self.connection(link).as_mut().map_or(Ok(()), Connection::flush) {
             Ok(()) => true,
             Err(broken) => {
-                self.lose(link, broken);
+                self.cannot_send(link, broken);
                 false
             }
         }
+    }
+
+    /// The peer takes nothing more, but may have said something before: a goodbye, for one.
+    fn cannot_send(&mut self, link: Link, broken: Broken) {
+        self.read(link, CONTROL_READS, Connection::read_queued);
+        self.lose(link, broken);
     }
 
     /// Sends changes while the socket takes them. `false`: the connection broke.
@@ -349,7 +357,7 @@ impl Loop {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
             let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
             if let Err(broken) = data.push(&frame).and_then(|()| data.flush()) {
-                self.lose(Link::Data, broken);
+                self.cannot_send(Link::Data, broken);
                 return false;
             }
         }
@@ -369,7 +377,7 @@ impl Loop {
                 self.lose(link, Broken { down: Down::Lost, why: why.to_string() });
             }
             Output::Probe => self.probe(),
-            Output::Persist(saved) => self.unsaved.push_back(saved),
+            Output::Persist(saved) => self.save(saved),
             Output::Gate(view) => self.gate(view),
             Output::RoleChanged { from, to, epoch, why } => {
                 let name = |state| format!("{state:?}").to_lowercase();
@@ -419,6 +427,12 @@ impl Loop {
                     self.node.handle_drained(now());
                 }
             }
+            Event::Found(boot_id, address) => {
+                if let Some(partner) = self.partner.as_mut().filter(|partner| partner.boot_id == boot_id) {
+                    (partner.address, partner.proven) = (address, true);
+                    self.urgent = true;
+                }
+            }
             Event::Refused => {}
         }
     }
@@ -432,29 +446,27 @@ impl Loop {
     }
 
     /// Writes what the node wants to remember, one after the other, beside the loop: disks take long.
-    fn save(&mut self) {
-        while !self.saving
-            && let Some(saved) = self.unsaved.pop_front()
-        {
-            let Some(directory) = self.state.clone() else {
-                self.node.handle_persisted(!self.state_dir_configured, now());
-                self.urgent = true;
-                continue;
-            };
-            self.saving = true;
-            let events = self.doors.events.clone();
-            let bytes = wire::encode(&saved).unwrap_or_default();
-            tokio::spawn(async move {
-                let result = tokio::task::spawn_blocking(move || directory.save(&bytes)).await;
-                let lost = || {
-                    crate::state::StateError::Write("node.state".into(), std::io::Error::other("interrupted"))
-                };
-                let _ = events.send(Event::Persisted(result.unwrap_or_else(|_| Err(lost())))).await;
-            });
+    fn save(&mut self, saved: Saved) {
+        let Some(directory) = self.state.clone() else {
+            self.node.handle_persisted(!self.state_dir_configured, now());
+            return self.urgent = true;
+        };
+        if self.saving {
+            return self.unsaved.push_back(saved);
         }
+        self.saving = true;
+        let events = self.doors.events.clone();
+        let bytes = wire::encode(&saved).unwrap_or_default();
+        tokio::spawn(async move {
+            let result = tokio::task::spawn_blocking(move || directory.save(&bytes)).await;
+            let result = result.unwrap_or_else(|why| {
+                Err(StateError::Write("the state file".into(), std::io::Error::other(why)))
+            });
+            let _ = events.send(Event::Persisted(result)).await;
+        });
     }
 
-    fn saved(&mut self, result: Result<(), crate::state::StateError>) {
+    fn saved(&mut self, result: Result<(), StateError>) {
         self.saving = false;
         self.state_problem = result.as_ref().err().map(ToString::to_string);
         if let Some(problem) = &self.state_problem {
@@ -464,10 +476,13 @@ impl Loop {
         }
         self.urgent = true;
         self.node.handle_persisted(result.is_ok(), now());
+        if let Some(next) = self.unsaved.pop_front() {
+            self.save(next);
+        }
     }
 
     fn publish(&mut self) {
-        if !self.urgent && !(self.stale && self.published.elapsed() >= PUBLISH_EVERY) {
+        if !(self.urgent || self.stale && self.published.elapsed() >= PUBLISH_EVERY) {
             return;
         }
         (self.urgent, self.stale, self.published) = (false, false, Instant::now());

@@ -8,6 +8,7 @@ use tandem_replication::driver::{BoxFuture, Config, Handle, Host, Snapshot, now,
 use tandem_replication::node::GateView;
 use tandem_replication::role::State;
 use tandem_replication::status::Load;
+use tandem_replication::time::Mono;
 use tandem_replication::transport::{PeerAddress, bind};
 
 use super::map_store::MapStore;
@@ -133,6 +134,13 @@ impl TestNode {
             self.store.set(key, value);
         }
         open
+    }
+
+    /// The time, if the gate is open.
+    pub fn confirm(&self) -> Option<Mono> {
+        let gate = self.host.gate.lock().expect("not poisoned");
+        let at = now();
+        matches!(*gate, GateView::Serve { until } if at < until).then_some(at)
     }
 
     /// Ends it without a word, as a crash does.

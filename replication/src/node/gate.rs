@@ -1,0 +1,63 @@
+//! Who may execute commands, and until when.
+//!
+//! A master whose backup could take over serves on a lease: until a while after it *sent* the last
+//! heartbeat that the backup heard. The backup takes over a longer while after it *heard* it. So a
+//! master that was stopped, or is not heard, has ceased before the other begins, however long messages
+//! take. A master without such a backup serves on its own word, heartbeat by heartbeat, so that it too
+//! finds its gate closed when it was stopped.
+
+use super::{GateView, Node, Output};
+use crate::role::State;
+use crate::time::Mono;
+
+impl Node {
+    /// The backup says something but does not hear this node, and the lease is over.
+    pub(super) fn is_deaf(&self, now: Mono) -> bool {
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::ServeTheDeaf) {
+            return false;
+        }
+        self.guarded && now >= self.lease_end() && self.liveness.audible(now)
+    }
+
+    pub(super) fn lease_end(&self) -> Mono {
+        let echo = self.peer.as_ref().and_then(|peer| peer.echo).unwrap_or_default();
+        echo + self.config.lease()
+    }
+
+    /// Brings the gate in line with the state. `beat`: a heartbeat leaves now.
+    pub(super) fn refresh_gate(&mut self, beat: bool, now: Mono) {
+        let gate = match self.role.state {
+            State::Master if self.epoch_unsaved => GateView::Park,
+            State::Master => GateView::Serve { until: self.serve_until(beat, now) },
+            State::Boot | State::Draining | State::Offered | State::Doubt => GateView::Park,
+            State::Joining | State::Backup => GateView::Forward,
+            State::Stopped => GateView::Refuse("shutting down"),
+        };
+        if gate == self.gate {
+            return;
+        }
+        let served = matches!(self.gate, GateView::Serve { .. });
+        if served && !matches!(gate, GateView::Serve { .. }) {
+            self.drained = false;
+        }
+        self.gate = gate;
+        self.outputs.push_back(Output::Gate(gate));
+    }
+
+    fn serve_until(&mut self, beat: bool, now: Mono) -> Mono {
+        if self.guarded {
+            let lease_end = self.lease_end();
+            // Not heard, and the lease about to end: the backup is cut off or dead. Serve alone,
+            // before clients notice anything.
+            if self.liveness.audible(now) || lease_end > now + self.config.heartbeat.scaled(2, 1) {
+                return lease_end;
+            }
+            self.guarded = false;
+        }
+        match self.gate {
+            GateView::Serve { until } if !beat => until,
+            _ => now + self.config.lease(),
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! What follows from what was observed: triggers, and the effects of the rows they fire.
+
+use super::{Failback, Node, Operator, Output, Peer, Refusal};
+use crate::frame::{Frame, Handover, Heartbeat, Hello, Link};
+use crate::history::{History, Position};
+use crate::liveness::Verdict;
+use crate::role::{self, Data, Effect, State, Trigger};
+use crate::time::{Mono, Span};
+
+impl Node {
+    /// Before anything else: did this process run when it should have?
+    pub(super) fn observe(&mut self, now: Mono) {
+        if now.since(self.wake_at) <= self.config.late_after() {
+            return;
+        }
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::IgnoreLateness) {
+            return;
+        }
+        self.liveness.was_deaf(now);
+        if self.config.peer_expected || self.peer.is_some() {
+            self.fire(Trigger::WasLate, now);
+        }
+    }
+
+    /// After everything else: all that follows, until nothing does.
+    pub(super) fn settle(&mut self, now: Mono) {
+        for _ in 0..ROWS_AT_ONCE_MAX {
+            let Some(trigger) = self.pending_trigger(now) else { break };
+            if !self.fire(trigger, now) {
+                break;
+            }
+        }
+        self.follow(now);
+        self.acknowledge_when_due(now);
+        self.ask_for_role(now);
+        let beat = now >= self.next_heartbeat;
+        self.refresh_gate(beat, now);
+        if beat {
+            self.send_heartbeat(now);
+            self.next_heartbeat = now + self.config.heartbeat;
+        }
+        if self.watches() && self.liveness.ask(now) {
+            self.outputs.push_back(Output::Probe);
+        }
+        self.note_acknowledged();
+        self.wake_at = self.next_wake(now);
+    }
+
+    /// Another node is at the other end; is it the peer, and the process that it was?
+    pub(super) fn meet(&mut self, hello: &Hello, now: Mono) -> Result<(), &'static str> {
+        if hello.node_id == self.config.node_id {
+            return Err(
+                "connected to itself: the peer's address is this node's, or both nodes share a state directory",
+            );
+        }
+        let known = self.peer.as_ref().map(|peer| (peer.node_id, peer.boot_id));
+        if known.is_some_and(|(node_id, _)| node_id != hello.node_id) && self.liveness.audible(now) {
+            return Err("a third node: the peer is another one and alive");
+        }
+        self.see_epoch(hello.epoch);
+        if known == Some((hello.node_id, hello.boot_id)) {
+            return Ok(());
+        }
+        for (up, link) in [(&mut self.control_up, Link::Control), (&mut self.data_up, Link::Data)] {
+            if std::mem::take(up) {
+                self.outputs.push_back(Output::Close(link, "the peer is a new process"));
+            }
+        }
+        self.peer = Some(Peer {
+            node_id: hello.node_id,
+            boot_id: hello.boot_id,
+            heartbeat: None,
+            sent: None,
+            echo: None,
+        });
+        self.drop_stream();
+        self.guarded = false;
+        self.slot = u8::from(self.config.node_id > hello.node_id);
+        self.store.set_slot(self.slot);
+        if self.saved.peer_id != Some(hello.node_id) {
+            self.saved.peer_id = Some(hello.node_id);
+            self.save();
+        }
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::IgnoreRestart) {
+            return Ok(());
+        }
+        if known.is_some() {
+            self.liveness.heard(now);
+            self.fire(Trigger::PeerRestarted, now);
+        }
+        Ok(())
+    }
+
+    /// A heartbeat came.
+    pub(super) fn hear(&mut self, heartbeat: Heartbeat, now: Mono) {
+        self.liveness.heard(now);
+        self.see_epoch(heartbeat.epoch.max(heartbeat.claim.epoch));
+        let Some(peer) = &mut self.peer else { return };
+        peer.sent = Some(heartbeat.sent);
+        peer.echo = peer.echo.max(heartbeat.echo);
+        #[cfg(feature = "testing")]
+        if self.config.plant == Some(crate::testing::Plant::LeaseFromHearing) {
+            peer.echo = Some(now);
+        }
+        let before = peer.heartbeat.as_ref().map(|before| before.state);
+        let doubts = heartbeat.state == State::Doubt && before != Some(State::Doubt);
+        let promotable = heartbeat.state.follows();
+        if heartbeat.state == State::Stopped {
+            self.liveness.gone();
+        }
+        peer.heartbeat = Some(heartbeat);
+        if self.role.state.leads() {
+            self.guarded = promotable;
+        }
+        if doubts {
+            // It executes nothing until it hears us.
+            self.next_heartbeat = now;
+        }
+    }
+
+    /// The master offers its role.
+    pub(super) fn consider(&mut self, offer: &Handover, now: Mono) {
+        let level = self.role.state == State::Backup
+            && self.receiver.as_ref().is_some_and(|receiver| receiver.planned)
+            && self.following == offer.epoch
+            && self.position.as_ref() == Some(&offer.position);
+        #[cfg(feature = "testing")]
+        let level = level || self.planted(crate::testing::Plant::TakeAnyway);
+        if level && self.fire(Trigger::OfferReceived, now) {
+            self.counters.switchovers += 1;
+        } else {
+            self.outputs.push_back(Output::Send(Link::Control, Frame::Declined { number: offer.number }));
+        }
+    }
+
+    pub(super) fn grant(&mut self, wish: Operator, now: Mono) -> Result<(), Refusal> {
+        let dead = self.liveness.verdict(now) >= Verdict::Silent;
+        match wish {
+            Operator::Switchover if self.role.state == State::Master => {
+                if !self.can_yield() {
+                    return Err(Refusal("there is no backup that holds everything"));
+                }
+                self.fire(Trigger::Yield, now);
+            }
+            Operator::Switchover if self.role.state == State::Backup => {
+                if self.config.failback == Failback::Never {
+                    return Err(Refusal("failback is `never` here: ask the master to hand over"));
+                }
+                if !self.control_up {
+                    return Err(Refusal("the master cannot be reached"));
+                }
+                self.outputs.push_back(Output::Send(Link::Control, Frame::AskSwitchover));
+            }
+            Operator::Switchover => return Err(Refusal("only a master or a backup can swap roles")),
+            Operator::Promote { .. } if self.role.state == State::Master => {
+                return Err(Refusal("this node is master already"));
+            }
+            Operator::Promote { force } => {
+                if !force && (!dead || self.claim.data == Data::Partial) {
+                    return Err(Refusal("the peer may be alive, or the copy is incomplete; see `--force`"));
+                }
+                if !self.fire(Trigger::Forced, now) {
+                    return Err(Refusal("a handover is under way"));
+                }
+            }
+            Operator::Shutdown => {
+                self.stopping = true;
+                if self.can_yield() {
+                    self.fire(Trigger::Yield, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// There is a backup that could be master.
+    pub(super) fn can_yield(&self) -> bool {
+        self.role.state == State::Master
+            && !self.epoch_unsaved
+            && self.control_up
+            && self.peer_state() == Some(State::Backup)
+            && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
+    }
+
+    /// What is true now and matters in this state. The table says what it leads to.
+    fn pending_trigger(&self, now: Mono) -> Option<Trigger> {
+        let state = self.role.state;
+        let handing_over = matches!(state, State::Draining | State::Offered);
+        if self.stopping && state != State::Stopped && !handing_over {
+            return Some(Trigger::Stop);
+        }
+        if let Some(trigger) = self.judge() {
+            return Some(trigger);
+        }
+        let dead = self.liveness.verdict(now) >= Verdict::Silent;
+        match state {
+            State::Boot if now >= self.alone_at && self.may_be_alone(dead) => Some(Trigger::Alone),
+            State::Joining | State::Backup | State::Draining | State::Offered | State::Doubt if dead => {
+                Some(Trigger::PeerDead)
+            }
+            State::Joining if self.is_complete() => Some(Trigger::Synced),
+            State::Master => self.is_deaf(now).then_some(Trigger::PeerDeaf),
+            State::Draining if self.has_drained() => Some(Trigger::Drained),
+            State::Draining if now >= self.handover_due => Some(Trigger::YieldFailed),
+            State::Offered if now >= self.handover_due => Some(Trigger::OfferUnanswered),
+            State::Doubt if self.peer_agrees() => Some(Trigger::PeerAgrees),
+            _ => None,
+        }
+    }
+
+    /// What the peer's last heartbeat means for this node's role.
+    fn judge(&self) -> Option<Trigger> {
+        let state = self.role.state;
+        let heartbeat = self.peer.as_ref()?.heartbeat.as_ref()?;
+        let theirs = heartbeat.claim;
+        let weaker = theirs < self.claim;
+        #[cfg(feature = "testing")]
+        let weaker = if self.planted(crate::testing::Plant::CompareEpochsOnly) {
+            (theirs.epoch, theirs.node_id) < (self.claim.epoch, self.claim.node_id)
+        } else {
+            weaker
+        };
+        match heartbeat.state {
+            State::Master if state.follows() && self.following == theirs.epoch => None,
+            State::Master if weaker => {
+                matches!(state, State::Boot | State::Backup).then_some(Trigger::WeakerMaster)
+            }
+            State::Master => (state != State::Stopped).then_some(Trigger::StrongerMaster),
+            State::Boot | State::Joining | State::Backup if weaker && !state.leads() => {
+                (state != State::Stopped).then_some(Trigger::WeakerPassive)
+            }
+            _ => None,
+        }
+    }
+
+    fn may_be_alone(&self, dead: bool) -> bool {
+        let nobody = self.peer.is_none() && !self.config.peer_expected;
+        nobody || (dead && (self.config.start_alone || self.claim.data != Data::Empty))
+    }
+
+    /// The peer heard us since we doubt, and neither is master nor will be.
+    fn peer_agrees(&self) -> bool {
+        let Some(peer) = &self.peer else { return !self.config.peer_expected };
+        let Some(heartbeat) = &peer.heartbeat else { return false };
+        let yields = match heartbeat.state {
+            State::Boot | State::Joining | State::Backup => true,
+            State::Master | State::Draining | State::Offered | State::Doubt => heartbeat.claim < self.claim,
+            State::Stopped => false,
+        };
+        yields && heartbeat.echo.is_some_and(|echo| echo >= self.doubt_since)
+    }
+
+    fn has_drained(&self) -> bool {
+        let level = self.sender.as_ref().is_some_and(|sender| sender.is_level(&self.backlog));
+        #[cfg(feature = "testing")]
+        let level = level || self.planted(crate::testing::Plant::OfferTooSoon);
+        self.drained && level
+    }
+
+    /// Looks the trigger up and does what the row says. `false`: it means nothing in this state.
+    pub(super) fn fire(&mut self, trigger: Trigger, now: Mono) -> bool {
+        let from = self.role.state;
+        let Some((_number, row)) = role::row(from, trigger) else { return false };
+        #[cfg(feature = "testing")]
+        {
+            if self.planted(crate::testing::Plant::WaitForEver) && trigger == Trigger::OfferUnanswered {
+                return false;
+            }
+            self.fired[_number] += 1;
+        }
+        self.role.state = row.to;
+        self.role.why = row.why;
+        self.role.since = now;
+        for effect in row.effects {
+            self.perform(*effect, now);
+        }
+        self.enter(from, now);
+        self.role.epoch = match row.to {
+            State::Joining | State::Backup => self.following,
+            State::Boot | State::Stopped => self.saved.epoch,
+            _ => self.claim.epoch,
+        };
+        let epoch = self.role.epoch;
+        self.outputs.push_back(Output::RoleChanged { from, to: row.to, epoch, why: row.why });
+        self.next_heartbeat = now;
+        // Whatever the new state is, the gate agrees with it before anything else happens.
+        self.refresh_gate(true, now);
+        true
+    }
+
+    fn enter(&mut self, from: State, now: Mono) {
+        let state = self.role.state;
+        self.level_since = None;
+        if from.leads() && !state.leads() {
+            self.sender = None;
+            self.acknowledged = None;
+            self.lag_since = None;
+            // What it holds is complete, in its own epoch.
+            self.claim.data = Data::Complete;
+        }
+        match state {
+            State::Boot => {
+                self.receiver = None;
+                let complete = self.claim.data == Data::Complete;
+                self.alone_at = if complete { now } else { now + self.config.dead_after };
+            }
+            State::Draining => self.handover_due = now + self.config.drain_timeout,
+            State::Offered => self.handover_due = now + self.config.dead_after,
+            State::Doubt => self.doubt_since = now,
+            State::Joining | State::Backup | State::Master | State::Stopped => {}
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, now: Mono) {
+        match effect {
+            Effect::NewEpoch => self.begin_epoch(now),
+            Effect::Resume => {}
+            Effect::Follow => {
+                self.receiver = None;
+                let heartbeat = self.peer.as_ref().and_then(|peer| peer.heartbeat.as_ref());
+                self.following = heartbeat.map_or(0, |heartbeat| heartbeat.claim.epoch);
+                self.note_role_change(now);
+            }
+            Effect::Offer => {
+                self.handovers += 1;
+                self.counters.switchovers += 1;
+                let position = self.own_position();
+                let offer = Handover { epoch: self.claim.epoch, number: self.handovers, position };
+                self.outputs.push_back(Output::Send(Link::Control, Frame::Handover(offer)));
+            }
+            Effect::Farewell => {
+                if self.control_up {
+                    self.outputs.push_back(Output::Send(Link::Control, Frame::Goodbye));
+                }
+                self.outputs.push_back(Output::Stopped);
+            }
+        }
+    }
+
+    fn begin_epoch(&mut self, now: Mono) {
+        let fork = match (self.claim.data, self.position.take()) {
+            (Data::Complete, Some(position)) => Some(position),
+            (Data::Complete, None) if self.history.id != 0 => Some(self.own_position()),
+            _ => None,
+        };
+        let seen = self.saved.epoch.max(self.claim.epoch).max(self.following);
+        let epoch = role::next_epoch(seen, self.slot);
+        #[cfg(feature = "testing")]
+        let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
+        self.claim.epoch = epoch;
+        self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, fork);
+        self.backlog.restart();
+        self.sender = None;
+        self.receiver = None;
+        self.acknowledged = None;
+        self.guarded = false;
+        self.epoch_unsaved = true;
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::ServeBeforeSaving) {
+            self.epoch_unsaved = false;
+        }
+        self.saved.epoch = epoch;
+        self.save();
+        self.counters.promotions += 1;
+        self.note_role_change(now);
+    }
+
+    fn own_position(&self) -> Position {
+        Position { history: self.history.id, applied: self.backlog.last() }
+    }
+
+    /// The position of what is here, for a master that ceased to be one.
+    pub(super) fn take_own_position(&mut self) {
+        if self.position.is_none() && self.history.id != 0 {
+            self.position = Some(self.own_position());
+        }
+    }
+
+    fn see_epoch(&mut self, epoch: u64) {
+        if epoch > self.saved.epoch {
+            self.saved.epoch = epoch;
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        self.saves_pending += 1;
+        self.outputs.push_back(Output::Persist(self.saved.clone()));
+    }
+
+    fn send_heartbeat(&mut self, now: Mono) {
+        if !self.control_up {
+            return;
+        }
+        let heartbeat = Heartbeat {
+            state: self.role.state,
+            claim: self.claim,
+            epoch: self.saved.epoch,
+            sent: now,
+            echo: self.peer.as_ref().and_then(|peer| peer.sent),
+            load: self.load.clone(),
+        };
+        self.outputs.push_back(Output::Send(Link::Control, Frame::Heartbeat(heartbeat)));
+    }
+
+    /// The preferred node asks for the role when it could have had it for a while.
+    fn ask_for_role(&mut self, now: Mono) {
+        let wants = self.config.preferred && self.config.failback == Failback::Auto;
+        if !wants || self.role.state != State::Backup || !self.control_up || !self.is_level() {
+            self.level_since = None;
+            return;
+        }
+        let since = *self.level_since.get_or_insert(now);
+        if now.since(since) >= self.failback_delay(now) {
+            self.level_since = Some(now);
+            self.outputs.push_back(Output::Send(Link::Control, Frame::AskSwitchover));
+        }
+    }
+
+    /// Doubles with every change of roles lately, so that a flapping pair comes to rest.
+    fn failback_delay(&self, now: Mono) -> Span {
+        let recent = self.role_changes.iter().filter(|at| now.since(**at) < FLAP_WINDOW).count();
+        let doublings = recent.saturating_sub(FLAPS_FREE).min(16) as u32;
+        let longest = FAILBACK_DELAY_MAX.max(self.config.failback_delay);
+        self.config.failback_delay.scaled(1 << doublings, 1).min(longest)
+    }
+
+    fn note_role_change(&mut self, now: Mono) {
+        self.role_changes.push_back(now);
+        if self.role_changes.len() > ROLE_CHANGES_KEPT {
+            self.role_changes.pop_front();
+        }
+    }
+
+    pub(super) fn peer_state(&self) -> Option<State> {
+        Some(self.peer.as_ref()?.heartbeat.as_ref()?.state)
+    }
+
+    /// Whether it matters if the peer is alive.
+    fn watches(&self) -> bool {
+        let known = self.config.peer_expected || self.peer.is_some();
+        known && !matches!(self.role.state, State::Master | State::Stopped)
+    }
+
+    fn next_wake(&self, now: Mono) -> Mono {
+        let watch = if self.watches() { self.liveness.next_change(now) } else { Mono::NEVER };
+        let mut soonest = self.next_heartbeat.min(watch);
+        match self.role.state {
+            State::Boot if self.alone_at > now => soonest = soonest.min(self.alone_at),
+            State::Draining | State::Offered => soonest = soonest.min(self.handover_due),
+            _ => {}
+        }
+        soonest = soonest.min(self.stream_wake());
+        if let Some(since) = self.level_since {
+            soonest = soonest.min(since + self.failback_delay(now));
+        }
+        if self.role.state == State::Master && self.guarded {
+            let lease_end = self.lease_end();
+            soonest = if lease_end > now { soonest.min(lease_end) } else { soonest };
+        }
+        soonest.max(now + Span(1))
+    }
+}
+
+/// More changes of state than this at one moment are a mistake; the next moment continues.
+const ROWS_AT_ONCE_MAX: usize = 8;
+
+const FLAP_WINDOW: Span = Span::from_millis(600_000);
+const FLAPS_FREE: usize = 2;
+const FAILBACK_DELAY_MAX: Span = Span::from_millis(900_000);
+const ROLE_CHANGES_KEPT: usize = 32;

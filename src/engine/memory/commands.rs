@@ -1,0 +1,605 @@
+//! What clients' commands do to a shard, exactly as memcached does it.
+//!
+//! Every command that changes an item records one change, here and nowhere else.
+
+use tandem_replication::change::Change;
+
+use super::item::Marks;
+use super::shard::{Content, Draft, Shard};
+use crate::command::{
+    Arith, Command, Deadline, Delete, Exptime, Get, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
+    Refusal, Replies, Store, StoreMode, Value,
+};
+use crate::engine::number::{self, Digits};
+use crate::engine::{memcached_class, memcached_size};
+
+/// Where a command's outcome goes.
+pub(super) struct Reply<'a> {
+    pub(super) index: usize,
+    pub(super) replies: &'a mut dyn Replies,
+}
+
+impl Reply<'_> {
+    pub(super) fn send(&mut self, outcome: Outcome<'_>) {
+        self.replies.reply(self.index, outcome);
+    }
+}
+
+/// A command's key and moment.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) hash: u64,
+    pub(super) now: Now,
+}
+
+/// A value that is extended outside the lock, because it is or becomes large.
+pub(super) struct Base {
+    /// The version it was read at: whoever changed it since makes the work void.
+    pub(super) version: u64,
+    pub(super) value: BaseValue,
+}
+
+/// What there is to extend.
+pub(super) enum BaseValue {
+    Inline(Vec<u8>),
+    Large(Pages),
+}
+
+impl Shard {
+    /// Every command but a store, whose value may need memory from outside first.
+    pub(super) fn execute(&mut self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
+        match &command.op {
+            Op::Get(get) => self.get(at, get, reply),
+            Op::Inspect => self.inspect(at, reply),
+            Op::Delete(delete) => self.delete(at, delete, reply),
+            Op::Arith(arith) => self.arith(at, arith, reply),
+            Op::Touch(exptime) => self.touch(at, *exptime, reply),
+            Op::Refuse(refusal) => self.refuse(at, *refusal, true, reply),
+            Op::Store(_) => unreachable!("stores are executed by `store` and `extend`"),
+        }
+    }
+
+    fn find_now(&mut self, at: At<'_>) -> Option<u32> {
+        self.find_live(at.hash, at.key, at.now)
+    }
+
+    fn inspect(&mut self, at: At<'_>, reply: &mut Reply<'_>) {
+        self.counters.commands.cmd_meta += 1;
+        match self.find_now(at) {
+            Some(location) => reply.send(Outcome::Hit(self.hit(location, at.now))),
+            None => reply.send(Outcome::Miss),
+        }
+    }
+
+    fn get(&mut self, at: At<'_>, get: &Get, reply: &mut Reply<'_>) {
+        let roomy = get.vivify.is_some() && self.prepare(self.slot_max(at.key, 0), at.now);
+        match get.kind {
+            ReadKind::Get | ReadKind::Meta => self.counters.commands.cmd_get += 1,
+            ReadKind::GetAndTouch => self.counters.commands.cmd_touch += 1,
+        }
+        let Some(location) = self.find_now(at) else {
+            match get.vivify {
+                Some(exptime) if roomy => self.vivify(at, get, exptime, reply),
+                _ => self.miss(get, reply),
+            }
+            return;
+        };
+        let item = self.item(location);
+        let (before, (_, class)) = (item.header, self.measure(&item));
+        let stale = before.marks.has(Marks::STALE);
+        let recache = get.recache.is_some_and(|seconds| {
+            before.deadline != 0 && before.deadline < Exptime(seconds).deadline(at.now).0
+        });
+        let won = !before.marks.has(Marks::WIN_SENT) && (stale || recache);
+
+        let mut header = before;
+        if let Some(exptime) = get.touch {
+            header.deadline = exptime.deadline(at.now).0;
+        }
+        header.marks = header.marks.with(Marks::WIN_SENT, won || before.marks.has(Marks::WIN_SENT));
+        if !get.no_bump {
+            header.marks =
+                header.marks.with(Marks::FETCHED, true).with_heat((before.marks.heat() + 1).min(3));
+            header.accessed = at.now.secs;
+        }
+        if header != before {
+            self.set_header(location, header);
+        }
+        if get.touch.is_some() {
+            self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
+        }
+        self.count_read(get, class);
+        let mut hit = self.hit(location, at.now);
+        hit.deadline = Deadline(before.deadline);
+        hit.idle_secs = at.now.secs.saturating_sub(before.accessed);
+        hit.fetched = before.marks.has(Marks::FETCHED);
+        hit.win_sent = before.marks.has(Marks::WIN_SENT);
+        hit.won = won;
+        reply.send(Outcome::Hit(hit));
+    }
+
+    fn count_read(&mut self, get: &Get, class: u8) {
+        match get.kind {
+            // `gat`, and `mg` with `T`, count as touches that hit.
+            ReadKind::GetAndTouch => self.count_touch(class),
+            ReadKind::Meta if get.touch.is_some() => {
+                self.counters.commands.cmd_touch += 1;
+                self.count_touch(class);
+            }
+            _ => {
+                self.counters.commands.get_hits += 1;
+                self.counters.class(class).get_hits += 1;
+            }
+        }
+    }
+
+    fn count_touch(&mut self, class: u8) {
+        self.counters.commands.touch_hits += 1;
+        self.counters.class(class).touch_hits += 1;
+    }
+
+    fn miss(&mut self, get: &Get, reply: &mut Reply<'_>) {
+        match get.kind {
+            ReadKind::GetAndTouch => self.counters.commands.touch_misses += 1,
+            _ => self.counters.commands.get_misses += 1,
+        }
+        reply.send(Outcome::Miss);
+    }
+
+    /// A miss that creates an empty item, which the client then fills.
+    fn vivify(&mut self, at: At<'_>, get: &Get, exptime: Exptime, reply: &mut Reply<'_>) {
+        let draft = Draft {
+            key: at.key,
+            content: Content::Inline(b""),
+            flags: 0,
+            explicit: get.explicit,
+            version: self.clock.next(at.now),
+            deadline: exptime.deadline(at.now).0,
+            marks: Marks::WIN_SENT.with(Marks::BINARY_KEY, get.binary_key),
+        };
+        let location = self.put(at.hash, draft, None, at.now);
+        self.record_put(location);
+        let (_, class) = self.measure(&self.item(location));
+        self.count_read(get, class);
+        let mut hit = self.hit(location, at.now);
+        (hit.created, hit.won, hit.win_sent) = (true, true, false);
+        reply.send(Outcome::Hit(hit));
+    }
+
+    fn touch(&mut self, at: At<'_>, exptime: Exptime, reply: &mut Reply<'_>) {
+        self.counters.commands.cmd_touch += 1;
+        let Some(location) = self.find_now(at) else {
+            self.counters.commands.touch_misses += 1;
+            reply.send(Outcome::NotFound);
+            return;
+        };
+        let item = self.item(location);
+        let (before, (_, class)) = (item.header, self.measure(&item));
+        self.count_touch(class);
+        let mut header = before;
+        header.deadline = exptime.deadline(at.now).0;
+        header.accessed = at.now.secs;
+        header.marks = header.marks.with(Marks::FETCHED, true).with_heat((before.marks.heat() + 1).min(3));
+        self.set_header(location, header);
+        self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
+        let mut hit = self.hit(location, at.now);
+        hit.deadline = Deadline(before.deadline);
+        hit.idle_secs = at.now.secs.saturating_sub(before.accessed);
+        hit.fetched = before.marks.has(Marks::FETCHED);
+        reply.send(Outcome::Touched(hit));
+    }
+
+    fn delete(&mut self, at: At<'_>, delete: &Delete, reply: &mut Reply<'_>) {
+        let keeps = delete.invalidate || delete.drop_value;
+        let roomy = !keeps || self.prepare(self.slot_max(at.key, usize::MAX), at.now);
+        let Some(location) = self.find_now(at) else {
+            self.counters.commands.delete_misses += 1;
+            self.record_delete(at.key, at.now);
+            reply.send(Outcome::NotFound);
+            return;
+        };
+        let item = self.item(location);
+        let (_, class) = self.measure(&item);
+        if delete.compare.is_some_and(|unique| unique != self.shown(item.cas())) {
+            self.counters.commands.delete_misses += 1;
+            reply.send(Outcome::Exists);
+            return;
+        }
+        self.counters.commands.delete_hits += 1;
+        self.counters.class(class).delete_hits += 1;
+        let kept = if keeps { self.invalidate(at, location, delete, roomy) } else { None };
+        let Some(location) = kept else {
+            // Removed, as asked, or because there is no memory for what should have stayed.
+            self.kill_key(at.hash, at.key);
+            self.record_delete(at.key, at.now);
+            reply.send(Outcome::Deleted(Kept::default()));
+            return;
+        };
+        self.record_put(location);
+        let item = self.item(location);
+        let kept = Kept { cas: self.shown(item.cas()), len: self.value(&item).len() };
+        reply.send(Outcome::Deleted(kept));
+    }
+
+    /// Gives an item a new version and marks it stale, or empties it, or both.
+    fn invalidate(&mut self, at: At<'_>, location: u32, delete: &Delete, roomy: bool) -> Option<u32> {
+        let item = self.item(location);
+        let header = item.header;
+        let mut marks = header.marks;
+        if delete.drop_value {
+            marks = Marks::default().with(Marks::BINARY_KEY, marks.has(Marks::BINARY_KEY));
+        }
+        if delete.invalidate {
+            // The next one who asks may win again.
+            marks = marks.with(Marks::STALE, true).with(Marks::WIN_SENT, false);
+        }
+        // Without its value the item is a new one, and a new one lives for ever unless told otherwise.
+        let deadline = match delete.touch {
+            Some(exptime) => exptime.deadline(at.now).0,
+            None if delete.drop_value => 0,
+            None => header.deadline,
+        };
+        let flags = if delete.drop_value { 0 } else { item.flags() };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let item = self.item(location);
+        let content = match item.large() {
+            _ if delete.drop_value => Content::Inline(b""),
+            Some(id) => Content::Large(self.larges.at(id).clone()),
+            None => {
+                scratch.extend_from_slice(item.value());
+                Content::Inline(&scratch)
+            }
+        };
+        let draft =
+            Draft { key: at.key, content, flags, explicit: delete.explicit, version: 0, deadline, marks };
+        let fits = roomy || self.is_in_place(Some(location), &draft);
+        let kept = fits.then(|| {
+            let draft = Draft { version: self.clock.next(at.now), ..draft };
+            self.put(at.hash, draft, Some(location), at.now)
+        });
+        self.scratch = scratch;
+        kept
+    }
+
+    fn arith(&mut self, at: At<'_>, arith: &Arith, reply: &mut Reply<'_>) {
+        let roomy = self.prepare(self.slot_max(at.key, 20), at.now);
+        let Some(location) = self.find_now(at) else {
+            self.arith_missing(at, arith, roomy, reply);
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.arith_found(at, arith, location, roomy, &mut scratch, reply);
+        self.scratch = scratch;
+    }
+
+    fn arith_found(
+        &mut self,
+        at: At<'_>,
+        arith: &Arith,
+        location: u32,
+        roomy: bool,
+        scratch: &mut Vec<u8>,
+        reply: &mut Reply<'_>,
+    ) {
+        let item = self.item(location);
+        let (header, (_, class)) = (item.header, self.measure(&item));
+        let text = item.value();
+        let compare = arith.compare.filter(|&unique| unique != 0);
+        if text.is_empty() {
+            reply.send(Outcome::NonNumeric);
+            return;
+        }
+        if compare.is_some_and(|unique| unique != self.shown(item.cas())) {
+            reply.send(Outcome::Exists);
+            return;
+        }
+        // A value too long for a segment is no number.
+        let Some(number) = number::parse(text).filter(|_| item.large().is_none()) else {
+            reply.send(Outcome::NonNumeric);
+            return;
+        };
+        let number = if arith.increment {
+            number.wrapping_add(arith.delta)
+        } else {
+            number.saturating_sub(arith.delta)
+        };
+        scratch.clear();
+        scratch.extend_from_slice(Digits::of(number).as_bytes());
+        if scratch.len() < text.len() {
+            // As memcached: a shorter number keeps the length, padded with blanks.
+            scratch.resize(text.len(), b' ');
+        }
+        let deadline_after = arith.touch.map_or(header.deadline, |exptime| exptime.deadline(at.now).0);
+        let draft = Draft {
+            key: at.key,
+            content: Content::Inline(scratch),
+            flags: item.flags(),
+            explicit: arith.explicit,
+            version: 0,
+            deadline: deadline_after,
+            marks: header.marks,
+        };
+        let fits = roomy || self.is_in_place(Some(location), &draft);
+        if fits {
+            let draft = Draft { version: self.clock.next(at.now), ..draft };
+            let location = self.put(at.hash, draft, Some(location), at.now);
+            self.record_put(location);
+            self.count_arith(arith, class);
+            let mut hit = self.hit(location, at.now);
+            hit.deadline = Deadline(header.deadline);
+            hit.idle_secs = at.now.secs.saturating_sub(header.accessed);
+            reply.send(Outcome::Number(number, hit));
+        } else {
+            self.refuse(at, Refusal::OutOfMemory, true, reply);
+        }
+    }
+
+    fn count_arith(&mut self, arith: &Arith, class: u8) {
+        if arith.increment {
+            self.counters.commands.incr_hits += 1;
+            self.counters.class(class).incr_hits += 1;
+        } else {
+            self.counters.commands.decr_hits += 1;
+            self.counters.class(class).decr_hits += 1;
+        }
+    }
+
+    fn arith_missing(&mut self, at: At<'_>, arith: &Arith, roomy: bool, reply: &mut Reply<'_>) {
+        let Some((initial, exptime)) = arith.initial else {
+            let commands = &mut self.counters.commands;
+            if arith.increment {
+                commands.incr_misses += 1;
+            } else {
+                commands.decr_misses += 1;
+            }
+            reply.send(Outcome::NotFound);
+            return;
+        };
+        if !roomy {
+            self.refuse(at, Refusal::OutOfMemory, false, reply);
+            return;
+        }
+        let digits = Digits::of(initial);
+        let draft = Draft {
+            key: at.key,
+            content: Content::Inline(digits.as_bytes()),
+            flags: 0,
+            explicit: arith.explicit,
+            version: self.clock.next(at.now),
+            deadline: exptime.deadline(at.now).0,
+            marks: Marks::default().with(Marks::BINARY_KEY, arith.binary_key),
+        };
+        let location = self.put(at.hash, draft, None, at.now);
+        self.record_put(location);
+        let mut hit = self.hit(location, at.now);
+        hit.created = true;
+        reply.send(Outcome::Number(initial, hit));
+    }
+
+    /// Answers a store that cannot be; with `replaces` the item it would have replaced goes.
+    pub(super) fn refuse(&mut self, at: At<'_>, refusal: Refusal, replaces: bool, reply: &mut Reply<'_>) {
+        if replaces {
+            self.kill_key(at.hash, at.key);
+            self.record_delete(at.key, at.now);
+        }
+        match refusal {
+            Refusal::TooLarge => {
+                self.counters.commands.store_too_large += 1;
+                reply.send(Outcome::TooLarge);
+            }
+            Refusal::OutOfMemory => {
+                self.counters.commands.store_no_memory += 1;
+                let class = memcached_class(memcached_size(at.key.len(), 0, 0, self.shared.cas));
+                self.counters.class(class).outofmemory += 1;
+                reply.send(Outcome::OutOfMemory);
+            }
+        }
+    }
+
+    /// Largest slot an item of this key can need with a value of up to `value_len` bytes.
+    fn slot_max(&self, key: &[u8], value_len: usize) -> usize {
+        let value = value_len.min(self.shared.geometry.inline_max).max(super::item::STUB);
+        (super::item::OVERHEAD_MAX + key.len() + value).next_multiple_of(4)
+    }
+
+    fn count_store(&mut self, at: At<'_>, store: &Store<'_>) {
+        let size = memcached_size(at.key.len(), store.value.len(), store.flags, self.shared.cas);
+        self.counters.commands.cmd_set += 1;
+        self.counters.class(memcached_class(size)).cmd_set += 1;
+    }
+
+    /// Set, add, replace and cas, with the value where it is to stay.
+    pub(super) fn store(
+        &mut self,
+        at: At<'_>,
+        store: &Store<'_>,
+        content: Content<'_>,
+        reply: &mut Reply<'_>,
+    ) {
+        self.count_store(at, store);
+        let mut draft = Draft {
+            key: at.key,
+            content,
+            flags: store.flags,
+            explicit: store.explicit,
+            version: 0,
+            deadline: store.exptime.deadline(at.now).0,
+            marks: Marks::default().with(Marks::BINARY_KEY, store.binary_key),
+        };
+        let roomy = self.prepare(draft.slot(), at.now);
+        let old = self.find_to_store(at.hash, at.key, at.now);
+        // `C` upgrades set and replace to a compare and swap; with add it means nothing.
+        let compare = store.compare.filter(|_| store.mode != StoreMode::Add);
+        match (old, compare) {
+            (Some(old), Some(unique)) => {
+                if let Err(outcome) = self.compare(old, unique, store.invalidate, &mut draft) {
+                    reply.send(outcome);
+                    return;
+                }
+            }
+            (None, Some(_)) => {
+                self.counters.commands.cas_misses += 1;
+                reply.send(Outcome::NotFound);
+                return;
+            }
+            (Some(old), None) if store.mode == StoreMode::Add => {
+                self.bump(old, at.now);
+                reply.send(Outcome::NotStored);
+                return;
+            }
+            (None, None) if store.mode == StoreMode::Replace => {
+                reply.send(Outcome::NotStored);
+                return;
+            }
+            _ => {}
+        }
+        if !roomy && !self.is_in_place(old, &draft) {
+            self.refuse(at, Refusal::OutOfMemory, store.mode == StoreMode::Set, reply);
+            return;
+        }
+        self.finish_store(at, draft, old, reply);
+    }
+
+    fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
+        draft.version = self.clock.next(at.now);
+        let location = self.put(at.hash, draft, old, at.now);
+        self.record_put(location);
+        let item = self.item(location);
+        let kept = Kept { cas: self.shown(item.cas()), len: self.value(&item).len() };
+        reply.send(Outcome::Stored(kept));
+    }
+
+    /// Whether a compare and swap may store; a stale one (meta `I`) may too, but leaves its mark.
+    fn compare(
+        &mut self,
+        old: u32,
+        unique: u64,
+        invalidate: bool,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), Outcome<'static>> {
+        let item = self.item(old);
+        let (header, cas, (_, class)) = (item.header, self.shown(item.cas()), self.measure(&item));
+        if unique != 0 && unique == cas {
+            self.counters.commands.cas_hits += 1;
+            self.counters.class(class).cas_hits += 1;
+            return Ok(());
+        }
+        if unique != 0 && invalidate && unique < cas {
+            draft.deadline = header.deadline;
+            draft.marks =
+                draft.marks.with(Marks::STALE, true).with(Marks::WIN_SENT, header.marks.has(Marks::WIN_SENT));
+            return Ok(());
+        }
+        self.counters.commands.cas_badval += 1;
+        self.counters.class(class).cas_badval += 1;
+        Err(Outcome::Exists)
+    }
+
+    /// An add that found the key: the item counts as used.
+    fn bump(&mut self, location: u32, now: Now) {
+        let mut header = self.item(location).header;
+        header.accessed = now.secs;
+        header.marks = header.marks.with_heat((header.marks.heat() + 1).min(3));
+        self.set_header(location, header);
+    }
+
+    /// Append and prepend. Where the result is large, answers what there is to extend; the caller
+    /// extends it without the lock and comes again with the `result`.
+    pub(super) fn extend(
+        &mut self,
+        at: At<'_>,
+        store: &Store<'_>,
+        result: Option<(u64, Pages)>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Base> {
+        let roomy = self.prepare(self.slot_max(at.key, usize::MAX), at.now);
+        let old = self.find_to_store(at.hash, at.key, at.now);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let outcome = self.extend_found(at, store, old, (roomy, result), &mut scratch, reply);
+        self.scratch = scratch;
+        if outcome.is_ok() {
+            self.count_store(at, store);
+        }
+        outcome
+    }
+
+    fn extend_found(
+        &mut self,
+        at: At<'_>,
+        store: &Store<'_>,
+        old: Option<u32>,
+        (roomy, result): (bool, Option<(u64, Pages)>),
+        scratch: &mut Vec<u8>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Base> {
+        if let Some(refused) = self.cannot_extend(at, store, old) {
+            reply.send(refused);
+            return Ok(());
+        }
+        let marks = Marks::default().with(Marks::BINARY_KEY, store.binary_key);
+        let mut draft = Draft {
+            key: at.key,
+            content: Content::Inline(b""),
+            flags: store.flags,
+            explicit: store.explicit,
+            version: 0,
+            deadline: store.vivify.unwrap_or_default().deadline(at.now).0,
+            marks,
+        };
+        // A missing item that is created is extended from nothing, at version 0.
+        let (mut value, mut version): (Value<'_>, u64) = (Value::Inline(b""), 0);
+        if let Some(old) = old {
+            let item = self.item(old);
+            value = self.value(&item);
+            version = item.header.version;
+            draft.flags = item.flags();
+            draft.deadline = item.header.deadline;
+            draft.marks =
+                marks.with(Marks::BINARY_KEY, store.binary_key || item.header.marks.has(Marks::BINARY_KEY));
+        }
+        let inline_max = self.shared.geometry.inline_max;
+        draft.content = match (result, value, &store.value) {
+            (Some((at_version, pages)), _, _) if at_version == version => Content::Large(pages),
+            (_, Value::Inline(value), Payload::Bytes(more)) if value.len() + more.len() <= inline_max => {
+                let parts = [value, more];
+                let first = usize::from(store.mode == StoreMode::Prepend);
+                scratch.extend_from_slice(parts[first]);
+                scratch.extend_from_slice(parts[1 - first]);
+                Content::Inline(scratch)
+            }
+            (_, Value::Inline(value), _) => {
+                return Err(Base { version, value: BaseValue::Inline(value.to_vec()) });
+            }
+            (_, Value::Pages(pages), _) => {
+                return Err(Base { version, value: BaseValue::Large(pages.clone()) });
+            }
+        };
+        if roomy || self.is_in_place(old, &draft) {
+            self.finish_store(at, draft, old, reply);
+        } else {
+            self.refuse(at, Refusal::OutOfMemory, false, reply);
+        }
+        Ok(())
+    }
+
+    /// Why a value cannot be extended, if so. The item stays as it is.
+    fn cannot_extend(&mut self, at: At<'_>, store: &Store<'_>, old: Option<u32>) -> Option<Outcome<'static>> {
+        let Some(old) = old else {
+            return store.vivify.is_none().then_some(Outcome::NotStored);
+        };
+        let item = self.item(old);
+        if store.compare.is_some_and(|unique| unique != 0 && unique != self.shown(item.cas())) {
+            return Some(Outcome::Exists);
+        }
+        let len = self.value(&item).len() + store.value.len();
+        let size = memcached_size(at.key.len(), len, item.flags(), self.shared.cas);
+        if size > self.shared.item_size_max {
+            self.counters.commands.store_too_large += 1;
+            return Some(Outcome::NotStored);
+        }
+        None
+    }
+}

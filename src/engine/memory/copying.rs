@@ -1,0 +1,118 @@
+//! What the pair needs: applying the peer's changes, and walking all items in hash order for a copy.
+
+use tandem_replication::change::{Bytes, Change, Put};
+
+use super::item::Marks;
+use super::shard::{Content, Draft, Shard};
+use crate::command::{Now, Pages};
+use crate::engine::hash::position;
+
+/// Homes a slice of a scan visits at most.
+const HOMES_PER_SLICE: usize = 256;
+
+impl Shard {
+    /// Applies a put from the peer, unless what is here is newer. `large` is its value if it does not
+    /// fit a segment; without memory the older item goes, so that a miss is the worst that remains.
+    pub(super) fn apply_put(&mut self, hash: u64, put: &Put<'_>, large: Option<Option<Pages>>, now: Now) {
+        self.clock.observe(put.version, now);
+        let roomy = self.prepare(put.key.len() + value_len(&put.value).min(1 << 14), now);
+        let old = self.find(hash, put.key);
+        if put.version < self.floor || old.is_some_and(|old| self.item(old).header.version >= put.version) {
+            return;
+        }
+        let whole;
+        let content = match (&large, &put.value) {
+            (Some(None), _) => {
+                self.kill_key(hash, put.key);
+                return;
+            }
+            (Some(Some(pages)), _) => Content::Large(pages.clone()),
+            (None, Bytes::Whole(bytes)) => Content::Inline(bytes),
+            (None, Bytes::Chunks(chunks)) => {
+                whole = chunks.concat();
+                Content::Inline(&whole)
+            }
+        };
+        let draft = Draft {
+            key: put.key,
+            content,
+            flags: put.flags,
+            explicit: put.explicit,
+            version: put.version,
+            deadline: put.deadline,
+            marks: Marks::default()
+                .with(Marks::STALE, put.bits.stale)
+                .with(Marks::WIN_SENT, put.bits.win_sent)
+                .with(Marks::BINARY_KEY, put.bits.binary_key),
+        };
+        if roomy || self.is_in_place(old, &draft) {
+            self.put(hash, draft, old, now);
+        } else {
+            self.kill_key(hash, put.key);
+        }
+    }
+
+    pub(super) fn apply_delete(&mut self, hash: u64, key: &[u8], version: u64, now: Now) {
+        self.clock.observe(version, now);
+        if let Some(location) = self.find(hash, key)
+            && self.item(location).header.version < version
+        {
+            self.kill(hash, location);
+        }
+    }
+
+    pub(super) fn apply_touch(&mut self, hash: u64, key: &[u8], deadline: u32, version: u64, now: Now) {
+        self.clock.observe(version, now);
+        if let Some(location) = self.find(hash, key) {
+            let mut header = self.item(location).header;
+            if header.version == version {
+                header.deadline = deadline;
+                self.set_header(location, header);
+            }
+        }
+    }
+
+    /// Raises the floor: everything of a lower version is dead.
+    pub(super) fn flush(&mut self, floor: u64, now: Now) {
+        self.clock.observe(floor, now);
+        self.floor = self.floor.max(floor);
+    }
+
+    /// See [`crate::engine::Engine::scan`].
+    pub(super) fn scan(
+        &self,
+        cursor: u64,
+        max_bytes: usize,
+        now: Now,
+        visit: &mut dyn FnMut(&Change<'_>),
+    ) -> Option<u64> {
+        let mut cursor = cursor;
+        let mut bytes = 0;
+        for _ in 0..HOMES_PER_SLICE {
+            let Ok(first) = u32::try_from(cursor) else { return None };
+            // The home's end is only known when it was visited, so what lies beyond is left out by hash.
+            let end = self.index.visit_home(first, |_| {});
+            self.index.visit_home(first, |location| {
+                let at = u64::from(position(self.hash_at(location)));
+                let item = self.item(location);
+                if (cursor..end).contains(&at) && !self.is_dead(&item.header, now) {
+                    bytes += item.header.slot() + item.large().map_or(0, |id| self.larges.at(id).len());
+                    visit(&self.change(location));
+                }
+            });
+            cursor = end;
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        (cursor <= u64::from(u32::MAX)).then_some(cursor)
+    }
+}
+
+/// Bytes of a value.
+pub(super) fn value_len(value: &Bytes<'_>) -> usize {
+    match value {
+        Bytes::Whole(bytes) => bytes.len(),
+        Bytes::Chunks(chunks) => chunks.iter().map(bytes::Bytes::len).sum(),
+    }
+}

@@ -1,0 +1,341 @@
+//! Making room: S3-FIFO over segments, a few items at a time.
+//!
+//! New items enter the small queue. When the cleaner reaches them they were read meanwhile and move
+//! to the main queue, or they leave and only their ghost stays. In the main queue an item that was
+//! read gets another round. Segments with many dead bytes are compacted before anything is evicted.
+//! Every store pays for a little cleaning, in proportion to its size, so that no single one pays for
+//! much; reads pay nothing.
+
+use super::geometry::RESERVE;
+use super::index::Index;
+use super::item::{Header, Marks};
+use super::segment::{Place, Queue};
+use super::shard::Shard;
+use crate::command::Now;
+
+/// Bytes of slots a store walks at least when the reserve is short.
+const WALK_MIN: usize = 1024;
+/// Homes of the index a store moves while it is being resized.
+const MOVES_PER_STORE: usize = 2;
+/// Items a store looks at for expired ones when nothing may be evicted.
+const CRAWL_PER_STORE: usize = 64;
+/// The small queue's share of live bytes, in percent.
+const SMALL_PERCENT: u64 = 10;
+
+/// The segment that is being cleaned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Victim {
+    pub(super) segment: u32,
+    /// Where to go on.
+    pub(super) offset: usize,
+    pub(super) work: Work,
+}
+
+/// What is done with a victim's living items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// They are copied or evicted.
+    Evict,
+    /// They are copied, to where their segment was in its queue.
+    Compact {
+        /// Its place in the queue.
+        at: usize,
+    },
+}
+
+impl Shard {
+    /// Before anything that may store an item of up to `bytes`: keeps the index growing and segments
+    /// free. Answers whether there is room; items may have been moved or evicted, so look the key up
+    /// afterwards.
+    pub(super) fn prepare(&mut self, bytes: usize, now: Now) -> bool {
+        self.secs = now.secs;
+        self.tend_index(MOVES_PER_STORE);
+        self.make_room(bytes, now) && self.index.can_insert()
+    }
+
+    /// Starts a resize of the index if it needs one, and moves it on.
+    pub(super) fn tend_index(&mut self, moves: usize) {
+        if !self.index.has_spare() && self.pay_for_block() {
+            self.index.add_spare();
+        }
+        if let Some(blocks) = self.index.wanted_blocks(self.full_permille()) {
+            self.index.start_resize(blocks);
+        }
+        for _ in 0..moves {
+            if !self.index.is_resizing() || !self.index.has_spare() {
+                break;
+            }
+            if !self.step_index() {
+                // No memory for the next block: a free segment gives its own.
+                if self.segments.free.len() < 2 || !self.give_segment_back() || !self.step_index() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn step_index(&mut self) -> bool {
+        let (segments, hasher) = (&self.segments, &self.shared.hasher);
+        self.index.step(&self.shared.budget, &|location| hasher.hash(segments.item(location).key()))
+    }
+
+    /// At which load the index grows; shards differ, so that they do not grow together.
+    fn full_permille(&self) -> usize {
+        770 + self.id * 37 % 80
+    }
+
+    /// Takes the cost of a block of the index from the budget, or from a free segment.
+    fn pay_for_block(&mut self) -> bool {
+        let cost = Index::block_cost(self.shared.geometry.block_buckets);
+        while !self.shared.budget.acquire(cost) {
+            if !self.give_segment_back() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives the memory of a free segment back to the budget.
+    pub(super) fn give_segment_back(&mut self) -> bool {
+        let gave = self.segments.remove_free();
+        if gave {
+            self.shared.budget.release(self.segments.cost());
+        }
+        gave
+    }
+
+    /// Takes the memory of one more segment from the budget.
+    fn take_segment(&mut self) -> bool {
+        let may = self.segments.may_add() && self.shared.budget.acquire(self.segments.cost());
+        if may {
+            self.segments.add();
+        }
+        may
+    }
+
+    /// Whether an item of up to `bytes` can be stored, in whichever queue.
+    fn has_room(&self, bytes: usize) -> bool {
+        if self.shared.evict {
+            return !self.segments.free.is_empty()
+                || [Queue::Small, Queue::Main].iter().all(|&queue| self.segments.open_room(queue) >= bytes);
+        }
+        // Nothing is evicted, so everything is in the small queue; the last free segment is for
+        // compaction.
+        self.segments.free.len() >= 2 || self.segments.open_room(Queue::Small) >= bytes
+    }
+
+    fn make_room(&mut self, bytes: usize, now: Now) -> bool {
+        let mut walk = WALK_MIN.max(2 * bytes) as isize;
+        while self.segments.free.len() < RESERVE {
+            if self.take_segment() {
+                continue;
+            }
+            if walk <= 0 && self.has_room(bytes) {
+                break;
+            }
+            match self.clean(walk.max(WALK_MIN as isize), now) {
+                Some(walked) => walk -= walked,
+                // Without evictions what died by itself still makes room.
+                None if !self.shared.evict && walk > 0 && self.crawl(CRAWL_PER_STORE, now) > 0 => {
+                    walk -= WALK_MIN as isize;
+                }
+                None => break,
+            }
+        }
+        self.has_room(bytes)
+    }
+
+    /// Frees memory for others: evicts a little and gives back what the shard has beyond its reserve.
+    /// `false` if there is nothing left to give.
+    pub(super) fn shed(&mut self, bytes: usize, now: Now) -> bool {
+        let mut walk = bytes as isize;
+        while walk > 0 {
+            if self.segments.free.len() >= RESERVE {
+                return self.give_segment_back();
+            }
+            match self.clean(walk, now) {
+                Some(walked) => walk -= walked,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Cleans about `bytes` of a victim. Answers the bytes walked, or `None` if there is no victim.
+    fn clean(&mut self, bytes: isize, now: Now) -> Option<isize> {
+        if self.victim.is_none() {
+            self.victim = Some(self.choose_victim()?);
+        }
+        let mut victim = self.victim?;
+        let mut walked = 0;
+        while walked < bytes {
+            let segment = &self.segments.list[victim.segment as usize];
+            if segment.live() == 0 || victim.offset >= segment.used {
+                self.segments.recycle(victim.segment);
+                self.victim = None;
+                return Some(walked.max(1));
+            }
+            let header = segment.header(victim.offset);
+            let location = self.segments.location(victim.segment, victim.offset);
+            if header.marks.has(Marks::LIVE) && !self.clean_item(location, header, victim.work, now) {
+                // Nowhere to copy to (only without evictions).
+                self.victim = Some(victim);
+                return None;
+            }
+            victim.offset += header.slot();
+            walked += header.slot() as isize;
+        }
+        self.victim = Some(victim);
+        Some(walked)
+    }
+
+    fn choose_victim(&mut self) -> Option<Victim> {
+        let deadest = self
+            .segments
+            .list
+            .iter()
+            .enumerate()
+            .filter(|(id, segment)| {
+                segment.place == Place::Queued && !self.segments.compacting.contains(&Some(*id as u32))
+            })
+            .max_by_key(|(_, segment)| segment.dead);
+        if let Some((id, segment)) = deadest
+            && segment.dead * 4 >= self.shared.geometry.segment_bytes
+        {
+            let at = self.segments.unqueue(id as u32);
+            return Some(self.victim_of(id as u32, Work::Compact { at }));
+        }
+        if !self.shared.evict {
+            return None;
+        }
+        let [small, main] = self.live_bytes;
+        let first = if small * 100 > (small + main) * SMALL_PERCENT { Queue::Small } else { Queue::Main };
+        let second = if first == Queue::Small { Queue::Main } else { Queue::Small };
+        let queue =
+            [first, second].into_iter().find(|&queue| !self.segments.queues[queue as usize].is_empty());
+        let queue = match queue {
+            Some(queue) => queue,
+            // Everything is in open segments: the fuller shard of them becomes a victim.
+            None => {
+                self.segments.seal(first);
+                if self.segments.queues[first as usize].is_empty() {
+                    self.segments.seal(second);
+                    second
+                } else {
+                    first
+                }
+            }
+        };
+        let id = *self.segments.queues[queue as usize].front()?;
+        self.segments.unqueue(id);
+        Some(self.victim_of(id, Work::Evict))
+    }
+
+    fn victim_of(&mut self, segment: u32, work: Work) -> Victim {
+        self.segments.list[segment as usize].place = Place::Victim;
+        Victim { segment, offset: 0, work }
+    }
+
+    /// Copies or removes a living item of a victim. `false` if it can do neither.
+    fn clean_item(&mut self, location: u32, header: Header, work: Work, now: Now) -> bool {
+        let hash = self.hash_at(location);
+        if self.is_dead(&header, now) {
+            self.reclaim(hash, location);
+            return true;
+        }
+        let slot = header.slot();
+        let from = self.segments.list[self.segments.segment_of(location)].queue;
+        let heat = header.marks.heat();
+        match work {
+            Work::Compact { at } => {
+                if self.room_to_compact(from, slot, at) {
+                    let id = self.segments.compacting[from as usize].expect("it was just opened");
+                    self.relocate(hash, location, header, id);
+                    return true;
+                }
+                if !self.shared.evict {
+                    return false;
+                }
+            }
+            Work::Evict if heat > 0 && self.room_to_keep(slot, now) => {
+                let kept = if from == Queue::Small { 0 } else { heat - 1 };
+                let (_, class) = self.measure(&self.item(location));
+                match from {
+                    Queue::Small => self.counters.class(class).moves_to_warm += 1,
+                    Queue::Main => self.counters.class(class).moves_within_lru += 1,
+                }
+                let header = Header { marks: header.marks.with_heat(kept), ..header };
+                let id = self.segments.open[Queue::Main as usize].expect("it has room");
+                self.relocate(hash, location, header, id);
+                return true;
+            }
+            Work::Evict => {}
+        }
+        self.evict(hash, location, from, now);
+        true
+    }
+
+    /// Whether the compacted segment of a queue has room, opening one if it has not.
+    fn room_to_compact(&mut self, queue: Queue, slot: usize, at: usize) -> bool {
+        if let Some(id) = self.segments.compacting[queue as usize] {
+            if self.segments.list[id as usize].room() >= slot {
+                return true;
+            }
+            self.segments.compacting[queue as usize] = None;
+        }
+        let least = if self.shared.evict { 2 } else { 1 };
+        self.segments.free.len() >= least && self.segments.open_compaction(queue, at, self.secs)
+    }
+
+    /// Whether the open main segment has room; it is rolled unless that takes the last free one.
+    fn room_to_keep(&mut self, slot: usize, now: Now) -> bool {
+        self.segments.open_room(Queue::Main) >= slot
+            || (self.segments.free.len() >= 2 && self.segments.roll(Queue::Main, now.secs))
+    }
+
+    /// Moves an item into that segment.
+    fn relocate(&mut self, hash: u64, from: u32, header: Header, to: u32) {
+        self.depart(from);
+        let slot = header.slot();
+        let location = self.segments.append(to, slot);
+        self.segments.copy(from, location, slot);
+        self.set_header(location, header);
+        self.bury(from, header);
+        self.index.replace(hash, from, location);
+        self.enter(location);
+    }
+
+    /// Removes an item that died by itself.
+    pub(super) fn reclaim(&mut self, hash: u64, location: u32) {
+        let item = self.item(location);
+        let (fetched, flushed) = (item.header.marks.has(Marks::FETCHED), item.header.version < self.floor);
+        let (_, class) = self.measure(&item);
+        let class = self.counters.class(class);
+        class.reclaimed += 1;
+        if !fetched && !flushed {
+            class.expired_unfetched += 1;
+        }
+        self.kill(hash, location);
+    }
+
+    fn evict(&mut self, hash: u64, location: u32, from: Queue, now: Now) {
+        let item = self.item(location);
+        let header = item.header;
+        let (_, class) = self.measure(&item);
+        #[cfg(test)]
+        let key = item.key().to_vec();
+        let class = self.counters.class(class);
+        class.evicted += 1;
+        class.evicted_time = now.secs.saturating_sub(header.accessed);
+        class.evicted_nonzero += u64::from(header.deadline != 0);
+        class.evicted_unfetched += u64::from(!header.marks.has(Marks::FETCHED));
+        class.evicted_active += u64::from(header.marks.heat() > 0);
+        if from == Queue::Small {
+            class.moves_to_cold += 1;
+            self.index.remember(hash);
+        }
+        self.kill(hash, location);
+        #[cfg(test)]
+        self.evicted.push(key);
+    }
+}

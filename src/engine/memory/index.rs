@@ -1,0 +1,615 @@
+//! From a key's hash to its location: cache-line buckets in hash order that grow a step at a time.
+//!
+//! A bucket has twelve slots, each with one byte of the hash (so that other items are rarely looked
+//! at) and a location. An item lives in its home bucket, in the next one, or in an overflow bucket
+//! of its home, and is never displaced. Because buckets divide the range of positions in order, a
+//! resize moves homes one by one from the first to the last: `moved` says how far it has come, and
+//! every position has exactly one place to look, always.
+//!
+//! Each block of buckets carries its part of the *ghost*: fingerprints of keys that were evicted
+//! lately, so that what comes back soon is kept longer.
+
+use crate::engine::budget::Budget;
+use crate::engine::hash::{fingerprint, position, tag};
+use crate::engine::prefetch::prefetch;
+
+/// Slots of a bucket.
+const LANES: usize = 12;
+/// Fingerprints of a row of the ghost.
+const ROW: usize = 32;
+/// Buckets that share a row of the ghost: 8 fingerprints a bucket, about one for each item.
+const BUCKETS_PER_ROW: usize = 4;
+/// Overflow buckets that moving one home may need at most, beyond those it frees.
+const OVERFLOW_PER_MOVE: usize = 8;
+/// Bytes charged for a block beyond its own: its description and the allocator's.
+const BLOCK_OVERHEAD: usize = 128;
+
+/// One cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Bucket {
+    tags: [u8; LANES],
+    /// Low byte: how many items of this home live in the next bucket. Above: the first overflow
+    /// bucket, counted from 1.
+    meta: u32,
+    locations: [u32; LANES],
+}
+
+impl Bucket {
+    /// Marks (the top bit of a byte each) of the lanes whose tag is `tag`.
+    #[inline]
+    fn lanes(&self, tag: u8) -> Lanes {
+        const LOW: u128 = u128::from_le_bytes([0x7f; 16]);
+        let mut bytes = [0; 16];
+        bytes[..LANES].copy_from_slice(&self.tags);
+        let differ = u128::from_le_bytes(bytes) ^ u128::from_le_bytes([tag; 16]);
+        // Exact, unlike the shorter formula: no borrow runs into the next byte.
+        let equal = !(((differ & LOW) + LOW) | differ | LOW);
+        Lanes(equal & (u128::MAX >> 32))
+    }
+
+    fn occupied(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..LANES).filter(|&lane| self.tags[lane] != 0)
+    }
+
+    fn lane_of(&self, tag: u8, location: u32) -> Option<usize> {
+        self.lanes(tag).find(|&lane| self.locations[lane] == location)
+    }
+
+    fn put(&mut self, tag: u8, location: u32) -> bool {
+        let Some(lane) = self.lanes(0).next() else { return false };
+        self.tags[lane] = tag;
+        self.locations[lane] = location;
+        true
+    }
+
+    fn spill(&self) -> u32 {
+        self.meta & 0xff
+    }
+
+    fn next(&self) -> u32 {
+        self.meta >> 8
+    }
+
+    fn set_next(&mut self, next: u32) {
+        self.meta = self.spill() | next << 8;
+    }
+}
+
+/// Lanes of a bucket, from the first.
+struct Lanes(u128);
+
+impl Iterator for Lanes {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let lane = self.0.trailing_zeros() / 8;
+        self.0 &= self.0 - 1;
+        Some(lane as usize)
+    }
+}
+
+/// Some consecutive buckets, and the ghost of their positions.
+#[derive(Debug, Default)]
+struct Block {
+    buckets: Box<[Bucket]>,
+    ghost: Box<[[u16; ROW]]>,
+}
+
+/// Buckets in hash order; of `homes` buckets, plus one for the last one's neighbour.
+#[derive(Debug)]
+struct Table {
+    blocks: Vec<Block>,
+    homes: usize,
+    block_buckets: usize,
+}
+
+impl Table {
+    /// A table of that many blocks, none of which has memory yet.
+    fn new(blocks: usize, block_buckets: usize) -> Self {
+        Self { blocks: Vec::with_capacity(blocks), homes: blocks * block_buckets - 1, block_buckets }
+    }
+
+    fn blocks_at_full_size(&self) -> usize {
+        (self.homes + 1) / self.block_buckets
+    }
+
+    #[inline]
+    fn home(&self, position: u32) -> usize {
+        ((u64::from(position) * self.homes as u64) >> 32) as usize
+    }
+
+    /// The first position of a home.
+    fn start(&self, home: usize) -> u64 {
+        ((home as u64) << 32).div_ceil(self.homes as u64)
+    }
+
+    #[inline]
+    fn bucket(&self, at: usize) -> &Bucket {
+        &self.blocks[at / self.block_buckets].buckets[at % self.block_buckets]
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
+        &mut self.blocks[at / self.block_buckets].buckets[at % self.block_buckets]
+    }
+
+    fn ghost_row(&mut self, home: usize) -> &mut [u16; ROW] {
+        let block = &mut self.blocks[home / self.block_buckets];
+        &mut block.ghost[home % self.block_buckets / BUCKETS_PER_ROW]
+    }
+}
+
+/// A resize under way.
+#[derive(Debug)]
+struct Resize {
+    old: Table,
+    /// Homes of `old` below this have moved.
+    moved: usize,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Index {
+    table: Table,
+    resize: Option<Resize>,
+    overflow: Vec<Box<[Bucket]>>,
+    overflow_free: Vec<u32>,
+    len: usize,
+}
+
+/// Which table a position is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Current,
+    Old,
+}
+
+impl Index {
+    /// What a block costs the budget.
+    pub(super) fn block_cost(block_buckets: usize) -> u64 {
+        (block_buckets * size_of::<Bucket>() + BLOCK_OVERHEAD) as u64 + Self::ghost_bytes(block_buckets)
+    }
+
+    /// The ghost's part of that.
+    pub(super) fn ghost_bytes(block_buckets: usize) -> u64 {
+        (block_buckets / BUCKETS_PER_ROW * ROW * 2) as u64
+    }
+
+    /// An empty index of one block, whose cost has been taken from the budget.
+    pub(super) fn new(block_buckets: usize) -> Self {
+        let mut table = Table::new(1, block_buckets);
+        table.blocks.push(new_block(block_buckets));
+        Self { table, resize: None, overflow: Vec::new(), overflow_free: Vec::new(), len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn block_buckets(&self) -> usize {
+        self.table.block_buckets
+    }
+
+    /// How many blocks have memory; each costs [`Index::block_cost`].
+    pub(super) fn blocks(&self) -> usize {
+        let old = self.resize.as_ref().map_or(0, |resize| resize.old.blocks.len() - resize.freed());
+        self.table.blocks.len() + old + self.overflow.len()
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.table.homes * LANES
+    }
+
+    pub(super) fn is_resizing(&self) -> bool {
+        self.resize.is_some()
+    }
+
+    #[inline]
+    fn locate(&self, position: u32) -> (Side, usize) {
+        if let Some(resize) = &self.resize {
+            let home = resize.old.home(position);
+            if home >= resize.moved {
+                return (Side::Old, home);
+            }
+        }
+        (Side::Current, self.table.home(position))
+    }
+
+    #[inline]
+    fn side(&self, side: Side) -> &Table {
+        match (side, &self.resize) {
+            (Side::Old, Some(resize)) => &resize.old,
+            _ => &self.table,
+        }
+    }
+
+    #[inline]
+    fn side_mut(&mut self, side: Side) -> &mut Table {
+        match (side, &mut self.resize) {
+            (Side::Old, Some(resize)) => &mut resize.old,
+            _ => &mut self.table,
+        }
+    }
+
+    fn overflow_bucket(&self, id: u32) -> &Bucket {
+        let at = id as usize - 1;
+        &self.overflow[at / self.block_buckets()][at % self.block_buckets()]
+    }
+
+    fn overflow_bucket_mut(&mut self, id: u32) -> &mut Bucket {
+        let (at, size) = (id as usize - 1, self.block_buckets());
+        &mut self.overflow[at / size][at % size]
+    }
+
+    /// The location with this hash for which `is_it` holds.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let (side, home) = self.locate(position(hash));
+        let (table, tag) = (self.side(side), tag(hash));
+        let bucket = table.bucket(home);
+        let mut look = |bucket: &Bucket| {
+            bucket.lanes(tag).map(|lane| bucket.locations[lane]).find(|&location| is_it(location))
+        };
+        if let Some(found) = look(bucket) {
+            return Some(found);
+        }
+        if bucket.spill() > 0
+            && let Some(found) = look(table.bucket(home + 1))
+        {
+            return Some(found);
+        }
+        let mut next = bucket.next();
+        while next != 0 {
+            let bucket = self.overflow_bucket(next);
+            if let Some(found) = look(bucket) {
+                return Some(found);
+            }
+            next = bucket.next();
+        }
+        None
+    }
+
+    /// Hints that the bucket of this hash will be needed.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        let (side, home) = self.locate(position(hash));
+        prefetch(self.side(side).bucket(home));
+    }
+
+    /// Whether [`Index::insert`] and a step of a resize have the overflow buckets they may need.
+    pub(super) fn has_spare(&self) -> bool {
+        self.overflow_free.len() >= OVERFLOW_PER_MOVE
+    }
+
+    /// Adds a block of overflow buckets, whose cost has been taken from the budget.
+    pub(super) fn add_spare(&mut self) {
+        let first = self.overflow.len() * self.block_buckets() + 1;
+        self.overflow.push(vec![Bucket::default(); self.block_buckets()].into());
+        self.overflow_free.extend((first..first + self.block_buckets()).rev().map(|id| id as u32));
+    }
+
+    /// Whether [`Index::insert`] has an overflow bucket if it needs one.
+    pub(super) fn can_insert(&self) -> bool {
+        !self.overflow_free.is_empty()
+    }
+
+    /// Adds a location. There must be a spare overflow bucket.
+    pub(super) fn insert(&mut self, hash: u64, location: u32) {
+        self.len += 1;
+        self.place(hash, location);
+    }
+
+    fn place(&mut self, hash: u64, location: u32) {
+        let (side, home) = self.locate(position(hash));
+        let tag = tag(hash);
+        let table = self.side_mut(side);
+        if table.bucket_mut(home).put(tag, location) {
+            return;
+        }
+        if table.bucket_mut(home + 1).put(tag, location) {
+            table.bucket_mut(home).meta += 1;
+            return;
+        }
+        let first = table.bucket(home).next();
+        let mut next = first;
+        while next != 0 {
+            if self.overflow_bucket_mut(next).put(tag, location) {
+                return;
+            }
+            next = self.overflow_bucket(next).next();
+        }
+        let id = self.overflow_free.pop().expect("a spare overflow bucket was ensured");
+        let bucket = self.overflow_bucket_mut(id);
+        *bucket = Bucket::default();
+        bucket.put(tag, location);
+        bucket.set_next(first);
+        self.side_mut(side).bucket_mut(home).set_next(id);
+    }
+
+    /// Points a location's slot to another one.
+    pub(super) fn replace(&mut self, hash: u64, from: u32, to: u32) {
+        let (side, home) = self.locate(position(hash));
+        let tag = tag(hash);
+        let table = self.side_mut(side);
+        let spill = table.bucket(home).spill();
+        for at in home..home + 1 + usize::from(spill > 0) {
+            let bucket = table.bucket_mut(at);
+            if let Some(lane) = bucket.lane_of(tag, from) {
+                bucket.locations[lane] = to;
+                return;
+            }
+        }
+        let mut next = table.bucket(home).next();
+        while next != 0 {
+            let bucket = self.overflow_bucket_mut(next);
+            if let Some(lane) = bucket.lane_of(tag, from) {
+                bucket.locations[lane] = to;
+                return;
+            }
+            next = bucket.next();
+        }
+        unreachable!("a live item is in the index");
+    }
+
+    /// Forgets a location.
+    pub(super) fn remove(&mut self, hash: u64, location: u32) {
+        self.len -= 1;
+        let (side, home) = self.locate(position(hash));
+        let tag = tag(hash);
+        let table = self.side_mut(side);
+        let bucket = table.bucket_mut(home);
+        if let Some(lane) = bucket.lane_of(tag, location) {
+            bucket.tags[lane] = 0;
+            return;
+        }
+        let (spill, mut next) = (bucket.spill(), bucket.next());
+        if spill > 0 {
+            let bucket = table.bucket_mut(home + 1);
+            if let Some(lane) = bucket.lane_of(tag, location) {
+                bucket.tags[lane] = 0;
+                table.bucket_mut(home).meta -= 1;
+                return;
+            }
+        }
+        let mut before = 0;
+        while next != 0 {
+            let bucket = self.overflow_bucket_mut(next);
+            let after = bucket.next();
+            if let Some(lane) = bucket.lane_of(tag, location) {
+                bucket.tags[lane] = 0;
+                if bucket.tags == [0; LANES] {
+                    self.overflow_free.push(next);
+                    if before == 0 {
+                        self.side_mut(side).bucket_mut(home).set_next(after);
+                    } else {
+                        self.overflow_bucket_mut(before).set_next(after);
+                    }
+                }
+                return;
+            }
+            (before, next) = (next, after);
+        }
+        unreachable!("a live item is in the index");
+    }
+
+    /// Remembers that the key of this hash was evicted.
+    pub(super) fn remember(&mut self, hash: u64) {
+        let (side, home) = self.locate(position(hash));
+        let row = self.side_mut(side).ghost_row(home);
+        row.copy_within(0..ROW - 1, 1);
+        row[0] = fingerprint(hash);
+    }
+
+    /// Whether the key of this hash was evicted lately; forgets it.
+    pub(super) fn recall(&mut self, hash: u64) -> bool {
+        let (side, home) = self.locate(position(hash));
+        let row = self.side_mut(side).ghost_row(home);
+        let print = fingerprint(hash);
+        let found = row.iter_mut().find(|entry| **entry == print);
+        found.map(|entry| *entry = 0).is_some()
+    }
+
+    /// The number of blocks the table should have, if that is not what it has or is getting.
+    pub(super) fn wanted_blocks(&self, full_permille: usize) -> Option<usize> {
+        if self.is_resizing() {
+            return None;
+        }
+        let (slots, blocks) = (self.slots(), self.table.blocks_at_full_size());
+        if self.len * 1000 > slots * full_permille {
+            Some((blocks * 3 / 2).max(blocks + 1))
+        } else if blocks > 1 && self.len * 1000 < slots * 300 {
+            Some((blocks * 2 / 3).max(1))
+        } else {
+            None
+        }
+    }
+
+    /// Starts a resize to that many blocks. Nothing moves yet.
+    pub(super) fn start_resize(&mut self, blocks: usize) {
+        let table = Table::new(blocks, self.block_buckets());
+        self.resize = Some(Resize { old: std::mem::replace(&mut self.table, table), moved: 0 });
+    }
+
+    /// Moves one home. Takes blocks by `budget`; `false` if there is nothing to move, or a block could
+    /// not be had. Spare overflow buckets must be there.
+    pub(super) fn step(&mut self, budget: &Budget, hash_of: &dyn Fn(u32) -> u64) -> bool {
+        let Some(resize) = &self.resize else { return false };
+        let (from, old_homes) = (resize.moved, resize.old.homes);
+        let last = self.table.home((resize.old.start(from + 1) - 1) as u32) + 1;
+        while self.table.blocks.len() <= last / self.block_buckets() {
+            if !budget.acquire(Self::block_cost(self.block_buckets())) {
+                return false;
+            }
+            self.add_block();
+        }
+        self.move_home(from, hash_of);
+        let size = self.block_buckets();
+        if (from + 1).is_multiple_of(size) {
+            if let Some(resize) = &mut self.resize {
+                resize.old.blocks[from / size] = Block::default();
+            }
+            budget.release(Self::block_cost(size));
+        }
+        if from + 1 == old_homes {
+            self.resize = None;
+            // The block of the last home and of its neighbour.
+            budget.release(Self::block_cost(size));
+        }
+        true
+    }
+
+    /// Adds the next block of the growing table, with the ghost of its positions.
+    fn add_block(&mut self) {
+        let mut block = new_block(self.block_buckets());
+        if let Some(resize) = &mut self.resize {
+            let first = self.table.blocks.len() * self.table.block_buckets;
+            for (row, ghost) in block.ghost.iter_mut().enumerate() {
+                let home = (first + row * BUCKETS_PER_ROW).min(self.table.homes - 1);
+                let home = resize.old.home(self.table.start(home) as u32);
+                *ghost = *resize.old.ghost_row(home.max(resize.moved));
+            }
+        }
+        self.table.blocks.push(block);
+    }
+
+    fn move_home(&mut self, home: usize, hash_of: &dyn Fn(u32) -> u64) {
+        let resize = self.resize.as_mut().expect("a resize is under way");
+        let mut found = [0; 2 * LANES];
+        let mut count = 0;
+        let bucket = resize.old.bucket_mut(home);
+        for lane in bucket.occupied() {
+            found[count] = bucket.locations[lane];
+            count += 1;
+        }
+        let (mut spill, mut next) = (bucket.spill(), bucket.next());
+        *bucket = Bucket::default();
+        if spill > 0 {
+            let old_home = |hash| resize.old.home(position(hash));
+            let mut neighbour = *resize.old.bucket(home + 1);
+            for lane in 0..LANES {
+                if spill > 0
+                    && neighbour.tags[lane] != 0
+                    && old_home(hash_of(neighbour.locations[lane])) == home
+                {
+                    found[count] = neighbour.locations[lane];
+                    count += 1;
+                    spill -= 1;
+                    neighbour.tags[lane] = 0;
+                }
+            }
+            *resize.old.bucket_mut(home + 1) = neighbour;
+        }
+        resize.moved = home + 1;
+        for &location in &found[..count] {
+            self.place(hash_of(location), location);
+        }
+        while next != 0 {
+            let bucket = *self.overflow_bucket(next);
+            self.overflow_free.push(next);
+            for lane in bucket.occupied() {
+                self.place(hash_of(bucket.locations[lane]), bucket.locations[lane]);
+            }
+            next = bucket.next();
+        }
+    }
+
+    /// Visits every location whose home covers `position` and answers the position after that home.
+    pub(super) fn visit_home(&self, position: u32, mut visit: impl FnMut(u32)) -> u64 {
+        let (side, home) = self.locate(position);
+        let table = self.side(side);
+        let bucket = table.bucket(home);
+        let mut each = |bucket: &Bucket| {
+            for lane in bucket.occupied() {
+                visit(bucket.locations[lane]);
+            }
+        };
+        each(bucket);
+        if bucket.spill() > 0 {
+            each(table.bucket(home + 1));
+        }
+        let mut next = bucket.next();
+        while next != 0 {
+            let bucket = self.overflow_bucket(next);
+            each(bucket);
+            next = bucket.next();
+        }
+        let end = table.start(home + 1);
+        match (&self.resize, side) {
+            (Some(resize), Side::Current) => end.min(resize.old.start(resize.moved)),
+            _ => end,
+        }
+    }
+}
+
+impl Resize {
+    /// Blocks of the old table that were given back.
+    fn freed(&self) -> usize {
+        self.moved / self.old.block_buckets
+    }
+}
+
+fn new_block(buckets: usize) -> Block {
+    Block {
+        buckets: vec![Bucket::default(); buckets].into(),
+        ghost: vec![[0; ROW]; buckets / BUCKETS_PER_ROW].into(),
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    /// Panics unless exactly these locations are here, each where its hash belongs.
+    pub(super) fn check(&self, expected: &std::collections::BTreeMap<u32, u64>) {
+        assert_eq!(self.len, expected.len());
+        let mut seen = std::collections::BTreeSet::new();
+        let mut chained = std::collections::BTreeSet::new();
+        let old = self.resize.as_ref().map(|resize| (&resize.old, resize.moved));
+        let mut tables = vec![(&self.table, Side::Current)];
+        tables.extend(old.map(|(old, _)| (old, Side::Old)));
+        for (table, side) in tables {
+            let mut spilled = std::collections::BTreeMap::<usize, u32>::new();
+            for at in 0..table.blocks.len() * table.block_buckets {
+                if table.blocks[at / table.block_buckets].buckets.is_empty() {
+                    continue;
+                }
+                let bucket = table.bucket(at);
+                let mut next = bucket.next();
+                while next != 0 {
+                    assert!(chained.insert(next), "an overflow bucket is in one chain");
+                    let overflow = self.overflow_bucket(next);
+                    assert!(overflow.occupied().next().is_some(), "an overflow bucket is not empty");
+                    for lane in overflow.occupied() {
+                        let location = overflow.locations[lane];
+                        let hash = expected[&location];
+                        assert_eq!(self.locate(position(hash)), (side, at));
+                        assert_eq!(overflow.tags[lane], tag(hash));
+                        assert!(seen.insert(location));
+                    }
+                    next = overflow.next();
+                }
+                for lane in bucket.occupied() {
+                    let location = bucket.locations[lane];
+                    let hash = expected[&location];
+                    let (where_it_is, home) = self.locate(position(hash));
+                    assert!(where_it_is == side && (home == at || home + 1 == at));
+                    assert_eq!(bucket.tags[lane], tag(hash));
+                    *spilled.entry(home).or_default() += u32::from(home != at);
+                    assert!(seen.insert(location));
+                }
+            }
+            for at in 0..table.homes.min(table.blocks.len() * table.block_buckets) {
+                if !table.blocks[at / table.block_buckets].buckets.is_empty() {
+                    let expected = spilled.get(&at).copied().unwrap_or(0);
+                    assert_eq!(table.bucket(at).spill(), expected, "spilled items are counted");
+                }
+            }
+        }
+        assert_eq!(seen.len(), expected.len());
+        let total = self.overflow.len() * self.block_buckets();
+        assert_eq!(chained.len() + self.overflow_free.len(), total, "no overflow bucket is lost");
+    }
+}

@@ -1,0 +1,415 @@
+//! One shard: items in segments, found by the index. Single-threaded; the engine puts a lock around it.
+//!
+//! This file has the primitives (find, put, kill); the rooms beside it use them: `commands` for what
+//! clients ask, `eviction` for making room, `expiry` for what dies by itself, `copying` for the peer.
+
+use std::sync::Arc;
+
+use tandem_replication::change::{Bits, Bytes, Change, Put};
+
+use super::counters::Counters;
+use super::eviction::Victim;
+use super::expiry::Crawl;
+use super::geometry::Geometry;
+use super::index::Index;
+use super::item::{self, Header, Item, Marks, STUB};
+use super::large::{self, Larges};
+use super::segment::{Queue, Segments};
+use crate::command::Deadline;
+use crate::command::{Hit, Now, Pages, Value};
+use crate::engine::budget::Budget;
+use crate::engine::clock::Clock;
+use crate::engine::hash::Hasher;
+use crate::engine::{Journal, memcached_class, memcached_size};
+
+/// What all shards of an engine share.
+pub(super) struct Shared {
+    pub(super) geometry: Geometry,
+    pub(super) budget: Arc<Budget>,
+    pub(super) hasher: Hasher,
+    pub(super) journal: Arc<dyn Journal>,
+    /// Items may be evicted for new ones (not with `-M`).
+    pub(super) evict: bool,
+    /// CAS uniques are shown (not with `-C`).
+    pub(super) cas: bool,
+    /// Largest item, by memcached's accounting.
+    pub(super) item_size_max: usize,
+}
+
+/// See the module's description.
+pub(super) struct Shard {
+    pub(super) id: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) segments: Segments,
+    pub(super) index: Index,
+    pub(super) larges: Larges,
+    pub(super) clock: Clock,
+    /// Items of a lower version are dead.
+    pub(super) floor: u64,
+    /// Bytes of live items by queue, their large values included.
+    pub(super) live_bytes: [u64; 2],
+    pub(super) victim: Option<Victim>,
+    pub(super) crawl: Crawl,
+    pub(super) counters: Counters,
+    /// The last second seen.
+    pub(super) secs: u32,
+    /// Where values are put together; at most an inline value long.
+    pub(super) scratch: Vec<u8>,
+    /// Keys that were evicted, for the tests' model.
+    #[cfg(test)]
+    pub(super) evicted: Vec<Vec<u8>>,
+}
+
+/// The value of an item to be.
+pub(super) enum Content<'a> {
+    Inline(&'a [u8]),
+    Large(Pages),
+}
+
+/// An item to be.
+pub(super) struct Draft<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) content: Content<'a>,
+    pub(super) flags: u32,
+    pub(super) explicit: Option<u64>,
+    pub(super) version: u64,
+    pub(super) deadline: u32,
+    /// Of these, those that clients see.
+    pub(super) marks: Marks,
+}
+
+impl Draft<'_> {
+    fn value_len(&self) -> usize {
+        match &self.content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Large(_) => STUB,
+        }
+    }
+
+    fn header(&self, secs: u32) -> Header {
+        let marks = self
+            .marks
+            .with(Marks::LIVE, true)
+            .with(Marks::LARGE, matches!(self.content, Content::Large(_)))
+            .with_heat(0);
+        let header = Header {
+            version: self.version,
+            deadline: self.deadline,
+            accessed: secs,
+            key_len: 0,
+            value_len: 0,
+            marks,
+        };
+        header.shaped(self.flags, self.explicit, self.key, self.value_len())
+    }
+
+    /// Bytes it takes in a segment.
+    pub(super) fn slot(&self) -> usize {
+        self.header(0).slot()
+    }
+}
+
+impl Shard {
+    /// An empty shard. The cost of its first index block has been taken from the budget.
+    pub(super) fn new(id: usize, slot: u8, shared: Arc<Shared>) -> Self {
+        Self {
+            id,
+            segments: Segments::new(&shared.geometry),
+            index: Index::new(shared.geometry.block_buckets),
+            larges: Larges::default(),
+            clock: Clock::new(id, slot),
+            floor: 0,
+            live_bytes: [0; 2],
+            victim: None,
+            crawl: Crawl::default(),
+            counters: Counters::new(),
+            secs: 0,
+            scratch: Vec::new(),
+            #[cfg(test)]
+            evicted: Vec::new(),
+            shared,
+        }
+    }
+
+    /// The item of this key, dead or alive.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
+        self.index.find(hash, |location| self.segments.item(location).key() == key)
+    }
+
+    /// Whether an item with this header is dead, though it is still there.
+    #[inline]
+    pub(super) fn is_dead(&self, header: &Header, now: Now) -> bool {
+        header.version < self.floor || Deadline(header.deadline).is_over(now)
+    }
+
+    /// The living item of this key. A dead one is removed and counted.
+    #[inline]
+    pub(super) fn find_live(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
+        self.secs = now.secs;
+        let location = self.find(hash, key)?;
+        let header = Header::read(self.segments.bytes(location));
+        if !self.is_dead(&header, now) {
+            return Some(location);
+        }
+        if header.version < self.floor {
+            self.counters.commands.get_flushed += 1;
+        } else {
+            self.counters.commands.get_expired += 1;
+        }
+        self.kill(hash, location);
+        None
+    }
+
+    /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
+    /// way is `reclaimed`, as memcached counts it.
+    pub(super) fn find_to_store(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
+        let before = self.index.len();
+        let found = self.find_live(hash, key, now);
+        if self.index.len() < before {
+            let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
+            self.counters.class(class).reclaimed += 1;
+        }
+        found
+    }
+
+    #[inline]
+    pub(super) fn item(&self, location: u32) -> Item<'_> {
+        self.segments.item(location)
+    }
+
+    pub(super) fn hash_at(&self, location: u32) -> u64 {
+        self.shared.hasher.hash(self.item(location).key())
+    }
+
+    fn queue_at(&self, location: u32) -> Queue {
+        self.segments.list[self.segments.segment_of(location)].queue
+    }
+
+    #[inline]
+    pub(super) fn value<'a>(&'a self, item: &Item<'a>) -> Value<'a> {
+        match item.large() {
+            Some(id) => Value::Pages(self.larges.at(id)),
+            None => Value::Inline(item.value()),
+        }
+    }
+
+    /// Size and class by memcached's accounting.
+    #[inline]
+    pub(super) fn measure(&self, item: &Item<'_>) -> (usize, u8) {
+        let len = self.value(item).len();
+        let size = memcached_size(item.key().len(), len, item.flags(), self.shared.cas);
+        (size, memcached_class(size))
+    }
+
+    /// The item as it is, for a reply.
+    #[inline]
+    pub(super) fn hit(&self, location: u32, now: Now) -> Hit<'_> {
+        let item = self.item(location);
+        let (header, (size, class)) = (item.header, self.measure(&item));
+        Hit {
+            value: self.value(&item),
+            flags: item.flags(),
+            cas: self.shown(item.cas()),
+            deadline: Deadline(header.deadline),
+            deadline_after: Deadline(header.deadline),
+            idle_secs: now.secs.saturating_sub(header.accessed),
+            fetched: header.marks.has(Marks::FETCHED),
+            binary_key: header.marks.has(Marks::BINARY_KEY),
+            won: false,
+            stale: header.marks.has(Marks::STALE),
+            win_sent: header.marks.has(Marks::WIN_SENT),
+            created: false,
+            class,
+            size,
+        }
+    }
+
+    /// A CAS unique as clients see it.
+    pub(super) fn shown(&self, cas: u64) -> u64 {
+        if self.shared.cas { cas } else { 0 }
+    }
+
+    /// The item as the change that recreates it.
+    pub(super) fn change(&self, location: u32) -> Change<'_> {
+        let item = self.item(location);
+        let marks = item.header.marks;
+        Change::Put(Put {
+            key: item.key(),
+            value: match item.large() {
+                Some(id) => Bytes::Chunks(self.larges.at(id).chunks()),
+                None => Bytes::Whole(item.value()),
+            },
+            flags: item.flags(),
+            deadline: item.header.deadline,
+            version: item.header.version,
+            explicit: item.explicit(),
+            bits: Bits {
+                stale: marks.has(Marks::STALE),
+                win_sent: marks.has(Marks::WIN_SENT),
+                binary_key: marks.has(Marks::BINARY_KEY),
+            },
+        })
+    }
+
+    pub(super) fn record(&self, change: &Change<'_>) {
+        self.shared.journal.record(self.id, change);
+    }
+
+    pub(super) fn record_put(&self, location: u32) {
+        self.record(&self.change(location));
+    }
+
+    /// Records that this key is gone. The version outlives whatever was here.
+    pub(super) fn record_delete(&mut self, key: &[u8], now: Now) {
+        let version = self.clock.next(now);
+        self.record(&Change::Delete { key, version });
+    }
+
+    /// Writes a new header over an item's; lengths stay.
+    #[inline]
+    pub(super) fn set_header(&mut self, location: u32, header: Header) {
+        header.write(self.segments.bytes_mut(location));
+        self.note(location, &header);
+    }
+
+    /// Keeps the lower bounds of the item's segment.
+    fn note(&mut self, location: u32, header: &Header) {
+        let at = self.segments.segment_of(location);
+        let segment = &mut self.segments.list[at];
+        if header.deadline != 0 {
+            segment.earliest = segment.earliest.min(header.deadline);
+        }
+        segment.oldest = segment.oldest.min(header.version);
+        // The crawler may have passed this item already.
+        self.crawl.see(at, header);
+    }
+
+    /// Whether [`Shard::put`] would overwrite in place, which needs no room.
+    pub(super) fn is_in_place(&self, old: Option<u32>, draft: &Draft<'_>) -> bool {
+        old.is_some_and(|old| self.item(old).header.slot() == draft.slot())
+    }
+
+    /// Stores an item, instead of `old` if there is one: in its place if the slot fits exactly, else
+    /// at the end of the queue the old one was in. There must be room (`prepare`).
+    pub(super) fn put(&mut self, hash: u64, draft: Draft<'_>, old: Option<u32>, now: Now) -> u32 {
+        let mut header = draft.header(now.secs);
+        let slot = header.slot();
+        let stub;
+        let value: &[u8] = match &draft.content {
+            Content::Inline(bytes) => bytes,
+            Content::Large(pages) => {
+                stub = self.larges.add(pages.clone()).to_le_bytes();
+                &stub
+            }
+        };
+        let location = match old {
+            Some(old) => {
+                let before = self.item(old).header;
+                let queue = self.queue_at(old);
+                self.leave(old);
+                if before.slot() == slot {
+                    header.marks = header.marks.with_heat(before.marks.heat().max(1));
+                    old
+                } else {
+                    header.marks = header.marks.with_heat(before.marks.heat());
+                    self.bury(old, before);
+                    let new = self.append(queue, slot, now.secs);
+                    self.index.replace(hash, old, new);
+                    new
+                }
+            }
+            None => {
+                let queue = if self.index.recall(hash) { Queue::Main } else { Queue::Small };
+                let new = self.append(queue, slot, now.secs);
+                self.index.insert(hash, new);
+                new
+            }
+        };
+        let bytes = self.segments.bytes_mut(location);
+        item::write(bytes, header, draft.flags, draft.explicit, draft.key, value);
+        self.note(location, &header);
+        self.enter(location);
+        self.counters.total_items += 1;
+        location
+    }
+
+    /// A slot at the end of a queue.
+    pub(super) fn append(&mut self, queue: Queue, slot: usize, secs: u32) -> u32 {
+        if self.segments.open_room(queue) < slot {
+            let rolled = self.segments.roll(queue, secs);
+            assert!(rolled, "room was made before");
+        }
+        let id = self.segments.open[queue as usize].expect("a segment is open");
+        self.segments.append(id, slot)
+    }
+
+    /// Counts an item in.
+    pub(super) fn enter(&mut self, location: u32) {
+        let item = self.item(location);
+        let ((size, class), queue) = (self.measure(&item), self.queue_at(location));
+        let weight = self.weight(&item);
+        self.live_bytes[queue as usize] += weight;
+        self.counters.bytes += size as u64;
+        let class = self.counters.class(class);
+        class.number += 1;
+        class.mem_requested += size as u64;
+        match queue {
+            Queue::Small => class.number_small += 1,
+            Queue::Main => class.number_main += 1,
+        }
+    }
+
+    /// Counts an item out.
+    pub(super) fn depart(&mut self, location: u32) {
+        let item = self.item(location);
+        let ((size, class), queue) = (self.measure(&item), self.queue_at(location));
+        let weight = self.weight(&item);
+        self.live_bytes[queue as usize] -= weight;
+        self.counters.bytes -= size as u64;
+        let class = self.counters.class(class);
+        class.number -= 1;
+        class.mem_requested -= size as u64;
+        match queue {
+            Queue::Small => class.number_small -= 1,
+            Queue::Main => class.number_main -= 1,
+        }
+    }
+
+    /// Counts an item out and lets its large value go.
+    fn leave(&mut self, location: u32) {
+        self.depart(location);
+        if let Some(id) = self.item(location).large() {
+            self.larges.remove(id);
+        }
+    }
+
+    /// Bytes of memory an item takes.
+    fn weight(&self, item: &Item<'_>) -> u64 {
+        let large = item.large().map_or(0, |id| large::cost_of(self.larges.at(id)));
+        item.header.slot() as u64 + large
+    }
+
+    /// Marks a slot dead.
+    pub(super) fn bury(&mut self, location: u32, mut header: Header) {
+        header.marks = header.marks.with(Marks::LIVE, false);
+        header.write(self.segments.bytes_mut(location));
+        let at = self.segments.segment_of(location);
+        self.segments.list[at].dead += header.slot();
+    }
+
+    /// Removes an item.
+    pub(super) fn kill(&mut self, hash: u64, location: u32) {
+        let header = self.item(location).header;
+        self.leave(location);
+        self.index.remove(hash, location);
+        self.bury(location, header);
+    }
+
+    /// Removes the item of this key, dead or alive, if there is one.
+    pub(super) fn kill_key(&mut self, hash: u64, key: &[u8]) {
+        if let Some(location) = self.find(hash, key) {
+            self.kill(hash, location);
+        }
+    }
+}
