@@ -1,17 +1,23 @@
-//! Tandem: a replicating memcached. Two nodes that behave as one.
+//! `tandemd`: a replicating memcached. Two nodes that behave as one.
 //!
-//! The map, in reading order; arrows point down only:
-//!
+//! In reading order; arrows point down only (tests/tidy.rs):
 //! * [`command`]: the vocabulary: commands and their outcomes. Pure data.
 //! * [`protocol`]: bytes ⇄ vocabulary. No socket, no engine.
 //! * [`engine`]: where items live. No I/O, no clock.
 //! * [`server`]: sockets and connections; asks a gate whether it may serve, not why.
+//! * [`stats`]: what is counted, and the words in which it is told.
+//! * [`replica`]: where the engine meets the pair: journal, peer's changes, gate, proxying.
 //! * [`admin`]: the second port: health, metrics, status, control; and the client for it.
+//! * [`config`]: what the operator asked for, checked before anything is bound.
+//! * [`app`]: builds, starts and stops every part; the only file that knows them all.
 //! * [`bench`]: a load generator for any memcached server, and a small client for tests.
 
 pub mod admin;
+pub mod app;
 pub mod bench;
 pub mod command;
+pub mod config;
 pub mod engine;
 pub mod protocol;
 pub mod server;
+pub mod stats;

@@ -1,2 +1,212 @@
-//! `tandemd`.
-fn main() {}
+//! `tandemd`: flags → [`Config`] → [`App`] → wait for a signal → drain → exit code.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{Uid, User, daemon, initgroups, setgid, setuid};
+use tandemd::app::App;
+use tandemd::config::{self, Config, EXIT_NO_USER, EXIT_SYSTEM, EXIT_USAGE, Invocation, Process};
+use tandemd::server::Bound;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let arguments = std::env::args_os().skip(1);
+    let config = match config::parse(arguments, |name| std::env::var_os(name), Uid::effective().is_root()) {
+        Ok(Invocation::Run(config)) => config,
+        Ok(Invocation::Print(text)) => {
+            let _reader_gone = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("tandemd: {}", problem.text);
+            }
+            return problems.first().map_or(EXIT_USAGE, |problem| problem.exit).into();
+        }
+    };
+    log(config.process.verbosity);
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            eprintln!("tandemd: {text}");
+            code.into()
+        }
+    }
+}
+
+/// An exit code and what to say.
+type Failure = (u8, String);
+
+fn run(config: &Config) -> Result<(), Failure> {
+    prepare(config)?;
+    let bound = Bound::bind(&config.server).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        (EXIT_SYSTEM, lines.join("\ntandemd: "))
+    })?;
+    warn_if_open(config, &bound.addresses());
+    let process = &config.process;
+    if process.daemon {
+        // Before any thread exists; clients can connect as soon as the parent is gone.
+        daemon(process.core_dumps, process.verbosity > 0)
+            .map_err(|error| (EXIT_SYSTEM, format!("-d: cannot run in the background: {error}")))?;
+    }
+    if process.lock_memory
+        && let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+    {
+        tracing::warn!("-k: memory cannot be locked: {error}; raise the limit of locked memory");
+    }
+    if let Some(path) = &process.pid_file {
+        write_by_rename(path, "tmp", &format!("{}\n", std::process::id())).map_err(|error| {
+            (EXIT_SYSTEM, format!("-P {}: {error}; choose a writable place", path.display()))
+        })?;
+    }
+    if let Some(path) = &process.port_file {
+        write_by_rename(path, "lck", &port_lines(&bound.addresses()))
+            .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
+    }
+    let app =
+        App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
+    for address in app.addresses() {
+        tracing::info!("serving on {address}");
+    }
+    wait(app)?;
+    if process.daemon
+        && let Some(path) = &process.pid_file
+    {
+        let _gone_already = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// What concerns the process and must come before sockets: limits, core dumps, user.
+fn prepare(config: &Config) -> Result<(), Failure> {
+    let process = &config.process;
+    if process.core_dumps {
+        let raised = getrlimit(Resource::RLIMIT_CORE)
+            .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_CORE, hard, hard));
+        raised.map_err(|error| (EXIT_SYSTEM, format!("-r: core dumps cannot be allowed: {error}")))?;
+    }
+    raise_descriptors(config)?;
+    become_user(process)
+}
+
+/// Descriptors for all connections, and some for the rest.
+fn raise_descriptors(config: &Config) -> Result<(), Failure> {
+    const FOR_THE_REST: u64 = 128;
+    let wanted = config.server.connections_max as u64 + 4 * config.server.threads as u64 + FOR_THE_REST;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| (EXIT_SYSTEM, format!("failed to getrlimit number of files: {error}")))?;
+    if soft >= wanted {
+        return Ok(());
+    }
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_ok()
+        || setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_ok() && hard >= wanted
+    {
+        return Ok(());
+    }
+    Err((
+        EXIT_SYSTEM,
+        format!(
+            "failed to set rlimit for open files: -c {} needs {wanted}, {hard} are allowed; start as root or request smaller maxconns value",
+            config.server.connections_max
+        ),
+    ))
+}
+
+fn become_user(process: &Process) -> Result<(), Failure> {
+    let Some(name) = &process.user else { return Ok(()) };
+    let user = User::from_name(name)
+        .ok()
+        .flatten()
+        .ok_or_else(|| (EXIT_NO_USER, format!("can't find the user {name} to switch to")))?;
+    if user.uid.is_root() {
+        return Ok(());
+    }
+    let c_name = std::ffi::CString::new(name.as_str()).unwrap_or_default();
+    initgroups(&c_name, user.gid)
+        .and_then(|()| setgid(user.gid))
+        .and_then(|()| setuid(user.uid))
+        .map_err(|error| (EXIT_SYSTEM, format!("failed to assume identity of user {name}: {error}")))
+}
+
+fn warn_if_open(config: &Config, addresses: &[SocketAddr]) {
+    let guarded = config.server.auth_file.is_some() || config.server.sasl;
+    if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback())
+        && !guarded
+    {
+        tracing::warn!(
+            "{address} can be reached from outside and asks nobody who they are; see -l, -Y and -S"
+        );
+    }
+}
+
+/// Lines that test rigs read to find the ports.
+fn port_lines(addresses: &[SocketAddr]) -> String {
+    let line = |address: &SocketAddr| {
+        format!("TCP {}: {}\n", if address.is_ipv6() { "INET6" } else { "INET" }, address.port())
+    };
+    addresses.iter().map(line).collect()
+}
+
+/// Readers see the whole file or none.
+fn write_by_rename(path: &Path, suffix: &str, text: &str) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".");
+    draft.push(suffix);
+    File::create(&draft)?.write_all(text.as_bytes())?;
+    std::fs::rename(&draft, path)
+}
+
+/// A client said `shutdown`.
+fn ask_to_stop(graceful: bool) {
+    let signal = if graceful { Signal::SIGUSR1 } else { Signal::SIGINT };
+    if let Err(error) = raise(signal) {
+        tracing::error!("a client's shutdown cannot be delivered: {error}");
+    }
+}
+
+/// Serves until somebody asks for an end.
+fn wait(app: App) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let reason = runtime
+        .block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut graceful = signal(SignalKind::user_defined1())?;
+            let mut hangup = signal(SignalKind::hangup())?;
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => return Ok("interrupted"),
+                    _ = terminate.recv() => return Ok("terminated"),
+                    _ = graceful.recv() => return Ok("asked for a graceful stop"),
+                    _ = hangup.recv() => app.reload(),
+                }
+            }
+        })
+        .map_err(failed)?;
+    tracing::info!("{reason}: finishing what is under way");
+    app.stop();
+    Ok(())
+}
+
+/// One line per event on stderr.
+fn log(verbosity: u8) {
+    let level = match verbosity {
+        0 => tracing::Level::INFO,
+        1 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(false)
+        .init();
+}

@@ -66,6 +66,7 @@ enum Verb {
 #[derive(Default)]
 struct Flags {
     binary_key: bool,
+    no_bump: bool,
     quiet: bool,
     value: bool,
     drop_value: bool,
@@ -123,6 +124,7 @@ impl Flags {
         let exptime = || signed32(token).map(|at| Exptime(i64::from(at))).ok_or(BAD_TOKEN);
         match letter {
             b'b' => self.binary_key = true,
+            b'u' => self.no_bump = true,
             b'q' => self.quiet = true,
             b'v' => self.value = true,
             b'x' => self.drop_value = true,
@@ -136,7 +138,7 @@ impl Flags {
             b'J' => self.initial = unsigned(token).ok_or(BAD_INITIAL)?,
             b'D' => self.delta = Some(unsigned(token).ok_or(BAD_DELTA)?),
             b'M' => self.mode = Some(token.first().copied().unwrap_or(b' ')),
-            b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' | b'u' => {}
+            b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' => {}
             _ => return Err(INVALID_FLAG),
         }
         Ok(())
@@ -212,6 +214,7 @@ fn read<'b>(flags: &Flags) -> Op<'b> {
         recache: flags.recache,
         explicit: flags.explicit,
         binary_key: flags.binary_key,
+        no_bump: flags.no_bump,
     })
 }
 

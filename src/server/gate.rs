@@ -35,6 +35,10 @@ pub trait Gate: Send + Sync + 'static {
     /// deposed in between; nothing of the batch may be acknowledged.
     fn leave(&self, worker: usize) -> bool;
 
+    /// Whether this node is the one that serves, as far as it knows: for background work that only
+    /// that node does. Nobody is counted as inside.
+    fn serves(&self) -> bool;
+
     /// Resolves when [`Gate::enter`] may answer differently than at the moment of the call.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
@@ -78,6 +82,10 @@ impl Gate for Open {
     }
 
     fn leave(&self, _worker: usize) -> bool {
+        true
+    }
+
+    fn serves(&self) -> bool {
         true
     }
 

@@ -1,3 +1,336 @@
 //! Sockets and connections.
+//!
+//! An acceptor deals connections round-robin to `-t` workers; each worker is a thread with a
+//! runtime of its own and owns its connections for their whole life, so nothing on the way of a
+//! request is shared but the engine. Before a batch is executed the [`gate`] is asked whether this
+//! node may; the server does not know why it may not.
+//!
+//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
+//! write, wait), `session` (bytes in, replies out: no socket), `forward` (requests for the node that
+//! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `auth`.
 
+pub mod auth;
+pub mod clock;
+mod connection;
+mod dispatch;
+mod dump;
+mod forward;
 pub mod gate;
+pub mod limits;
+mod listener;
+mod proxied;
+mod session;
+mod upkeep;
+mod worker;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::protocol::Protocol;
+use crate::stats::{Shape, Stats};
+
+pub use listener::{BindError, Bound};
+
+use auth::Auth;
+use clock::Clock;
+use gate::Gate;
+use worker::Worker;
+
+/// What `version` says: memcached's shape, which libmemcached, PHP and others insist on.
+pub const VERSION: &str = concat!("1.6.45-tandem-", env!("CARGO_PKG_VERSION"));
+
+/// What the operator asked of this part.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses (`-l`); none means every interface.
+    pub listen: Vec<Listen>,
+    /// TCP port (`-p`) of addresses without one of their own.
+    pub port: Port,
+    /// UNIX socket instead of TCP (`-s`, `-a`).
+    pub unix: Option<UnixListen>,
+    /// Queue of connections to be accepted (`-b`).
+    pub backlog: u32,
+    /// Most connections (`-c`).
+    pub connections_max: usize,
+    /// Above that: refuse at once, or let the kernel queue.
+    pub refuse_fast: bool,
+    /// Close connections that were silent for that long.
+    pub idle_timeout: Option<Duration>,
+    /// Worker threads (`-t`).
+    pub threads: usize,
+    /// Requests of one connection before others have a turn (`-R`).
+    pub requests_per_turn: usize,
+    /// What listeners speak unless `-l` says otherwise (`-B`).
+    pub protocol: Protocol,
+    /// Not `-F`.
+    pub flush_enabled: bool,
+    /// Not `--disable-dumping`.
+    pub dump_enabled: bool,
+    /// Not `-W`.
+    pub watch_enabled: bool,
+    /// `-A`.
+    pub shutdown_enabled: bool,
+    /// Count by key prefix from the start (`-D`).
+    pub detail_enabled: bool,
+    /// Where prefixes end (`-D`).
+    pub prefix_delimiter: u8,
+    /// Largest item by memcached's accounting (`-I`).
+    pub item_size_max: usize,
+    /// Items have CAS uniques (not `-C`).
+    pub cas: bool,
+    /// Tokens for the text protocol (`-Y`).
+    pub auth_file: Option<PathBuf>,
+    /// SASL for the binary protocol (`-S`).
+    pub sasl: bool,
+}
+
+/// One element of `-l`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// A name or an address; `None` is every interface.
+    pub host: Option<String>,
+    /// Instead of `-p`.
+    pub port: Option<u16>,
+    /// Instead of `-B`.
+    pub protocol: Option<Protocol>,
+}
+
+/// `-p`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// 0: no TCP.
+    Off,
+    /// -1: any free one.
+    Ephemeral,
+    /// This one.
+    Number(u16),
+}
+
+/// `-s` and `-a`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixListen {
+    /// Where.
+    pub path: PathBuf,
+    /// Access mask.
+    pub mask: u32,
+}
+
+/// What the server works with.
+pub struct Parts {
+    /// Items.
+    pub engine: Arc<dyn Engine>,
+    /// Who may execute.
+    pub gate: Arc<dyn Gate>,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+    /// Time.
+    pub clock: Arc<Clock>,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Called for `shutdown`; `true` asks for a graceful one.
+    pub on_shutdown: Box<dyn Fn(bool) + Send + Sync>,
+    /// `-v`.
+    pub verbosity: u8,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// Which keys plain `stats` has, for this configuration.
+pub fn stats_shape(config: &crate::config::Config) -> Shape {
+    Shape {
+        lru_crawler: config.extended.lru_crawler,
+        lru_maintainer: config.extended.lru_maintainer,
+        slab_reassign: config.extended.slab_reassign,
+        refuse_fast: config.server.refuse_fast,
+        idle_timeout: config.server.idle_timeout.is_some(),
+        track_sizes: config.extended.track_sizes,
+        threads: config.server.threads,
+        connections_max: config.server.connections_max,
+        settings: config.settings.clone(),
+        version: VERSION,
+    }
+}
+
+/// A running server. Dropping it without [`Server::stop`] stops it at once.
+#[derive(Debug)]
+pub struct Server {
+    service: Arc<Service>,
+    workers: Vec<Worker>,
+    acceptor: Option<listener::Acceptor>,
+    upkeep: Option<upkeep::Upkeep>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Where TCP clients are served.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A connection from the peer that carries its clients' requests in frames (see `proxied`).
+    pub fn adopt_proxied(&self, stream: std::net::TcpStream) -> std::io::Result<()> {
+        self.adopter().adopt_proxied(stream)
+    }
+
+    /// Hands proxied connections to the workers, from any thread and for as long as one likes.
+    pub fn adopter(&self) -> Adopter {
+        Adopter {
+            service: Arc::clone(&self.service),
+            workers: self.workers.iter().map(Worker::inbox).collect(),
+        }
+    }
+
+    /// Who may come in: for reloading.
+    pub fn auth(&self) -> &Auth {
+        &self.service.auth
+    }
+
+    /// Stops accepting, lets open requests finish for a bounded time, closes everything.
+    pub fn stop(mut self) {
+        self.acceptor.take();
+        for worker in &self.workers {
+            worker.drain();
+        }
+        self.workers.clear();
+        self.upkeep.take();
+    }
+}
+
+/// Hands proxied connections to the workers.
+#[derive(Clone, Debug)]
+pub struct Adopter {
+    service: Arc<Service>,
+    workers: Vec<worker::Inbox>,
+}
+
+impl Adopter {
+    /// See [`Server::adopt_proxied`].
+    pub fn adopt_proxied(&self, stream: std::net::TcpStream) -> std::io::Result<()> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
+        let ticket = self.service.register(Peer::Proxied(peer), std::os::fd::AsRawFd::as_raw_fd(&stream));
+        let arrival = worker::Arrival {
+            socket: worker::Socket::Tcp(stream),
+            protocol: Protocol::Auto,
+            proxied: true,
+            ticket,
+        };
+        self.service.deal(&self.workers, arrival);
+        Ok(())
+    }
+}
+
+/// What all threads of the server share.
+pub(crate) struct Service {
+    config: Config,
+    engine: Arc<dyn Engine>,
+    gate: Arc<dyn Gate>,
+    stats: Arc<Stats>,
+    clock: Arc<Clock>,
+    auth: Auth,
+    on_shutdown: Box<dyn Fn(bool) + Send + Sync>,
+    verbosity: AtomicU8,
+    /// Everybody who is connected; touched when one comes, goes, or `stats conns` asks.
+    connections: Mutex<HashMap<u64, Arc<ConnectionInfo>>>,
+    next_connection: AtomicU64,
+    next_worker: AtomicUsize,
+    /// A connection closed: an acceptor that waits for room looks again.
+    room: tokio::sync::Notify,
+    /// What listens, for `stats conns`.
+    listening: Vec<(i32, String)>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Notes a new connection; it counts until the ticket is dropped.
+    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let info = Arc::new(ConnectionInfo {
+            peer,
+            descriptor,
+            last_command: AtomicU32::new(self.clock.now().secs),
+            state: AtomicU8::new(ConnectionState::Waiting as u8),
+        });
+        let counts = &self.stats.connections;
+        counts.total_connections.fetch_add(1, Ordering::Relaxed);
+        let now = counts.curr_connections.fetch_add(1, Ordering::Relaxed) + 1;
+        counts.connection_structures.fetch_max(now, Ordering::Relaxed);
+        self.everybody().insert(id, Arc::clone(&info));
+        Ticket { id, info, service: Arc::clone(self) }
+    }
+
+    fn everybody(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ConnectionInfo>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a connection to the next worker.
+    fn deal(&self, workers: &[worker::Inbox], arrival: worker::Arrival) {
+        let next = self.next_worker.fetch_add(1, Ordering::Relaxed) % workers.len();
+        workers[next].give(arrival);
+    }
+
+    fn is_full(&self) -> bool {
+        self.stats.connections.curr_connections.load(Ordering::Relaxed) >= self.config.connections_max as u64
+    }
+}
+
+/// A connection, as `stats conns` shows it.
+#[derive(Debug)]
+struct ConnectionInfo {
+    peer: Peer,
+    descriptor: i32,
+    /// Engine second of the last bytes.
+    last_command: AtomicU32,
+    state: AtomicU8,
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum ConnectionState {
+    Waiting,
+    Working,
+    Writing,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+enum Peer {
+    /// A client, and where it came in.
+    Tcp(SocketAddr, SocketAddr),
+    /// A local client.
+    Unix(Arc<str>),
+    /// The peer, on behalf of its clients.
+    Proxied(SocketAddr),
+}
+
+/// Stands for one open connection.
+#[derive(Debug)]
+struct Ticket {
+    id: u64,
+    info: Arc<ConnectionInfo>,
+    service: Arc<Service>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.service.everybody().remove(&self.id);
+        self.service.stats.connections.curr_connections.fetch_sub(1, Ordering::Relaxed);
+        self.service.room.notify_one();
+    }
+}

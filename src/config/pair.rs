@@ -1,0 +1,88 @@
+//! What is asked of the pair.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::HostPort;
+
+/// How this node pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The other node (`-x`); without one this node waits for it to dial in.
+    pub peer: Option<HostPort>,
+    /// Where replication listens here, and at the peer unless `peer` says otherwise (`-X`).
+    pub port: u16,
+    /// Interfaces replication listens on: those of `-l` unless given.
+    pub listen: Vec<HostPort>,
+    /// Where epoch, history and node id survive a restart.
+    pub state_dir: Option<PathBuf>,
+    /// Presets for the two durations below.
+    pub profile: Profile,
+    /// How often each side says that it is there.
+    pub heartbeat_interval: Duration,
+    /// Silence after which the peer counts as dead.
+    pub dead_after: Duration,
+    /// Who hands the master role back after a failover.
+    pub failback: Failback,
+    /// How long the preferred node must have been caught up before it asks for the role.
+    pub failback_delay: Duration,
+    /// This node is the one that should be master when both are well.
+    pub preferred: bool,
+    /// Serve alone if the peer is silent at start.
+    pub start_alone: bool,
+    /// What a backup does with clients' requests.
+    pub backup_requests: BackupRequests,
+    /// Bytes of recent changes kept for a peer that was away for a moment.
+    pub backlog_bytes: u64,
+    /// The pre-shared key that proves both sides to each other.
+    pub psk_file: Option<PathBuf>,
+    /// Listen beyond loopback without a key.
+    pub insecure: bool,
+}
+
+/// Presets of heartbeat and deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// 20 ms and 250 ms.
+    Fast,
+    /// 100 ms and 1 s.
+    #[default]
+    Lan,
+    /// 500 ms and 5 s.
+    Wan,
+}
+
+impl Profile {
+    /// Heartbeat interval and dead-after.
+    pub const fn timing(self) -> (Duration, Duration) {
+        match self {
+            Self::Fast => (Duration::from_millis(20), Duration::from_millis(250)),
+            Self::Lan => (Duration::from_millis(100), Duration::from_millis(1000)),
+            Self::Wan => (Duration::from_millis(500), Duration::from_millis(5000)),
+        }
+    }
+}
+
+/// Who hands the master role back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// The preferred node asks for it by itself.
+    #[default]
+    Auto,
+    /// An operator does.
+    Manual,
+    /// Nobody does.
+    Never,
+}
+
+/// What a backup does with clients' requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackupRequests {
+    /// Hands them to the master.
+    #[default]
+    Proxy,
+    /// Answers reads itself, hands the rest to the master.
+    LocalReads,
+    /// Answers with an error.
+    Reject,
+}

@@ -1,0 +1,44 @@
+//! Every limit of the server, with its reason.
+
+use std::time::Duration;
+
+/// Bytes read at once: a pipeline of 16 sets of 100 bytes and more, small enough to stay in cache.
+pub const READ_BYTES: usize = 16 * 1024;
+/// Requests decoded and executed together: enough for the engine to hide memory latency.
+pub const BATCH_REQUESTS: usize = 32;
+/// Unsent reply bytes above which a connection's requests wait, so that a client that never reads
+/// holds one large reply and no more.
+pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// Pieces of one vectored write, as many as the kernel takes without a further copy of the list.
+pub const WRITE_SLICES: usize = 64;
+/// Raw request bytes handed upstream at once: bounds what is kept until its outcome is known.
+pub const FORWARD_BYTES: usize = 256 * 1024;
+/// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be
+/// answered request by request; longer replies are passed on as they come.
+pub const FORWARD_REPLY_BYTES: usize = 256 * 1024;
+/// Free read buffers a worker keeps for its connections.
+pub const POOL_BUFFERS: usize = 64;
+/// A frame of proxied requests from the peer: one item of the largest size and its command line fit.
+pub const PROXIED_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
+/// How long open connections may take to finish when the server stops.
+pub const DRAIN: Duration = Duration::from_secs(2);
+/// Bytes of an authentication token, as memcached has it.
+pub const AUTH_TOKEN_BYTES: usize = 16 * 1024;
+/// Users of an authentication file, as memcached has it.
+pub const AUTH_USERS: usize = 8;
+/// Bytes of a line of an authentication file, as memcached has it.
+pub const AUTH_LINE_BYTES: usize = 255;
+/// Bytes of a `stats cachedump` answer, as memcached has it.
+pub const CACHEDUMP_BYTES: usize = 2 << 20;
+/// Bytes of items a dump looks at under one lock.
+pub const DUMP_STEP_BYTES: usize = 64 * 1024;
+/// Watchers at once, as memcached has it.
+pub const WATCHERS: usize = 20;
+/// Lines kept for a watcher that reads slowly; what comes beyond is counted as skipped.
+pub const WATCHER_LINES: usize = 1024;
+/// How often background work is done when there is little.
+pub const UPKEEP: Duration = Duration::from_millis(100);
+/// Items per shard looked at in one slice of background work.
+pub const UPKEEP_ITEMS: usize = 256;
+/// Reply bytes in one frame to the peer, which takes no longer ones.
+pub const PROXIED_PART_BYTES: usize = 256 * 1024;

@@ -1,0 +1,399 @@
+//! Binding and accepting.
+//!
+//! Everything is bound before any thread exists, so that a port in use stops the start with a clear
+//! error, and a daemon's parent exits when clients can already connect.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket as RawSocket, Type};
+
+use super::worker::{Arrival, Inbox, Socket, Worker};
+use super::{Config, Listen, Parts, Peer, Port, Server, Service, UnixListen, upkeep};
+use crate::protocol::Protocol;
+
+/// Why an address cannot be listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindError(String);
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Sockets that listen, before anybody accepts.
+#[derive(Debug)]
+pub struct Bound {
+    tcp: Vec<(TcpListener, SocketAddr, Protocol)>,
+    unix: Option<(UnixListener, UnixListen, Protocol)>,
+}
+
+impl Bound {
+    /// Binds everything `config` asks for; all that went wrong, otherwise.
+    pub fn bind(config: &Config) -> Result<Self, Vec<BindError>> {
+        let mut errors = Vec::new();
+        if let Some(unix) = &config.unix {
+            match bind_unix(unix, config.backlog) {
+                Ok(listener) => {
+                    return Ok(Self {
+                        tcp: Vec::new(),
+                        unix: Some((listener, unix.clone(), config.protocol)),
+                    });
+                }
+                Err(error) => return Err(vec![error]),
+            }
+        }
+        let everywhere = [Listen { host: None, port: None, protocol: None }];
+        let listen = if config.listen.is_empty() { &everywhere[..] } else { &config.listen };
+        let mut tcp = Vec::new();
+        for element in listen {
+            let port = match (element.port, config.port) {
+                (Some(port), _) | (None, Port::Number(port)) => port,
+                (None, Port::Ephemeral) => 0,
+                (None, Port::Off) => continue,
+            };
+            let protocol = element.protocol.unwrap_or(config.protocol);
+            match bind_element(element, port, config.backlog) {
+                Ok(listeners) => {
+                    tcp.extend(
+                        listeners.into_iter().map(|(listener, address)| (listener, address, protocol)),
+                    );
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(Self { tcp, unix: None }) } else { Err(errors) }
+    }
+
+    /// Where TCP clients will be served.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().map(|(_, address, _)| *address).collect()
+    }
+
+    /// Starts workers and accepts.
+    pub fn start(self, config: Config, parts: Parts) -> io::Result<Server> {
+        let addresses = self.addresses();
+        let listening =
+            self.tcp
+                .iter()
+                .map(|(listener, address, _)| (listener.as_raw_fd(), format!("tcp:{}", shown(address))))
+                .chain(self.unix.iter().map(|(listener, unix, _)| {
+                    (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
+                }))
+                .collect();
+        let service = Arc::new(Service {
+            engine: parts.engine,
+            gate: parts.gate,
+            stats: parts.stats,
+            clock: parts.clock,
+            auth: parts.auth,
+            on_shutdown: parts.on_shutdown,
+            verbosity: parts.verbosity.into(),
+            connections: Default::default(),
+            next_connection: Default::default(),
+            next_worker: Default::default(),
+            room: tokio::sync::Notify::new(),
+            listening,
+            config,
+        });
+        let upkeep = upkeep::Upkeep::start(Arc::clone(&service))?;
+        let workers: Vec<Worker> = (0..service.config.threads)
+            .map(|index| Worker::start(index, Arc::clone(&service)))
+            .collect::<io::Result<_>>()?;
+        let inboxes = workers.iter().map(Worker::inbox).collect();
+        let acceptor = Acceptor::start(Arc::clone(&service), inboxes, self)?;
+        Ok(Server { service, workers, acceptor: Some(acceptor), upkeep: Some(upkeep), addresses })
+    }
+}
+
+/// An address as memcached shows it.
+pub(super) fn shown(address: &SocketAddr) -> String {
+    address.to_string()
+}
+
+fn bind_element(
+    element: &Listen,
+    port: u16,
+    backlog: u32,
+) -> Result<Vec<(TcpListener, SocketAddr)>, BindError> {
+    let name = element.host.as_deref().unwrap_or("*");
+    let failed = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another -p or -l",
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address: correct -l",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another -p",
+            _ => "choose another -p or -l",
+        };
+        BindError(format!(
+            "failed to listen on one of interface(s) {name}, TCP port {port}: {error}; {remedy}"
+        ))
+    };
+    let (addresses, optional): (Vec<SocketAddr>, bool) = match &element.host {
+        None => (
+            vec![
+                (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into(),
+                (IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(),
+            ],
+            true,
+        ),
+        Some(host) => {
+            let mut addresses: Vec<_> = (host.as_str(), port)
+                .to_socket_addrs()
+                .map_err(|error| {
+                    BindError(format!(
+                        "failed to listen on one of interface(s) {host}: {error}; -l takes an address or a name that resolves"
+                    ))
+                })?
+                .collect();
+            addresses.dedup();
+            let several = addresses.len() > 1;
+            (addresses, several)
+        }
+    };
+    let (mut listeners, mut failure) = (Vec::new(), None);
+    for mut address in addresses {
+        // With any free port, all addresses of a name share the first one's if they can.
+        if port == 0
+            && let Some((_, first)) = listeners.first()
+        {
+            let first: &SocketAddr = first;
+            address.set_port(first.port());
+        }
+        let bound = bind_tcp(address, backlog).or_else(|error| {
+            if port != 0 {
+                return Err(error);
+            }
+            address.set_port(0);
+            bind_tcp(address, backlog)
+        });
+        match bound {
+            Ok(listener) => {
+                let address = listener.local_addr().map_err(failed)?;
+                listeners.push((listener, address));
+            }
+            // A family or an address that this machine lacks, while there are others.
+            Err(error) if optional && is_absent(&error) => failure = Some(error),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    match failure {
+        Some(error) if listeners.is_empty() => Err(failed(error)),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.kind() == io::ErrorKind::Unsupported
+        || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
+}
+
+fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn bind_unix(unix: &UnixListen, backlog: u32) -> Result<UnixListener, BindError> {
+    let path = &unix.path;
+    let failed = |error: io::Error| {
+        BindError(format!("failed to listen on UNIX socket: {}: {error}; choose another -s", path.display()))
+    };
+    remove_stale(path)?;
+    // The socket must never be more open than asked, so the mask is set before it exists.
+    let allowed = nix::sys::stat::Mode::from_bits_truncate(unix.mask);
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o777) - allowed);
+    let bound = (|| {
+        let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    })();
+    nix::sys::stat::umask(before);
+    bound.map_err(failed)
+}
+
+/// Removes the socket a dead server left behind; never anything else.
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError(format!(
+            "-s {}: there is a file that is no socket; remove it or choose another",
+            path.display()
+        )));
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(BindError(format!(
+            "-s {}: another server listens there; stop it or choose another",
+            path.display()
+        )));
+    }
+    std::fs::remove_file(path).map_err(|error| {
+        BindError(format!("-s {}: the stale socket cannot be removed: {error}", path.display()))
+    })
+}
+
+/// The thread that accepts.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    stop: Arc<tokio::sync::Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Acceptor {
+    fn start(service: Arc<Service>, workers: Vec<Inbox>, bound: Bound) -> io::Result<Self> {
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let stopped = Arc::clone(&stop);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("tandem-accept".to_owned()).spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            let _dropped_when_stopped = local.block_on(&runtime, async move {
+                let workers: Arc<[Inbox]> = workers.into();
+                for (listener, address, protocol) in bound.tcp {
+                    let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
+                    tokio::task::spawn_local(async move {
+                        accept_tcp(service, workers, listener, address, protocol).await
+                    });
+                }
+                if let Some((listener, unix, protocol)) = bound.unix {
+                    let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
+                    tokio::task::spawn_local(async move {
+                        accept_unix(service, workers, listener, unix, protocol).await
+                    });
+                }
+                stopped.notified().await;
+            });
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+async fn accept_tcp(
+    service: Arc<Service>,
+    workers: Arc<[Inbox]>,
+    listener: TcpListener,
+    local: SocketAddr,
+    protocol: Protocol,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        wait_for_room(&service).await;
+        let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
+        if service.is_full() {
+            refuse(&service, &stream);
+            continue;
+        }
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let ticket = service.register(Peer::Tcp(peer, local), stream.as_raw_fd());
+        service.deal(&workers, Arrival { socket: Socket::Tcp(stream), protocol, proxied: false, ticket });
+    }
+}
+
+async fn accept_unix(
+    service: Arc<Service>,
+    workers: Arc<[Inbox]>,
+    listener: UnixListener,
+    unix: UnixListen,
+    protocol: Protocol,
+) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let path: Arc<str> = unix.path.display().to_string().into();
+    let _removed_at_the_end = RemoveSocket(&unix.path);
+    loop {
+        wait_for_room(&service).await;
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
+        if service.is_full() {
+            refuse(&service, &stream);
+            continue;
+        }
+        let ticket = service.register(Peer::Unix(Arc::clone(&path)), stream.as_raw_fd());
+        service.deal(&workers, Arrival { socket: Socket::Unix(stream), protocol, proxied: false, ticket });
+    }
+}
+
+/// Removes a UNIX socket's file when its acceptor ends.
+struct RemoveSocket<'a>(&'a Path);
+
+impl Drop for RemoveSocket<'_> {
+    fn drop(&mut self) {
+        let _already_gone = std::fs::remove_file(self.0);
+    }
+}
+
+/// The connection, unless it is gone again or there is nothing to hold it with.
+async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            // Out of descriptors or memory: the connection stays queued until there are some.
+            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+                tracing::warn!(%error, "a connection cannot be accepted; raise -c or the limit of open files");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            None
+        }
+    }
+}
+
+/// Without `maxconns_fast` nobody is accepted while the server is full.
+async fn wait_for_room(service: &Service) {
+    if service.config.refuse_fast || !service.is_full() {
+        return;
+    }
+    let counts = &service.stats.connections;
+    counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
+    counts.listen_disabled.store(true, Ordering::Relaxed);
+    tracing::warn!(limit = service.config.connections_max, "too many connections; new ones wait (see -c)");
+    let since = Instant::now();
+    while service.is_full() {
+        // Several listeners may wait: whoever is not told looks again soon.
+        let _told_or_not = tokio::time::timeout(Duration::from_millis(100), service.room.notified()).await;
+    }
+    counts.listen_disabled.store(false, Ordering::Relaxed);
+    counts.time_in_listen_disabled_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+}
+
+/// With `maxconns_fast` they hear why and are closed.
+fn refuse<S>(service: &Service, stream: &S)
+where
+    for<'a> &'a S: io::Write,
+{
+    let mut stream = stream;
+    // A new connection's buffer is empty, so this either fits or nobody listens.
+    let _nobody_listens = io::Write::write(&mut stream, b"ERROR Too many open connections\r\n");
+    service.stats.connections.rejected_connections.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,876 @@
+//! A connection without its socket: bytes in, replies out.
+//!
+//! [`Session::consume`] eats from an [`Input`], writes into an [`Output`] and says what it waits for.
+//! It never blocks and never touches a socket, so the same code runs under any way of doing I/O, and
+//! behind the peer's proxy.
+//!
+//! A turn is: ask the gate, decode a batch, execute it, tell the gate, and only then let the replies
+//! go. What is not executed here stays in the input, so whoever serves next finds it whole.
+
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+
+use super::gate::Admission;
+use super::worker::Shared;
+use super::{Service, auth, dispatch, dump::Dump, limits};
+use crate::command::{Command, Now, Op, Outcome, Pages, Refusal, Replies};
+use crate::engine::Reserved;
+use crate::protocol::{Codec, Decoded, Form, Limits, Output, Protocol, Request, Session as Asked};
+use crate::stats::{Counted, Detail};
+
+/// Bytes that arrived and were not eaten yet.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    eaten: usize,
+}
+
+impl Input {
+    pub(super) const fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, eaten: 0 }
+    }
+
+    /// What is there.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.eaten..]
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len() - self.eaten
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    pub(super) const fn eat(&mut self, count: usize) {
+        self.eaten += count;
+        debug_assert!(self.eaten <= self.bytes.len());
+    }
+
+    /// The buffer to read into, with room for `room` bytes; what was eaten is gone.
+    pub(super) fn room(&mut self, room: usize) -> &mut Vec<u8> {
+        if self.eaten > 0 {
+            self.bytes.drain(..self.eaten);
+            self.eaten = 0;
+        }
+        self.bytes.reserve(room);
+        &mut self.bytes
+    }
+
+    /// Puts bytes back in front.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.bytes.splice(..self.eaten, bytes.iter().copied());
+        self.eaten = 0;
+    }
+
+    /// The buffer itself, back to where it came from.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// What a session waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// At least that many more bytes in the input.
+    Read(usize),
+    /// Bytes of a large value: fill [`Session::body_room`].
+    ReadBody,
+    /// Its next turn: others come first.
+    Again,
+    /// Room: replies must be written first.
+    Flush,
+    /// Somebody who serves.
+    Park,
+    /// The node that serves: requests are to be handed to it.
+    Forward,
+    /// To know who serves, before the replies in the output may go.
+    Settle,
+    /// Nothing: write what is left, then close.
+    Close,
+}
+
+/// One connection's protocol and what it is in the middle of.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) codec: Codec,
+    body: Option<Box<Body>>,
+    pub(super) dump: Option<Box<Dump>>,
+    /// Whether it still has to prove who it is.
+    locked: bool,
+    /// Descriptor, for the echo of `-vv`.
+    descriptor: i32,
+}
+
+/// A large value on its way in.
+struct Body {
+    head: Vec<u8>,
+    trailer_len: usize,
+    value_len: usize,
+    /// Bytes still missing.
+    missing: usize,
+    /// Chunk that is being filled, and how much of it is.
+    chunk: usize,
+    filled: usize,
+    reserved: Option<Reserved>,
+    pages: Option<Pages>,
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("missing", &self.missing).finish_non_exhaustive()
+    }
+}
+
+impl Body {
+    /// The room to be filled next.
+    fn room(&mut self) -> &mut [u8] {
+        let Some(reserved) = &mut self.reserved else { return &mut [] };
+        while reserved.chunks.get(self.chunk).is_some_and(|chunk| chunk.len() == self.filled) {
+            self.chunk += 1;
+            self.filled = 0;
+        }
+        match reserved.chunks.get_mut(self.chunk) {
+            Some(chunk) => {
+                let end = chunk.len().min(self.filled + self.missing);
+                &mut chunk[self.filled..end]
+            }
+            None => &mut [],
+        }
+    }
+
+    fn filled(&mut self, count: usize) {
+        self.filled += count;
+        self.missing -= count;
+    }
+
+    /// Takes what the input has.
+    fn fill_from(&mut self, input: &mut Input) {
+        while self.missing > 0 && !input.is_empty() {
+            let room = self.room();
+            let count = room.len().min(input.len());
+            if count == 0 {
+                return;
+            }
+            room[..count].copy_from_slice(&input.bytes()[..count]);
+            self.filled(count);
+            input.eat(count);
+        }
+    }
+
+    /// The whole value.
+    fn pages(&mut self) -> Pages {
+        if let Some(reserved) = self.reserved.take() {
+            self.pages = Some(reserved.freeze());
+        }
+        self.pages.clone().unwrap_or_else(|| Pages::new([]))
+    }
+}
+
+type Batch<'b> =
+    (ArrayVec<Command<'b>, { limits::BATCH_REQUESTS }>, ArrayVec<Form<'b>, { limits::BATCH_REQUESTS }>);
+
+/// What ended a batch.
+enum End<'b> {
+    /// It is full, or its turn is over.
+    Full,
+    /// No whole request is left: that many more bytes at least.
+    Incomplete(usize),
+    /// An answer without an engine.
+    Say(std::borrow::Cow<'static, [u8]>),
+    /// A request for the server.
+    Asked(Asked<'b>, Form<'b>),
+    /// A large value begins.
+    Body {
+        head_len: usize,
+        value_len: usize,
+        trailer_len: usize,
+    },
+    Close(&'static str),
+}
+
+impl Session {
+    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32) -> Self {
+        Self {
+            codec: Codec::new(protocol, service.protocol_limits()),
+            body: None,
+            dump: None,
+            locked: service.auth.is_required(),
+            descriptor,
+        }
+    }
+
+    /// A session for requests that were checked at their entrance.
+    pub(super) fn trusted(service: &Service) -> Self {
+        Self { locked: false, ..Self::new(Protocol::Auto, service, -1) }
+    }
+
+    /// Whether something is under way that the input does not show.
+    pub(super) const fn is_midway(&self) -> bool {
+        self.body.is_some() || self.dump.is_some() || self.codec.is_midway()
+    }
+
+    /// Whether a large value is on its way in.
+    pub(super) const fn holds_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Goes over a store that is too large: the node that serves has dropped its victim, what is left
+    /// is to throw its body away and to say so.
+    pub(super) fn skip_victim(&mut self, input: &mut Input) {
+        if let Decoded::Request { request: Request::Item { .. }, used } = self.codec.decode(input.bytes()) {
+            input.eat(used);
+        }
+    }
+
+    /// Forgets in the middle of which request it was.
+    pub(super) fn restart(&mut self) {
+        self.codec = Codec::new(self.codec.protocol(), *self.codec.limits());
+    }
+
+    /// Where bytes of a large value go; see [`Action::ReadBody`].
+    pub(super) fn body_room(&mut self) -> &mut [u8] {
+        match &mut self.body {
+            Some(body) => body.room(),
+            None => &mut [],
+        }
+    }
+
+    /// That many bytes were read into [`Session::body_room`].
+    pub(super) fn body_filled(&mut self, count: usize) {
+        if let Some(body) = &mut self.body {
+            body.filled(count);
+        }
+    }
+
+    /// A large value that is here whole, as the client sent it: for the node that serves.
+    pub(super) fn take_body(&mut self, input: &mut Input) -> Option<Vec<u8>> {
+        let mut body = self.body.take()?;
+        let pages = body.pages();
+        let mut raw = std::mem::take(&mut body.head);
+        raw.reserve(pages.len() + body.trailer_len);
+        for chunk in pages.chunks() {
+            raw.extend_from_slice(chunk);
+        }
+        let trailer = body.trailer_len.min(input.len());
+        raw.extend_from_slice(&input.bytes()[..trailer]);
+        input.eat(trailer);
+        Some(raw)
+    }
+
+    /// Eats what can be eaten. `turn` counts down the requests that others let this connection have.
+    pub(super) fn consume(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+        turn: &mut usize,
+    ) -> Action {
+        let service = &*shared.service;
+        loop {
+            if out.len() > limits::OUTPUT_PAUSE_BYTES {
+                return Action::Flush;
+            }
+            if let Some(dump) = &mut self.dump {
+                if dump.step(service, service.clock.now(), out) {
+                    return Action::Again;
+                }
+                self.dump = None;
+            }
+            if self.locked
+                && let Some(action) = self.unlock(input, out, shared)
+            {
+                return action;
+            }
+            if let Some(body) = &mut self.body {
+                body.fill_from(input);
+                if body.missing > 0 {
+                    return Action::ReadBody;
+                }
+                if input.len() < body.trailer_len {
+                    return Action::Read(body.trailer_len - input.len());
+                }
+            } else if input.is_empty() {
+                return Action::Read(1);
+            }
+            if *turn == 0 {
+                shared.cell().conn_yields.add(1);
+                return Action::Again;
+            }
+            let action = match service.gate.enter(shared.index) {
+                Admission::Serve => self.serve(input, out, shared, turn),
+                other => self.elsewhere(other, input, out, shared, turn),
+            };
+            if let Some(action) = action {
+                return action;
+            }
+        }
+    }
+
+    /// The gate is open: executes one batch, and what ended it.
+    fn serve(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+        turn: &mut usize,
+    ) -> Option<Action> {
+        if self.body.is_some() {
+            return self.serve_body(input, out, shared, turn);
+        }
+        let service = &*shared.service;
+        let mark = out.total();
+        let was_midway = self.codec.is_midway();
+        let now = service.clock.now();
+        let (eaten, action, retry) = {
+            let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
+            let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn);
+            *turn -= batch.0.len();
+            self.echo(service, input.bytes(), eaten);
+            self.execute(service, &batch, now, out);
+            let retry = !was_midway && !self.codec.is_midway() && batch.0.iter().all(is_pure_read);
+            let action = match end {
+                End::Full => None,
+                End::Incomplete(more) => Some(Action::Read(more)),
+                End::Say(line) => {
+                    *turn = turn.saturating_sub(1);
+                    out.extend(&line);
+                    None
+                }
+                End::Asked(asked, form) => {
+                    *turn = turn.saturating_sub(1);
+                    dispatch::answer(self, &asked, &form, now, shared, out)
+                }
+                End::Body { head_len, value_len, trailer_len } => {
+                    let head = input.bytes()[eaten..eaten + head_len].to_vec();
+                    eaten += head_len;
+                    self.begin_body(head, value_len, trailer_len, now, shared, out);
+                    None
+                }
+                End::Close(reason) => {
+                    tracing::debug!(reason, "connection closed");
+                    Some(Action::Close)
+                }
+            };
+            let retry = retry && action != Some(Action::Close);
+            (eaten, action, retry)
+        };
+        shared.cell().turns.add(1);
+        if service.gate.leave(shared.index) {
+            input.eat(eaten);
+            return action;
+        }
+        out.truncate(mark);
+        if retry && self.body.is_none() && self.dump.is_none() && eaten > 0 {
+            // Nothing but reads: they are asked again, of whoever serves now.
+            return None;
+        }
+        if was_midway || (self.codec.is_midway() && self.codec.resumption().is_some()) {
+            return Some(Action::Close);
+        }
+        refuse(&input.bytes()[..eaten], &self.codec, UNKNOWN_AFTER_PAUSE, out);
+        input.eat(eaten);
+        Some(Action::Settle)
+    }
+
+    /// Decodes requests for the engine until there is a reason to stop.
+    #[inline]
+    fn gather<'b>(&mut self, bytes: &'b [u8], batch: &mut Batch<'b>, turn: usize) -> (usize, End<'b>) {
+        let most = turn.min(limits::BATCH_REQUESTS);
+        let mut eaten = 0;
+        while batch.0.len() < most {
+            let rest = &bytes[eaten..];
+            if rest.is_empty() {
+                return (eaten, End::Incomplete(1));
+            }
+            match self.codec.decode(rest) {
+                Decoded::Request { request: Request::Item { command, form }, used } => {
+                    eaten += used;
+                    batch.0.push(command);
+                    batch.1.push(form);
+                }
+                Decoded::Request { request: Request::Say(line), used } => {
+                    return (eaten + used, End::Say(line));
+                }
+                Decoded::Request { request: Request::Session { what, form }, used } => {
+                    return (eaten + used, End::Asked(what, form));
+                }
+                Decoded::Skip { used } => eaten += used,
+                Decoded::Incomplete { more } => return (eaten, End::Incomplete(more)),
+                Decoded::Body { head_len, value_len, trailer_len } => {
+                    return (eaten, End::Body { head_len, value_len, trailer_len });
+                }
+                Decoded::Close(reason) => return (eaten, End::Close(reason)),
+            }
+        }
+        (eaten, End::Full)
+    }
+
+    #[inline]
+    fn execute(&self, service: &Service, batch: &Batch<'_>, now: Now, out: &mut Output) {
+        if batch.0.is_empty() {
+            return;
+        }
+        let detail = &service.stats.detail;
+        let detail = detail.on.load(Ordering::Relaxed).then_some(detail);
+        let mut formatter = Formatter { commands: &batch.0, forms: &batch.1, now, out, detail };
+        service.engine.execute(&batch.0, now, &mut formatter);
+    }
+
+    /// A large value follows: memory for it is taken before it is read.
+    fn begin_body(
+        &mut self,
+        head: Vec<u8>,
+        value_len: usize,
+        trailer_len: usize,
+        now: Now,
+        shared: &Shared,
+        out: &mut Output,
+    ) {
+        let service = &*shared.service;
+        match service.engine.reserve(value_len, now) {
+            Ok(reserved) => {
+                let reserved = Some(reserved);
+                let body = Body {
+                    head,
+                    trailer_len,
+                    value_len,
+                    missing: value_len,
+                    chunk: 0,
+                    filled: 0,
+                    reserved,
+                    pages: None,
+                };
+                self.body = Some(Box::new(body));
+            }
+            Err(_out_of_memory) => {
+                let request = self.codec.refuse_body(&head, Refusal::OutOfMemory);
+                execute_one(service, request, now, out);
+            }
+        }
+    }
+
+    /// The gate is open and a large value is here whole.
+    fn serve_body(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+        turn: &mut usize,
+    ) -> Option<Action> {
+        let service = &*shared.service;
+        let mark = out.total();
+        if let Some(mut body) = self.body.take() {
+            *turn = turn.saturating_sub(1);
+            let now = service.clock.now();
+            let pages = body.pages();
+            debug_assert_eq!(pages.len(), body.value_len);
+            let trailer = &input.bytes()[..body.trailer_len];
+            let request = self.codec.finish_body(&body.head, pages, trailer);
+            let form = match &request {
+                Request::Item { form, .. } => Some(form.clone()),
+                _ => None,
+            };
+            execute_one(service, request, now, out);
+            let trailer_len = body.trailer_len;
+            input.eat(trailer_len);
+            shared.cell().turns.add(1);
+            if !service.gate.leave(shared.index) {
+                out.truncate(mark);
+                if let Some(form) = form {
+                    form.refuse(UNKNOWN_AFTER_PAUSE, out);
+                }
+                return Some(Action::Settle);
+            }
+        } else {
+            service.gate.leave(shared.index);
+        }
+        None
+    }
+
+    /// The gate is not open for everything. Requests that need no engine are answered all the same.
+    fn elsewhere(
+        &mut self,
+        admission: Admission,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+        turn: &mut usize,
+    ) -> Option<Action> {
+        let service = &*shared.service;
+        let front = if self.body.is_some() { Front::Write } else { self.front(input.bytes()) };
+        match (front, admission) {
+            (Front::Local, _) => {
+                if admission == Admission::ServeReads {
+                    service.gate.leave(shared.index);
+                }
+                let now = service.clock.now();
+                let (eaten, end) = self.gather_one(input.bytes());
+                *turn = turn.saturating_sub(1);
+                let action = match end {
+                    End::Full | End::Body { .. } => None,
+                    End::Incomplete(more) => Some(Action::Read(more)),
+                    End::Say(line) => {
+                        out.extend(&line);
+                        None
+                    }
+                    End::Asked(asked, form) => dispatch::answer(self, &asked, &form, now, shared, out),
+                    End::Close(_) => Some(Action::Close),
+                };
+                input.eat(eaten);
+                action
+            }
+            (Front::Read, Admission::ServeReads) => {
+                let mut one = 1;
+                let action = self.serve(input, out, shared, &mut one);
+                *turn = turn.saturating_sub(1);
+                action
+            }
+            (_, Admission::Park) => Some(Action::Park),
+            (_, Admission::Refuse(reason)) => self.refuse_front(input, reason, out),
+            (_, Admission::ServeReads) => {
+                service.gate.leave(shared.index);
+                Some(Action::Forward)
+            }
+            (_, Admission::Forward | Admission::Serve) => Some(Action::Forward),
+        }
+    }
+
+    /// What stands at the front of the input, without moving the codec.
+    fn front(&self, bytes: &[u8]) -> Front {
+        if self.codec.is_midway() {
+            // A body or line that is thrown away needs nobody; keys of a multiget do.
+            return if self.codec.resumption().is_some() { Front::Write } else { Front::Local };
+        }
+        let mut peek = Codec::new(self.codec.protocol(), *self.codec.limits());
+        match peek.decode(bytes) {
+            Decoded::Request { request: Request::Item { command, .. }, .. } => {
+                if is_pure_read(&command) && !peek.is_midway() { Front::Read } else { Front::Write }
+            }
+            Decoded::Request { request: Request::Session { what: Asked::FlushAll(_), .. }, .. } => {
+                Front::Write
+            }
+            Decoded::Body { .. } => Front::Write,
+            _ => Front::Local,
+        }
+    }
+
+    /// Decodes the one request at the front, which needs no engine.
+    fn gather_one<'b>(&mut self, bytes: &'b [u8]) -> (usize, End<'b>) {
+        match self.codec.decode(bytes) {
+            Decoded::Skip { used } => (used, End::Full),
+            Decoded::Request { request: Request::Say(line), used } => (used, End::Say(line)),
+            Decoded::Request { request: Request::Session { what, form }, used } => {
+                (used, End::Asked(what, form))
+            }
+            Decoded::Incomplete { more } => (0, End::Incomplete(more)),
+            Decoded::Close(reason) => (0, End::Close(reason)),
+            // The front was looked at: it is no item.
+            Decoded::Request { request: Request::Item { .. }, .. } => (0, End::Full),
+            Decoded::Body { head_len, value_len, trailer_len } => {
+                (0, End::Body { head_len, value_len, trailer_len })
+            }
+        }
+    }
+
+    /// Answers the request at the front with `SERVER_ERROR reason`. Also called when it waited too long.
+    pub(super) fn refuse_front(
+        &mut self,
+        input: &mut Input,
+        reason: &str,
+        out: &mut Output,
+    ) -> Option<Action> {
+        if let Some(mut body) = self.body.take() {
+            let pages = body.pages();
+            let request = self.codec.finish_body(
+                &body.head,
+                pages,
+                &input.bytes()[..body.trailer_len.min(input.len())],
+            );
+            match request {
+                Request::Item { form, .. } => form.refuse(reason, out),
+                Request::Say(line) => out.extend(&line),
+                Request::Session { .. } => {}
+            }
+            input.eat(body.trailer_len.min(input.len()));
+            return None;
+        }
+        if self.codec.is_midway() {
+            // Half an answer is out already and cannot be taken back.
+            return Some(Action::Close);
+        }
+        let mut codec = Codec::new(self.codec.protocol(), *self.codec.limits());
+        match codec.decode(input.bytes()) {
+            Decoded::Request {
+                request: Request::Item { form, .. } | Request::Session { form, .. },
+                used,
+            } => {
+                let whole = if codec.resumption().is_some() {
+                    match memchr::memchr(b'\n', &input.bytes()[used..]) {
+                        Some(end) => used + end + 1,
+                        None => return Some(Action::Close),
+                    }
+                } else if codec.is_midway() {
+                    // A store that is too large: it is refused whoever serves; its body is thrown away.
+                    let Decoded::Request { used, .. } = self.codec.decode(input.bytes()) else {
+                        return Some(Action::Close);
+                    };
+                    input.eat(used);
+                    return None;
+                } else {
+                    used
+                };
+                form.refuse(reason, out);
+                input.eat(whole);
+                None
+            }
+            Decoded::Body { head_len, value_len, trailer_len } => {
+                let whole = head_len + value_len + trailer_len;
+                if input.len() < whole {
+                    return Some(Action::Read(whole - input.len()));
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets nobody through who has not said who it is. `None` once that is done.
+    fn unlock(&mut self, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
+        let service = &*shared.service;
+        if input.is_empty() {
+            return Some(Action::Read(1));
+        }
+        if service.config.sasl {
+            return self.unlock_sasl(input, out, shared);
+        }
+        let cell = shared.cell();
+        match auth::first_command(input.bytes()) {
+            auth::First::Incomplete => return Some(Action::Read(1)),
+            auth::First::Close => return Some(Action::Close),
+            auth::First::Refused { used, line } => {
+                out.extend(line);
+                input.eat(used);
+                cell.auth_cmds.add(1);
+                cell.auth_errors.add(1);
+            }
+            auth::First::Token { used, token } => {
+                cell.auth_cmds.add(1);
+                let known = auth::user_and_password(token)
+                    .map(|(user, password)| service.auth.admits(user, password));
+                let line: &[u8] = match known {
+                    Some(true) => {
+                        self.locked = false;
+                        b"STORED\r\n"
+                    }
+                    Some(false) => b"CLIENT_ERROR authentication failure\r\n",
+                    None => b"CLIENT_ERROR bad authentication token format\r\n",
+                };
+                if self.locked {
+                    cell.auth_errors.add(1);
+                }
+                out.extend(line);
+                input.eat(used);
+            }
+        }
+        if self.locked { self.unlock(input, out, shared) } else { None }
+    }
+
+    fn unlock_sasl(&mut self, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
+        let service = &*shared.service;
+        let cell = shared.cell();
+        loop {
+            let (used, action) = match self.codec.decode(input.bytes()) {
+                Decoded::Incomplete { more } => return Some(Action::Read(more)),
+                Decoded::Skip { used } => (used, None),
+                Decoded::Request { request: Request::Say(line), used } => {
+                    out.extend(&line);
+                    (used, None)
+                }
+                Decoded::Request { request: Request::Session { what, form }, used } => {
+                    let action = match what {
+                        Asked::SaslList => {
+                            form.sasl_mechanisms("PLAIN", out);
+                            None
+                        }
+                        Asked::Version => {
+                            form.version(super::VERSION, out);
+                            None
+                        }
+                        Asked::SaslAuth { mechanism, data } => {
+                            cell.auth_cmds.add(1);
+                            let plain = if mechanism == b"PLAIN" { auth::plain(data) } else { None };
+                            if plain.is_some_and(|(user, password)| service.auth.admits(user, password)) {
+                                self.locked = false;
+                                form.authenticated(out);
+                            } else {
+                                cell.auth_errors.add(1);
+                                form.auth_failure(out);
+                            }
+                            None
+                        }
+                        Asked::SaslStep => {
+                            cell.auth_cmds.add(1);
+                            cell.auth_errors.add(1);
+                            form.auth_failure(out);
+                            None
+                        }
+                        _ => {
+                            form.auth_failure(out);
+                            Some(Action::Close)
+                        }
+                    };
+                    (used, action)
+                }
+                Decoded::Request { request: Request::Item { form, .. }, .. } => {
+                    form.auth_failure(out);
+                    return Some(Action::Close);
+                }
+                Decoded::Body { .. } | Decoded::Close(_) => return Some(Action::Close),
+            };
+            input.eat(used);
+            if action.is_some() || !self.locked {
+                return action;
+            }
+            if input.is_empty() {
+                return Some(Action::Read(1));
+            }
+        }
+    }
+
+    /// `-vv`: each request on stderr, as memcached shows it.
+    fn echo(&self, service: &Service, bytes: &[u8], eaten: usize) {
+        if service.verbosity.load(Ordering::Relaxed) < 2 || self.codec.protocol() == Protocol::Binary {
+            return;
+        }
+        for line in bytes[..eaten]
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .take(limits::BATCH_REQUESTS)
+        {
+            let line = line.trim_ascii_end();
+            eprintln!(
+                "<{} {}",
+                self.descriptor,
+                line[..line.len().min(limits::AUTH_LINE_BYTES)].escape_ascii()
+            );
+        }
+    }
+}
+
+/// What stands at the front of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Front {
+    /// Something any node answers.
+    Local,
+    /// A read without side effects.
+    Read,
+    /// Anything else.
+    Write,
+}
+
+/// Told to clients whose requests were executed while this node did not know that it no longer serves.
+pub(super) const UNKNOWN_AFTER_PAUSE: &str =
+    "outcome unknown: this node was paused while it executed the request; read before writing again";
+/// Told to clients whose requests were under way to the node that serves when the stream broke.
+pub(super) const UNKNOWN_AFTER_BREAK: &str =
+    "outcome unknown: the connection to the serving node broke; read before writing again";
+
+/// Whether a command changes nothing but statistics and recency.
+pub(super) const fn is_pure_read(command: &Command<'_>) -> bool {
+    match &command.op {
+        Op::Inspect => true,
+        Op::Get(get) => get.touch.is_none() && get.vivify.is_none() && get.recache.is_none(),
+        _ => false,
+    }
+}
+
+/// Answers every whole request in `raw` with `SERVER_ERROR reason`, once each.
+pub(super) fn refuse(raw: &[u8], like: &Codec, reason: &str, out: &mut Output) {
+    let fresh = || Codec::new(like.protocol(), *like.limits());
+    let mut codec = fresh();
+    let mut at = 0;
+    while at < raw.len() {
+        match codec.decode(&raw[at..]) {
+            Decoded::Request { request, used } => {
+                at += used;
+                match request {
+                    Request::Item { form, .. } | Request::Session { form, .. } => form.refuse(reason, out),
+                    Request::Say(line) => out.extend(&line),
+                }
+                if codec.resumption().is_some() {
+                    // The other keys of the line are the same request.
+                    at += memchr::memchr(b'\n', &raw[at..]).map_or(raw.len() - at, |end| end + 1);
+                    codec = fresh();
+                }
+            }
+            Decoded::Skip { used } => at += used,
+            Decoded::Incomplete { .. } | Decoded::Body { .. } | Decoded::Close(_) => return,
+        }
+    }
+}
+
+/// Executes a request that stands alone.
+fn execute_one(service: &Service, request: Request<'_>, now: Now, out: &mut Output) {
+    match request {
+        Request::Item { command, form } => {
+            let (commands, forms) = ([command], [form]);
+            let detail = &service.stats.detail;
+            let detail = detail.on.load(Ordering::Relaxed).then_some(detail);
+            let mut formatter = Formatter { commands: &commands, forms: &forms, now, out, detail };
+            service.engine.execute(&commands, now, &mut formatter);
+        }
+        Request::Say(line) => out.extend(&line),
+        // A body never belongs to one.
+        Request::Session { .. } => {}
+    }
+}
+
+/// Writes outcomes straight into the output.
+struct Formatter<'x, 'b> {
+    commands: &'x [Command<'b>],
+    forms: &'x [Form<'b>],
+    now: Now,
+    out: &'x mut Output,
+    detail: Option<&'x Detail>,
+}
+
+impl Replies for Formatter<'_, '_> {
+    #[inline]
+    fn reply(&mut self, index: usize, outcome: Outcome<'_>) {
+        let command = &self.commands[index];
+        if let Some(detail) = self.detail {
+            count_prefix(detail, command, &outcome);
+        }
+        self.forms[index].render(command, outcome, self.now, self.out);
+    }
+}
+
+#[cold]
+fn count_prefix(detail: &Detail, command: &Command<'_>, outcome: &Outcome<'_>) {
+    let what = match &command.op {
+        Op::Get(_) => Counted::Get(matches!(outcome, Outcome::Hit(_))),
+        Op::Store(_) | Op::Arith(_) => Counted::Set,
+        Op::Delete(_) => Counted::Delete,
+        Op::Inspect | Op::Touch(_) | Op::Refuse(_) => return,
+    };
+    detail.count(&command.key, what);
+}
+
+impl Service {
+    /// What this server's clients may ask for.
+    pub(super) fn protocol_limits(&self) -> Limits {
+        Limits {
+            item_size_max: self.config.item_size_max,
+            inline_max: self.engine.inline_max(),
+            cas: self.config.cas,
+            flush_enabled: self.config.flush_enabled,
+            shutdown_enabled: self.config.shutdown_enabled,
+            ..Limits::default()
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A worker: a thread with a runtime of its own, and the connections it owns.
+//!
+//! Read buffers are lent to connections only while they hold bytes, so an idle connection costs its
+//! task and its registration, nothing more.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{Service, Ticket, connection, limits, proxied};
+use crate::protocol::{Output, Protocol};
+use crate::stats::WorkerCell;
+
+/// A worker's thread; dropping waits for it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    inbox: Inbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where a worker gets connections from. The number of those on the way is bounded by `-c`.
+#[derive(Clone, Debug)]
+pub(super) struct Inbox(UnboundedSender<Message>);
+
+#[derive(Debug)]
+enum Message {
+    Serve(Arrival),
+    Drain,
+}
+
+impl Inbox {
+    pub(super) fn give(&self, arrival: Arrival) {
+        // A worker that is gone serves nobody: the connection closes.
+        let _stopping = self.0.send(Message::Serve(arrival));
+    }
+}
+
+/// A connection for a worker.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) socket: Socket,
+    pub(super) protocol: Protocol,
+    /// From the peer, on behalf of its clients.
+    pub(super) proxied: bool,
+    pub(super) ticket: Ticket,
+}
+
+/// A socket no runtime knows yet.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Worker {
+    pub(super) fn start(index: usize, service: Arc<Service>) -> io::Result<Self> {
+        let (sender, receiver) = unbounded_channel();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+        let thread = std::thread::Builder::new().name(format!("tandem-{index}")).spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            let shared = Rc::new(Shared::new(index, service));
+            local.block_on(&runtime, work(Rc::clone(&shared), receiver));
+            // What is still open is closed here, with the tasks.
+            drop(local);
+        })?;
+        Ok(Self { inbox: Inbox(sender), thread: Some(thread) })
+    }
+
+    pub(super) fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// Asks for connections to be closed as soon as they have nothing under way.
+    pub(super) fn drain(&self) {
+        let _gone_already = self.inbox.0.send(Message::Drain);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.drain();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
+    while let Some(message) = inbox.recv().await {
+        match message {
+            Message::Serve(arrival) => {
+                tokio::task::spawn_local(serve(Rc::clone(&shared), arrival));
+            }
+            Message::Drain => break,
+        }
+    }
+    shared.draining.set(true);
+    let patience = tokio::time::Instant::now() + limits::DRAIN;
+    while shared.busy.get() > 0 && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+async fn serve(shared: Rc<Shared>, arrival: Arrival) {
+    let Arrival { socket, protocol, proxied, ticket } = arrival;
+    let stream = match socket {
+        Socket::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
+        Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+    };
+    // A socket that cannot be registered is closed; its client sees that.
+    let Ok(stream) = stream else { return };
+    if proxied {
+        proxied::serve(shared, stream, ticket).await;
+    } else {
+        connection::serve(shared, stream, protocol, ticket).await;
+    }
+}
+
+/// What the connections of one worker share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) index: usize,
+    pub(super) service: Arc<Service>,
+    /// Connections that have something under way.
+    pub(super) busy: Cell<usize>,
+    /// The server stops: who has nothing under way goes.
+    pub(super) draining: Cell<bool>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    outputs: RefCell<Vec<Output>>,
+}
+
+impl Shared {
+    fn new(index: usize, service: Arc<Service>) -> Self {
+        Self {
+            index,
+            service,
+            busy: Cell::new(0),
+            draining: Cell::new(false),
+            buffers: RefCell::default(),
+            outputs: RefCell::default(),
+        }
+    }
+
+    pub(super) fn cell(&self) -> &WorkerCell {
+        &self.service.stats.cells[self.index]
+    }
+
+    /// An empty read buffer.
+    pub(super) fn take_buffer(&self) -> Vec<u8> {
+        self.account(1, limits::READ_BYTES as i64);
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a read buffer back; one that grew is let go.
+    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        self.account(-1, -(limits::READ_BYTES as i64));
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() <= limits::READ_BYTES * 2 && buffers.len() < limits::POOL_BUFFERS {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    /// An empty output.
+    pub(super) fn take_output(&self) -> Output {
+        self.outputs.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an output back, unsent replies and all.
+    pub(super) fn give_output(&self, mut output: Output) {
+        output.clear();
+        let mut outputs = self.outputs.borrow_mut();
+        if outputs.len() < limits::POOL_BUFFERS {
+            outputs.push(output);
+        }
+    }
+
+    fn account(&self, count: i64, bytes: i64) {
+        let cell = self.cell();
+        let add = |gauge: &std::sync::atomic::AtomicU64, by: i64| {
+            gauge.store(gauge.load(Ordering::Relaxed).saturating_add_signed(by), Ordering::Relaxed);
+        };
+        add(&cell.buffers, count);
+        add(&cell.buffer_bytes, bytes);
+    }
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    pub(super) fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+}
