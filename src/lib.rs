@@ -19,5 +19,6 @@ pub mod command;
 pub mod config;
 pub mod engine;
 pub mod protocol;
+pub mod replica;
 pub mod server;
 pub mod stats;

@@ -10,9 +10,8 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::{Uid, User, daemon, initgroups, setgid, setuid};
-use tandemd::app::App;
+use tandemd::app::{App, Sockets};
 use tandemd::config::{self, Config, EXIT_NO_USER, EXIT_SYSTEM, EXIT_USAGE, Invocation, Process};
-use tandemd::server::Bound;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -45,10 +44,7 @@ type Failure = (u8, String);
 
 fn run(config: &Config) -> Result<(), Failure> {
     prepare(config)?;
-    let bound = Bound::bind(&config.server).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        (EXIT_SYSTEM, lines.join("\ntandemd: "))
-    })?;
+    let bound = Sockets::bind(config).map_err(|problems| (EXIT_SYSTEM, problems.join("\ntandemd: ")))?;
     warn_if_open(config, &bound.addresses());
     let process = &config.process;
     if process.daemon {
@@ -192,7 +188,7 @@ fn wait(app: App) -> Result<(), Failure> {
         })
         .map_err(failed)?;
     tracing::info!("{reason}: finishing what is under way");
-    app.stop();
+    runtime.block_on(app.stop());
     Ok(())
 }
 

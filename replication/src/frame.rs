@@ -1,11 +1,12 @@
 //! What travels between the two nodes: a header, a length bound, a checksum, a payload.
 //!
 //! ```text
-//!  0       4       8      9      10      12      16             24
-//!  | length | crc32c | kind | flags | shard | secs  | sequence    | payload …
+//!  0        4             8      9       10      12     16         24            28
+//!  | length | payload crc | kind | flags | shard | secs | sequence | header crc | payload …
 //! ```
-//! Little endian. `length` counts the payload. The checksum covers everything but itself. A length
-//! beyond the limit is refused before anything is allocated for it. What is sent often (changes,
+//! Little endian. `length` counts the payload. Both checksums are CRC-32C. The header has its own, so
+//! that a damaged length is noticed at once instead of being waited for; it covers the payload's. A
+//! length beyond the limit is refused before anything is allocated for it. What is sent often (changes,
 //! chunks) lies in the payload as [`crate::change`] encodes it; the rest goes through [`crate::wire`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -19,7 +20,10 @@ use crate::time::Mono;
 use crate::wire;
 
 /// Every frame begins with so many bytes.
-pub const HEADER_BYTES: usize = 24;
+pub const HEADER_BYTES: usize = 28;
+
+/// What the header's checksum covers: all of it but itself.
+const HEADER_CHECKED_BYTES: usize = HEADER_BYTES - 4;
 
 /// The protocol this code speaks at best.
 pub const VERSION: u16 = 1;
@@ -221,7 +225,7 @@ pub enum FrameError {
         /// What is allowed.
         bytes_max: usize,
     },
-    /// The checksum is wrong.
+    /// A checksum is wrong.
     Damaged,
     /// A kind this version does not know.
     UnknownKind(u8),
@@ -264,7 +268,11 @@ impl Decoder for Codec {
     type Error = FrameError;
 
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let Some(mut header) = source.get(..HEADER_BYTES) else { return Ok(None) };
+        let Some(header) = source.get(..HEADER_BYTES) else { return Ok(None) };
+        let (mut header, mut header_crc) = header.split_at(HEADER_CHECKED_BYTES);
+        if crc32c::crc32c(header) != header_crc.get_u32_le() {
+            return Err(FrameError::Damaged);
+        }
         let bytes = header.get_u32_le() as usize;
         if bytes > self.payload_bytes_max {
             return Err(FrameError::TooLong { bytes, bytes_max: self.payload_bytes_max });
@@ -280,7 +288,7 @@ impl Decoder for Codec {
         let shard = header.get_u16_le();
         let secs = header.get_u32_le();
         let sequence = header.get_u64_le();
-        if crc != checksum(&source[..HEADER_BYTES + bytes]) {
+        if crc != crc32c::crc32c(&source[HEADER_BYTES..HEADER_BYTES + bytes]) {
             return Err(FrameError::Damaged);
         }
         source.advance(HEADER_BYTES);
@@ -308,26 +316,20 @@ impl Encoder<&Frame> for Codec {
         let start = target.len();
         target.reserve(HEADER_BYTES + payload.len());
         target.put_u32_le(payload.len() as u32);
-        target.put_u32_le(0);
+        target.put_u32_le(crc32c::crc32c(&payload));
         target.put_u8(kind);
         target.put_u8(0);
         target.put_u16_le(shard);
         target.put_u32_le(secs);
         target.put_u64_le(sequence);
+        target.put_u32_le(crc32c::crc32c(&target[start..start + HEADER_CHECKED_BYTES]));
         target.put_slice(&payload);
-        let crc = checksum(&target[start..]);
-        target[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
         Ok(())
     }
 }
 
 /// Not more than this is reserved for what a header announces before it arrives.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
-
-/// Over the whole frame but the checksum itself.
-fn checksum(frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&frame[..4]), &frame[8..])
-}
 
 const HEARTBEAT: u8 = 1;
 const HANDOVER: u8 = 2;
@@ -399,5 +401,40 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         REPLY => raw(RawKind::Reply, payload),
         DONE => raw(RawKind::Done, payload),
         unknown => Err(FrameError::UnknownKind(unknown)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded() -> BytesMut {
+        let mut bytes = BytesMut::new();
+        let payload = Bytes::from_static(b"changes, one behind the other");
+        let frame = Frame::Changes { shard: 3, first: 4711, secs: 9, payload };
+        Codec::default().encode(&frame, &mut bytes).expect("short");
+        bytes
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_as_soon_as_the_header_or_the_frame_is_there() {
+        let whole = encoded();
+        assert!(Codec::default().decode(&mut whole.clone()).expect("undamaged").is_some());
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            // A damaged length must not make us wait for what never comes.
+            let error = Codec::default().decode(&mut damaged).expect_err("damaged");
+            assert!(matches!(error, FrameError::Damaged), "bit {bit}: {error}");
+        }
+    }
+
+    #[test]
+    fn part_of_a_frame_is_waited_for() {
+        let whole = encoded();
+        for length in 0..whole.len() {
+            let mut part = BytesMut::from(&whole[..length]);
+            assert!(Codec::default().decode(&mut part).expect("undamaged so far").is_none());
+        }
     }
 }

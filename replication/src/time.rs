@@ -49,6 +49,14 @@ impl Add<Span> for Mono {
     }
 }
 
+impl Add for Span {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
 impl Sub<Span> for Mono {
     type Output = Self;
 

@@ -221,9 +221,10 @@ impl Backoff {
         Duration::from_millis(full / 2 + self.random % (full / 2 + 1))
     }
 
-    /// The last attempt led to something that lasted: start over, at once.
-    pub fn reset(&mut self) {
-        self.attempts = 0;
+    /// The last attempt led to something: start over. At once if it `lasted`, with the shortest pause
+    /// if not: what fails as soon as it succeeds must not be repeated without end.
+    pub fn reset(&mut self, lasted: bool) {
+        self.attempts = u32::from(!lasted);
     }
 }
 
@@ -379,8 +380,11 @@ mod tests {
             assert!(pause >= Duration::from_millis(25) && pause <= Duration::from_secs(1), "{pause:?}");
         }
         assert!(backoff.pause() >= Duration::from_millis(500));
-        backoff.reset();
+        backoff.reset(true);
         assert_eq!(backoff.pause(), Duration::ZERO);
+        backoff.pause();
+        backoff.reset(false);
+        assert!((25..=50).contains(&backoff.pause().as_millis()));
     }
 
     #[test]

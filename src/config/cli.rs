@@ -295,7 +295,7 @@ impl Reader<'_> {
                     EXIT_USAGE,
                     format!("-m {text}: the memory limit takes a number of megabytes, at least 1"),
                 );
-                64 << 20
+                16 << 20
             }),
         };
         let item_size_max = self.item_size_max();
@@ -466,13 +466,13 @@ impl Reader<'_> {
             );
         }
         let backlog_bytes = match self.text("backlog") {
-            None => (64 << 20).max(self.memory_bytes_or_default() / 16),
+            None => (16 << 20).max(self.memory_bytes_or_default() / 16),
             Some(text) => bytes(&text, 1 << 20).filter(|bytes| *bytes >= 1 << 20).unwrap_or_else(|| {
                 self.problem(
                     EXIT_USAGE,
                     format!("--backlog {text}: takes a number of megabytes, at least 1"),
                 );
-                64 << 20
+                16 << 20
             }),
         };
         Some(Pair {
@@ -787,7 +787,7 @@ fn pair(command: Command) -> Command {
         switch("preferred", None, "This node should be master when both are well"),
         value("start-alone", None, "YES|NO", "Serve alone if the peer is silent at start [default: yes]"),
         value("backup-requests", None, "HOW", "What a backup does with requests: proxy, local-reads or reject [default: proxy]"),
-        value("backlog", None, "MB", "Recent changes kept for a peer that was away [default: 64 or 1/16 of -m]"),
+        value("backlog", None, "MB", "Recent changes kept for a peer that was away [default: 16 or 1/16 of -m, whichever is more]"),
         value("queue-length", Some('q'), "N", "Accepted for repcached's sake").hide_long_help(true),
     ])
 }

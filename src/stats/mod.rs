@@ -208,6 +208,19 @@ impl Stats {
         }
     }
 
+    /// The numbers of plain `stats`: name, whether it only grows, value.
+    pub fn numbers(&self, now: Now) -> Vec<(&'static str, bool, f64)> {
+        let snapshot = self.snapshot(now);
+        let number = |row: &Row| match (row.value)(&snapshot, &self.shape) {
+            table::Value::Number(value) => Some((row.name, row.grows, value as f64)),
+            table::Value::Time(secs, micros) => {
+                Some((row.name, row.grows, secs as f64 + micros as f64 / 1e6))
+            }
+            table::Value::Word(_) => None,
+        };
+        ROWS.iter().filter(|row| row.when.holds(&self.shape)).filter_map(number).collect()
+    }
+
     /// Whether `stats sizes` has an answer (`-o track_sizes`).
     pub const fn sizes_tracked(&self) -> bool {
         self.shape.track_sizes

@@ -125,7 +125,7 @@ impl Loop {
         self.control = Some(connection);
         self.linked.store(true, Ordering::Relaxed);
         self.link_problem = None;
-        self.data_backoff.reset();
+        self.data_backoff.reset(true);
         self.urgent = true;
         self.node.handle_link_up(Link::Control, &peer.hello, now());
         self.peer = Some(peer);
@@ -153,12 +153,9 @@ impl Loop {
                     (partner.link, partner.seen) = (None, Instant::now());
                 }
                 self.linked.store(false, Ordering::Relaxed);
-                if good {
-                    self.backoff.reset();
-                }
+                self.backoff.reset(good);
             }
-            Link::Data if good => self.data_backoff.reset(),
-            Link::Data => {}
+            Link::Data => self.data_backoff.reset(good),
         }
         self.urgent = true;
         self.node.handle_link_down(link, broken.down, now());

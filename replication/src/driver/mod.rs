@@ -184,7 +184,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Everything there is to know, at most a tenth of a second old.
+    /// Everything there is to know, at most some milliseconds old.
     pub fn status(&self) -> Arc<Snapshot> {
         self.status.borrow().clone()
     }

@@ -32,7 +32,7 @@ const BATCHES_PER_TURN: usize = 4;
 /// Reads from the control connection in a row. It never holds that much.
 const CONTROL_READS: usize = 16;
 /// The status is at most that old.
-const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+const PUBLISH_EVERY: Duration = Duration::from_millis(25);
 /// How long the last words may take on their way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The loop wakes at least that often, whatever the node says.

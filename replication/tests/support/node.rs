@@ -83,6 +83,11 @@ pub struct TestNode {
 impl TestNode {
     /// A node at `place` with the quick profile, whose peer is at `peer`.
     pub fn start(place: Place, peer: Option<SocketAddr>, change: impl FnOnce(&mut Config)) -> Self {
+        // With RUST_LOG set, what the nodes have to say.
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+        }
         let mut config = Config::new();
         config.peer = peer.map(|peer| PeerAddress { host: peer.ip().to_string(), port: peer.port() });
         config.listeners = place.listeners;

@@ -1,4 +1,18 @@
-//! Two nodes in virtual time.
+//! Two nodes in virtual time: a world of processes, connections and faults, all from one seed.
+//!
+//! [`World`] runs the real nodes over a made-up network and judges what clients were told
+//! ([`oracle`]). Scenario scripts and the simulation are both drivers of it.
+
+mod network;
+pub mod oracle;
+pub mod random;
+pub mod store;
+mod world;
+
+pub use network::{Direction, Network};
+pub use random::Random;
+pub use store::MapStore;
+pub use world::{Options, Process, World};
 
 /// Bugs, each one line, that tests switch on to see that they are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,4 +43,23 @@ pub enum Plant {
     KeepLeftovers,
     /// A copy counts as complete from its beginning.
     SyncedTooSoon,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::DisbelieveAnswers,
+        Self::IgnoreLateness,
+        Self::IgnoreRestart,
+        Self::LeaseFromHearing,
+        Self::TakeAnyway,
+        Self::CompareEpochsOnly,
+        Self::OfferTooSoon,
+        Self::WaitForEver,
+        Self::ReuseEpoch,
+        Self::ServeBeforeSaving,
+        Self::ServeTheDeaf,
+        Self::KeepLeftovers,
+        Self::SyncedTooSoon,
+    ];
 }

@@ -1,0 +1,110 @@
+//! The made-up network: connections that are FIFO in each direction, and directions that are blocked.
+
+use std::collections::VecDeque;
+
+use crate::frame::{Frame, Link};
+use crate::time::{Mono, Span};
+
+/// From which node to the other: 0 is "a to b".
+pub type Direction = usize;
+
+/// A connection between two processes.
+#[derive(Debug)]
+pub struct Connection {
+    /// What it is for.
+    pub link: Link,
+    /// Frames under way, by sending node.
+    pub pipes: [VecDeque<Frame>; 2],
+    /// Whether a delivery is scheduled, by sending node.
+    pub pumping: [bool; 2],
+    /// Whether each node believes that it is up.
+    pub attached: [bool; 2],
+    /// It was reset: nothing goes in any more.
+    pub broken: bool,
+}
+
+/// All connections and what is wrong with the wire.
+#[derive(Debug)]
+pub struct Network {
+    connections: Vec<Connection>,
+    /// Nothing gets through, by sending node.
+    pub blocked: [bool; 2],
+    /// Connections for the pair cannot pass, but clients' can.
+    pub pair_blocked: bool,
+    /// A message takes up to so long.
+    pub delay_max: Span,
+    /// Since when control frames get through, by sending node.
+    pub usable_since: [Option<Mono>; 2],
+}
+
+impl Default for Network {
+    /// A good one.
+    fn default() -> Self {
+        Self {
+            connections: Vec::new(),
+            blocked: [false; 2],
+            pair_blocked: false,
+            delay_max: DELAY_USUAL,
+            usable_since: [None; 2],
+        }
+    }
+}
+
+impl Network {
+    /// A new connection; returns its number.
+    pub fn open(&mut self, link: Link) -> usize {
+        self.connections.push(Connection {
+            link,
+            pipes: [VecDeque::new(), VecDeque::new()],
+            pumping: [false; 2],
+            attached: [true; 2],
+            broken: false,
+        });
+        self.connections.len() - 1
+    }
+
+    /// The connection of that number.
+    pub fn connection(&mut self, number: usize) -> &mut Connection {
+        &mut self.connections[number]
+    }
+
+    /// The connection that `node` believes to be up for `link`.
+    pub fn attached(&self, node: usize, link: Link) -> Option<usize> {
+        let mut all = self.connections.iter().enumerate().rev();
+        all.find(|(_, open)| open.link == link && open.attached[node]).map(|(number, _)| number)
+    }
+
+    /// The connection that both believe to be up.
+    pub fn whole(&self, link: Link) -> Option<usize> {
+        let number = self.attached(0, link)?;
+        (self.attached(1, link) == Some(number)).then_some(number)
+    }
+
+    /// Frames of the pair get through from `node`.
+    pub fn passes(&self, node: usize) -> bool {
+        !self.blocked[node] && !self.pair_blocked
+    }
+
+    /// Clients (and probes) get through, both ways.
+    pub fn clients_pass(&self) -> bool {
+        self.blocked == [false; 2]
+    }
+
+    /// Brings `usable_since` up to date.
+    pub fn note_usable(&mut self, now: Mono) {
+        let whole = self.whole(Link::Control).is_some();
+        for node in 0..2 {
+            if whole && self.passes(node) && self.delay_max < LONG_DELAY {
+                self.usable_since[node].get_or_insert(now);
+            } else {
+                self.usable_since[node] = None;
+            }
+        }
+    }
+}
+
+/// A message usually takes up to so long.
+pub const DELAY_USUAL: Span = Span(800);
+
+/// A wire this slow is as good as cut.
+const LONG_DELAY: Span = Span::from_millis(30);

@@ -1,0 +1,155 @@
+//! What must never be seen, whatever happens to the nodes.
+//!
+//! * One master per epoch: nobody else ever acknowledges a write in it, and it was saved before.
+//! * While the wire carries what a node says, the node does not acknowledge what the other, master in
+//!   a later epoch, will not have.
+//! * A write that a complete backup acknowledged is *durable*: as long as one process lives that holds
+//!   it, it is never lost, and what it replaced or deleted never returns.
+//! * A node that holds all durable writes never forgets them for a copy from one that does not.
+//! * Nobody takes over from a master that is alive and answers clients.
+
+use std::collections::BTreeMap;
+
+use super::store::{Contents, Written};
+use crate::time::{Mono, Span};
+
+/// Who acknowledged in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    node: usize,
+    boot: u64,
+}
+
+/// The judge of one run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    owners: BTreeMap<u64, Owner>,
+    /// The newest durable version of each key, and whether it is a delete.
+    durable: BTreeMap<Vec<u8>, (u64, bool)>,
+    /// The newest delete of each key that any client ever made.
+    deletes: BTreeMap<Vec<u8>, u64>,
+    /// Writes by node that no backup has acknowledged yet.
+    pending: [Vec<Written>; 2],
+    /// What was seen and must not be.
+    pub violations: Vec<String>,
+    /// Writes that clients were told are done.
+    pub acknowledged: u64,
+    /// Writes of those that became durable.
+    pub made_durable: u64,
+}
+
+/// Where a write was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    /// By which node,
+    pub node: usize,
+    /// which process,
+    pub boot: u64,
+    /// in which epoch.
+    pub epoch: u64,
+    /// What that node has saved.
+    pub saved_epoch: u64,
+    /// The other node serves too: in which epoch, and since when.
+    pub other: Option<(u64, Mono)>,
+    /// Since when the other one's words arrive here.
+    pub audible_since: Option<Mono>,
+    /// The failure detector's patience.
+    pub dead_after: Span,
+}
+
+impl Oracle {
+    /// `node` made this change and has not told anybody yet.
+    pub fn made(&mut self, node: usize, written: Written) {
+        if written.deleted {
+            let newest = self.deletes.entry(written.key.clone()).or_default();
+            *newest = written.version.max(*newest);
+        }
+        self.pending[node].push(written);
+    }
+
+    /// A client was told that its write is done.
+    pub fn acknowledge(&mut self, by: Acknowledged, now: Mono) {
+        self.acknowledged += 1;
+        let owner = Owner { node: by.node, boot: by.boot };
+        let first = *self.owners.entry(by.epoch).or_insert(owner);
+        if first != owner {
+            self.violations.push(format!("epoch {} has two masters: {first:?} and {owner:?}", by.epoch));
+        }
+        if by.saved_epoch < by.epoch {
+            self.violations
+                .push(format!("node {} serves in epoch {}, which is not saved", by.node, by.epoch));
+        }
+        let Some((other_epoch, since)) = by.other else { return };
+        let known = by.audible_since.is_some_and(|audible| {
+            audible + by.dead_after <= since || now.since(audible) > by.dead_after.scaled(2, 1)
+        });
+        if other_epoch > by.epoch && known {
+            self.violations.push(format!(
+                "node {} acknowledged a write in epoch {} while the other serves in epoch {other_epoch}",
+                by.node, by.epoch
+            ));
+        }
+    }
+
+    /// A complete backup of `node` has applied so much.
+    pub fn applied(&mut self, node: usize, applied: &[u64]) {
+        let pending = std::mem::take(&mut self.pending[node]);
+        for written in pending {
+            if applied.get(written.shard).is_some_and(|applied| *applied >= written.sequence) {
+                self.made_durable += 1;
+                let newest = self.durable.entry(written.key).or_default();
+                if newest.0 < written.version {
+                    *newest = (written.version, written.deleted);
+                }
+            } else {
+                self.pending[node].push(written);
+            }
+        }
+    }
+
+    /// `node` began a new history, or ended: what nobody acknowledged will never be.
+    pub fn forget_pending(&mut self, node: usize) {
+        self.pending[node].clear();
+    }
+
+    /// A process died. What no living one holds is lost, and nobody is to blame.
+    pub fn died(&mut self, survivor: Option<&Contents>) {
+        let mut durable = std::mem::take(&mut self.durable);
+        durable.retain(|key, entry| survivor.is_some_and(|store| self.holds(store, key, *entry)));
+        self.durable = durable;
+    }
+
+    /// `copier` has forgotten its items for a copy from `source`. `before`: what it had.
+    pub fn cleared(&mut self, before: &Contents, source: Option<&Contents>) {
+        if self.holds_all(before) && !source.is_some_and(|source| self.holds_all(source)) {
+            self.violations.push("a node that held everything copies from an emptier one".into());
+        }
+    }
+
+    /// Whether `store` holds every durable write.
+    pub fn holds_all(&self, store: &Contents) -> bool {
+        self.durable.iter().all(|(key, entry)| self.holds(store, key, *entry))
+    }
+
+    /// At the end, nothing durable may be missing from `store`.
+    pub fn judge_end(&mut self, store: &Contents) {
+        let missing: Vec<String> = self
+            .durable
+            .iter()
+            .filter(|(key, entry)| !self.holds(store, key, **entry))
+            .map(|(key, entry)| format!("{} {entry:?}", String::from_utf8_lossy(key)))
+            .collect();
+        if let Some(first) = missing.first() {
+            let count = missing.len();
+            self.violations.push(format!("{count} durable writes are lost or undone, as {first}"));
+        }
+    }
+
+    fn holds(&self, store: &Contents, key: &[u8], (version, deleted): (u64, bool)) -> bool {
+        match store.get(key) {
+            Some((held, _)) if deleted => *held > version,
+            Some((held, _)) => *held >= version,
+            None => deleted || self.deletes.get(key).is_some_and(|newest| *newest > version),
+        }
+    }
+}

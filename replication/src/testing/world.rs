@@ -1,0 +1,773 @@
+//! Two processes, a network between them, clients, and virtual time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::Plant;
+use super::network::{DELAY_USUAL, Network};
+use super::oracle::{Acknowledged, Oracle};
+use super::random::Random;
+use super::store::{Contents, MapStore, Written};
+use crate::backlog::Backlog;
+use crate::frame::{Frame, Link};
+use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
+use crate::role::{ROWS, State};
+use crate::time::{Mono, Span};
+
+/// How a world is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything that looks random comes from it.
+    pub seed: u64,
+    /// Shards of each node's store.
+    pub shards: [usize; 2],
+    /// Bytes of each node's backlog.
+    pub backlog_bytes: usize,
+    /// Between two heartbeats; a node is dead after ten, waits for twenty at the start.
+    pub heartbeat: Span,
+    /// Frames of bulk are about so long.
+    pub bulk_bytes: usize,
+    /// Different keys that clients use.
+    pub keys: u64,
+    /// The preferred node, if the role goes back to one by itself, and after how long.
+    pub preferred: Option<(usize, Span)>,
+    /// A node without a state directory.
+    pub unsettled: Option<usize>,
+    /// The bug in it.
+    pub plant: Option<Plant>,
+    /// Prints what happens.
+    pub verbose: bool,
+}
+
+impl Options {
+    /// A world with nothing unusual.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            shards: [2, 3],
+            backlog_bytes: 256 * 1024,
+            heartbeat: Span::from_millis(20),
+            bulk_bytes: 1024,
+            keys: 40,
+            preferred: None,
+            unsettled: None,
+            plant: None,
+            verbose: false,
+        }
+    }
+}
+
+/// A running process.
+pub struct Process {
+    /// Its node.
+    pub node: Node,
+    /// Its items.
+    pub store: Arc<MapStore>,
+    /// Never the same twice.
+    pub boot_id: u64,
+    /// The last the node said.
+    pub gate: GateView,
+    /// Stopped until then.
+    paused_until: Mono,
+    /// Since when it serves.
+    serving_since: Option<Mono>,
+    /// Batches that are executing.
+    inside: u32,
+    /// The node waits for the last batch to leave.
+    draining: bool,
+    /// What its clock reads at the beginning of the world.
+    clock: u64,
+    /// When its timer is set to.
+    wake_at: Mono,
+}
+
+/// Something that will happen.
+enum Event {
+    Wake { node: usize, boot: u64 },
+    Deliver { connection: usize, from: usize },
+    Detach { connection: usize, node: usize, why: Down },
+    Dial { link: Link },
+    Probed { node: usize, boot: u64, probe: Probe },
+    Saved { node: usize, boot: u64, saved: Saved },
+    Drained { node: usize, boot: u64 },
+    Leave { node: usize, boot: u64, epoch: u64, written: Written },
+}
+
+/// Two processes and everything around them.
+pub struct World {
+    /// How it is.
+    pub options: Options,
+    /// Now, for everybody.
+    pub now: Mono,
+    /// What looks random.
+    pub random: Random,
+    /// The wire.
+    pub network: Network,
+    /// The judge.
+    pub oracle: Oracle,
+    /// How often each row of the role table fired.
+    pub fired: Vec<u64>,
+    processes: [Option<Process>; 2],
+    /// What each node's state directory holds.
+    disks: [Saved; 2],
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    boots: u64,
+    values: u64,
+    /// Mixes everything that happened: two runs of a seed must agree on it.
+    pub trace: u64,
+    /// Counters of processes that are no more are added here.
+    pub full_copies: u64,
+    /// The same, for streams continued.
+    pub partial_resyncs: u64,
+}
+
+struct Scheduled {
+    at: Mono,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// The two nodes' names for ever; the first has slot 0.
+const NODE_IDS: [u128; 2] = [10, 11];
+
+impl World {
+    /// A world in which nothing runs yet.
+    pub fn new(options: Options) -> Self {
+        let mut world = Self {
+            random: Random::new(options.seed),
+            now: Mono(0),
+            network: Network::default(),
+            oracle: Oracle::default(),
+            fired: vec![0; ROWS.len()],
+            processes: [None, None],
+            disks: NODE_IDS.map(|node_id| Saved { node_id, ..Saved::default() }),
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            boots: 0,
+            values: 0,
+            trace: 0,
+            full_copies: 0,
+            partial_resyncs: 0,
+            options,
+        };
+        for link in [Link::Control, Link::Data] {
+            world.schedule(Span(1), Event::Dial { link });
+        }
+        world
+    }
+
+    /// A peer is dead after so much silence.
+    pub fn dead_after(&self) -> Span {
+        self.options.heartbeat.scaled(25, 2)
+    }
+
+    /// A running process.
+    pub fn process(&self, node: usize) -> Option<&Process> {
+        self.processes[node].as_ref()
+    }
+
+    /// What a node is; `None` if it does not run.
+    pub fn state(&self, node: usize) -> Option<State> {
+        self.process(node).map(|process| process.node.role().state)
+    }
+
+    /// Starts a process for `node`, with nothing but what its state directory holds.
+    pub fn start(&mut self, node: usize) {
+        if self.processes[node].is_some() {
+            return;
+        }
+        self.boots += 1;
+        let boot_id = self.boots;
+        let backlog = Arc::new(Backlog::new(self.options.shards[node], self.options.backlog_bytes));
+        let store = Arc::new(MapStore::new(self.options.shards[node], Arc::clone(&backlog)));
+        let clock = self.random.within(1_000_000..1_000_000_000);
+        let settled = self.options.unsettled != Some(node);
+        let config = Config {
+            saved: self.disks[node].clone(),
+            settled,
+            heartbeat: self.options.heartbeat,
+            dead_after: self.dead_after(),
+            start_wait: self.dead_after().scaled(2, 1),
+            preferred: self.options.preferred.is_some_and(|(preferred, _)| preferred == node),
+            failback: match self.options.preferred {
+                Some(_) => crate::node::Failback::Auto,
+                None => crate::node::Failback::Manual,
+            },
+            failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
+            drain_timeout: self.dead_after().scaled(1, 2),
+            plant: self.options.plant,
+            ..Config::new(NODE_IDS[node], boot_id)
+        };
+        let local = Mono(self.now.0 + clock);
+        let process = Process {
+            node: Node::new(config, Arc::clone(&store) as Arc<dyn crate::store::Store>, backlog, local),
+            store,
+            boot_id,
+            gate: GateView::Park,
+            paused_until: Mono(0),
+            serving_since: None,
+            inside: 0,
+            draining: false,
+            clock,
+            wake_at: self.now + Span(1),
+        };
+        self.processes[node] = Some(process);
+        self.note(node as u64, 1);
+        self.say(|| format!("{} starts", name(node)));
+        self.schedule(Span(1), Event::Wake { node, boot: boot_id });
+    }
+
+    /// Kills the process of `node`. Its kernel closes the connections, if that gets through.
+    pub fn kill(&mut self, node: usize) {
+        let Some(process) = self.processes[node].take() else { return };
+        self.say(|| format!("{} dies", name(node)));
+        self.account(&process);
+        self.oracle.forget_pending(node);
+        let survivor = self.contents(1 - node);
+        self.oracle.died(survivor.as_ref());
+        for link in [Link::Control, Link::Data] {
+            while let Some(connection) = self.network.attached(node, link) {
+                self.network.connection(connection).attached[node] = false;
+                self.close_other_end(connection, node);
+            }
+        }
+        self.network.note_usable(self.now);
+    }
+
+    /// Stops the process of `node` for a while, as SIGSTOP does.
+    pub fn pause(&mut self, node: usize, length: Span) {
+        let until = self.now + length;
+        if let Some(process) = &mut self.processes[node] {
+            process.paused_until = process.paused_until.max(until);
+            self.say(|| format!("{} is stopped for {} ms", name(node), length.as_millis()));
+        }
+    }
+
+    /// Resets the connections.
+    pub fn reset(&mut self) {
+        self.say(|| "all connections are reset".into());
+        let swallows = self.random.chance(50);
+        for link in [Link::Control, Link::Data] {
+            for node in 0..2 {
+                if let Some(connection) = self.network.attached(node, link) {
+                    let open = self.network.connection(connection);
+                    open.broken = true;
+                    if swallows {
+                        open.pipes.iter_mut().for_each(std::collections::VecDeque::clear);
+                    }
+                    self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
+                }
+            }
+        }
+    }
+
+    /// `node` loses its connections, and the other does not learn it.
+    pub fn half_open(&mut self, node: usize) {
+        self.say(|| format!("{} loses its connections unnoticed", name(node)));
+        for link in [Link::Control, Link::Data] {
+            if let Some(connection) = self.network.attached(node, link) {
+                self.schedule(Span(10), Event::Detach { connection, node, why: Down::Lost });
+            }
+        }
+    }
+
+    /// An operator's wish.
+    pub fn operate(&mut self, node: usize, wish: Operator) -> Result<(), Refusal> {
+        self.say(|| format!("{} is told to {wish:?}", name(node)));
+        let now = self.local(node);
+        let process = self.processes[node].as_mut().filter(|process| process.paused_until <= self.now);
+        let process = process.ok_or(Refusal("it does not run"))?;
+        let granted = process.node.handle_operator(wish, now);
+        self.work(node);
+        granted
+    }
+
+    /// A client sends a write to `node`, which executes or forwards it, or does not.
+    pub fn write(&mut self, node: usize, key: u64, value_bytes: Option<usize>) -> bool {
+        self.offer(node, key, value_bytes, true)
+    }
+
+    fn offer(&mut self, node: usize, key: u64, value_bytes: Option<usize>, may_forward: bool) -> bool {
+        let local = self.local(node);
+        let now = self.now;
+        let Some(process) = self.processes[node].as_mut() else { return false };
+        if process.paused_until > now {
+            return false;
+        }
+        match process.gate {
+            GateView::Serve { until } if local < until => {}
+            GateView::Forward if may_forward && self.network.clients_pass() => {
+                return self.offer(1 - node, key, value_bytes, false);
+            }
+            _ => return false,
+        }
+        self.values += 1;
+        let key = format!("key{key}").into_bytes();
+        let mut value = format!("value{}", self.values).into_bytes();
+        value.resize(value.len() + value_bytes.unwrap_or(0), b'.');
+        process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, now.0 / 1000 + 1000);
+        process.inside += 1;
+        let written = process.store.write(&key, value_bytes.map(|_| &value[..]));
+        let (boot, epoch) = (process.boot_id, process.node.claim().epoch);
+        self.oracle.made(node, written.clone());
+        let length = if self.random.chance(5) { 5000 } else { 200 };
+        let takes = Span(self.random.within(1..length));
+        self.schedule(takes, Event::Leave { node, boot, epoch, written });
+        self.work(node);
+        true
+    }
+
+    /// Runs for so long.
+    pub fn run(&mut self, length: Span) {
+        let end = self.now + length;
+        while let Some(Reverse(next)) = self.queue.peek()
+            && next.at <= end
+        {
+            let Some(Reverse(next)) = self.queue.pop() else { break };
+            self.now = next.at;
+            self.happen(next.event);
+        }
+        self.now = end;
+    }
+
+    /// Ends all faults of the wire.
+    pub fn repair(&mut self) {
+        self.network.blocked = [false; 2];
+        self.network.pair_blocked = false;
+        self.network.delay_max = DELAY_USUAL;
+        self.network.note_usable(self.now);
+    }
+
+    /// One master, one level backup, and both hold the same.
+    pub fn is_converged(&self) -> bool {
+        let states = [self.state(0), self.state(1)];
+        let master = match states {
+            [Some(State::Master), Some(State::Backup)] => 0,
+            [Some(State::Backup), Some(State::Master)] => 1,
+            _ => return false,
+        };
+        let Some(process) = self.process(master) else { return false };
+        matches!(process.gate, GateView::Serve { .. }) && self.contents(0) == self.contents(1)
+    }
+
+    /// What a node's store holds.
+    pub fn contents(&self, node: usize) -> Option<Contents> {
+        self.process(node).map(|process| process.store.contents())
+    }
+
+    /// At the end of a run: adds up what the living have counted.
+    pub fn finish(&mut self) {
+        for node in 0..2 {
+            if let Some(process) = self.processes[node].take() {
+                self.account(&process);
+                self.processes[node] = Some(process);
+            }
+        }
+    }
+
+    fn account(&mut self, process: &Process) {
+        for (sum, fired) in self.fired.iter_mut().zip(process.node.fired()) {
+            *sum += fired;
+        }
+        let counters = process.node.status(Mono(0)).counters;
+        self.full_copies += counters.full_copies;
+        self.partial_resyncs += counters.partial_resyncs;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake { node, boot } => self.wake(node, boot),
+            Event::Deliver { connection, from } => self.deliver(connection, from),
+            Event::Detach { connection, node, why } => self.detach(connection, node, why),
+            Event::Dial { link } => self.dial(link),
+            Event::Probed { node, boot, probe } => {
+                let event = Event::Probed { node, boot, probe };
+                if self.awake(node, boot, event) {
+                    self.tell(node, |node, now| node.handle_probe(probe, now));
+                }
+            }
+            Event::Saved { node, boot, saved } => {
+                let event = Event::Saved { node, boot, saved: saved.clone() };
+                if self.awake(node, boot, event) {
+                    if self.options.unsettled != Some(node) {
+                        self.disks[node] = saved;
+                    }
+                    self.tell(node, |node, now| node.handle_persisted(true, now));
+                }
+            }
+            Event::Drained { node, boot } => {
+                if self.awake(node, boot, Event::Drained { node, boot }) {
+                    self.tell(node, Node::handle_drained);
+                }
+            }
+            Event::Leave { node, boot, epoch, written } => {
+                let event = Event::Leave { node, boot, epoch, written: written.clone() };
+                if self.awake(node, boot, event) {
+                    self.leave(node, epoch, &written);
+                }
+            }
+        }
+    }
+
+    /// Whether that process still runs; if it is stopped, the event happens when it continues.
+    fn awake(&mut self, node: usize, boot: u64, event: Event) -> bool {
+        let Some(process) = self.processes[node].as_ref().filter(|process| process.boot_id == boot) else {
+            return false;
+        };
+        if process.paused_until <= self.now {
+            return true;
+        }
+        let wait = process.paused_until.since(self.now) + Span(self.random.within(0..3000));
+        self.schedule(wait, event);
+        false
+    }
+
+    fn wake(&mut self, node: usize, boot: u64) {
+        if !self.awake(node, boot, Event::Wake { node, boot }) {
+            return;
+        }
+        if let Some(process) = &mut self.processes[node] {
+            process.wake_at = Mono::NEVER;
+        }
+        let local = self.local(node);
+        let due = self.process(node).is_some_and(|process| process.node.poll_timeout() <= local);
+        if due {
+            self.tell(node, Node::handle_timeout);
+        } else {
+            self.set_timer(node);
+        }
+    }
+
+    fn leave(&mut self, node: usize, epoch: u64, written: &Written) {
+        let local = self.local(node);
+        let other = self.processes[1 - node].as_ref().and_then(|other| {
+            let serves = matches!(other.gate, GateView::Serve { until } if self.local(1 - node) < until);
+            Some((other.node.claim().epoch, other.serving_since.filter(|_| serves)?))
+        });
+        let Some(process) = self.processes[node].as_mut() else { return };
+        process.inside -= 1;
+        let open = matches!(process.gate, GateView::Serve { until } if local < until);
+        if process.inside == 0 && process.draining {
+            process.draining = false;
+            let boot = process.boot_id;
+            self.schedule(Span(20), Event::Drained { node, boot });
+        }
+        let Some(process) = self.processes[node].as_ref() else { return };
+        if !open || process.node.claim().epoch != epoch {
+            return;
+        }
+        let saved_epoch = if self.options.unsettled == Some(node) { epoch } else { self.disks[node].epoch };
+        let by = Acknowledged {
+            node,
+            boot: process.boot_id,
+            epoch,
+            saved_epoch,
+            other,
+            audible_since: self.network.usable_since[1 - node],
+            dead_after: self.dead_after(),
+        };
+        self.oracle.acknowledge(by, self.now);
+        self.note(written.version, epoch);
+    }
+
+    fn dial(&mut self, link: Link) {
+        let wait = Span(self.random.within(2_000..40_000));
+        self.schedule(wait, Event::Dial { link });
+        let awake = |process: &Option<Process>| {
+            process.as_ref().is_some_and(|process| process.paused_until <= self.now)
+        };
+        let possible = self.network.passes(0) && self.network.passes(1);
+        if self.network.whole(link).is_some() || !possible || !self.processes.iter().all(awake) {
+            return;
+        }
+        for node in 0..2 {
+            while let Some(old) = self.network.attached(node, link) {
+                self.network.connection(old).attached[node] = false;
+            }
+        }
+        self.network.open(link);
+        self.network.note_usable(self.now);
+        let hellos =
+            [0, 1].map(|node: usize| self.process(node).map(|process| process.node.hello(Some(link))));
+        let order = self.random.side();
+        for node in [order, 1 - order] {
+            if let Some(hello) = &hellos[1 - node] {
+                self.tell(node, |node, now| node.handle_link_up(link, hello, now));
+            }
+        }
+    }
+
+    fn deliver(&mut self, connection: usize, from: usize) {
+        let to = 1 - from;
+        let ready = self.process(to).is_some_and(|process| process.paused_until <= self.now);
+        let passes = self.network.passes(from);
+        let pipe = self.network.connection(connection);
+        if !pipe.attached[to] {
+            pipe.pipes[from].clear();
+            pipe.pumping[from] = false;
+            return;
+        }
+        if !passes || !ready {
+            let wait = Span(self.random.within(500..5_000));
+            self.schedule(wait, Event::Deliver { connection, from });
+            return;
+        }
+        let link = pipe.link;
+        let Some(frame) = pipe.pipes[from].pop_front() else {
+            pipe.pumping[from] = false;
+            return;
+        };
+        let more = !pipe.pipes[from].is_empty();
+        pipe.pumping[from] = more;
+        if more {
+            let takes = self.latency(link);
+            self.schedule(takes, Event::Deliver { connection, from });
+        }
+        self.tell(to, |node, now| node.handle_frame(link, frame, now));
+        self.work(from);
+    }
+
+    fn detach(&mut self, connection: usize, node: usize, why: Down) {
+        if !self.network.connection(connection).attached[node] {
+            return;
+        }
+        let paused = self.process(node).is_some_and(|process| process.paused_until > self.now);
+        let waiting = !self.network.connection(connection).pipes[1 - node].is_empty();
+        // What has arrived is read before the end of it is.
+        if paused || (waiting && why == Down::Closed && self.network.passes(1 - node)) {
+            self.schedule(Span(1000), Event::Detach { connection, node, why });
+            return;
+        }
+        let link = self.network.connection(connection).link;
+        self.network.connection(connection).attached[node] = false;
+        self.network.note_usable(self.now);
+        self.tell(node, |node, now| node.handle_link_down(link, why, now));
+    }
+
+    fn close_other_end(&mut self, connection: usize, node: usize) {
+        if self.network.passes(node) {
+            let takes = Span(self.random.within(100..5_000));
+            self.schedule(takes, Event::Detach { connection, node: 1 - node, why: Down::Closed });
+        }
+    }
+
+    /// Hands something to a node, then does what it asks for.
+    fn tell(&mut self, node: usize, fact: impl FnOnce(&mut Node, Mono)) {
+        let local = self.local(node);
+        let Some(process) = self.processes[node].as_mut() else { return };
+        process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, self.now.0 / 1000 + 1000);
+        fact(&mut process.node, local);
+        if let Some(before) = process.store.take_cleared() {
+            let source = self.contents(1 - node);
+            self.oracle.cleared(&before, source.as_ref());
+        }
+        self.work(node);
+        self.note(local.0, node as u64);
+    }
+
+    /// What the driver does after everything: outputs, bulk, the next timer.
+    fn work(&mut self, node: usize) {
+        while let Some(output) = self.processes[node].as_mut().and_then(|process| process.node.poll_output())
+        {
+            self.output(node, output);
+        }
+        self.pump_bulk(node);
+        let Some(process) = &self.processes[node] else { return };
+        if let Some(applied) = process.node.acknowledged() {
+            self.oracle.applied(node, &applied.applied);
+        }
+        self.set_timer(node);
+    }
+
+    fn set_timer(&mut self, node: usize) {
+        let jitter = Span(self.random.within(0..300));
+        let now = self.now;
+        let Some(process) = &mut self.processes[node] else { return };
+        let boot = process.boot_id;
+        let due = Mono(process.node.poll_timeout().0.saturating_sub(process.clock)) + jitter;
+        if due >= process.wake_at {
+            return;
+        }
+        process.wake_at = due;
+        self.schedule(due.since(now), Event::Wake { node, boot });
+    }
+
+    fn pump_bulk(&mut self, node: usize) {
+        let local = self.local(node);
+        let bulk_bytes = self.options.bulk_bytes;
+        let Some(connection) = self.network.attached(node, Link::Data) else { return };
+        let Some(process) = self.processes[node].as_mut().filter(|process| process.paused_until <= self.now)
+        else {
+            return;
+        };
+        if self.network.connection(connection).broken {
+            return;
+        }
+        while self.network.connection(connection).pipes[node].len() < BULK_FRAMES_MAX {
+            let Some(frame) = process.node.poll_data(bulk_bytes, local) else { break };
+            self.network.connection(connection).pipes[node].push_back(frame);
+        }
+        self.pump(connection, node);
+    }
+
+    fn pump(&mut self, connection: usize, from: usize) {
+        let pipe = self.network.connection(connection);
+        if pipe.pumping[from] || pipe.pipes[from].is_empty() {
+            return;
+        }
+        pipe.pumping[from] = true;
+        let link = pipe.link;
+        let takes = self.latency(link);
+        self.schedule(takes, Event::Deliver { connection, from });
+    }
+
+    fn output(&mut self, node: usize, output: Output) {
+        let Some(boot) = self.process(node).map(|process| process.boot_id) else { return };
+        match output {
+            Output::Send(link, frame) => self.send(node, link, frame),
+            Output::Close(link, why) => {
+                self.say(|| format!("{} closes {link:?}: {why}", name(node)));
+                if let Some(connection) = self.network.attached(node, link) {
+                    self.network.connection(connection).attached[node] = false;
+                    self.close_other_end(connection, node);
+                    self.network.note_usable(self.now);
+                }
+            }
+            Output::Probe => {
+                let probe = self.probe(1 - node);
+                let takes = if probe == Probe::Silent { self.dead_after().scaled(1, 4) } else { Span(300) };
+                self.schedule(takes, Event::Probed { node, boot, probe });
+            }
+            Output::Persist(saved) => {
+                let takes = Span(self.random.within(50..3_000));
+                self.schedule(takes, Event::Saved { node, boot, saved });
+            }
+            Output::Gate(gate) => self.gate(node, gate),
+            Output::RoleChanged { from, to, epoch, why } => {
+                self.say(|| format!("{} {} -> {} in {epoch}: {why}", name(node), from.name(), to.name()));
+                self.note(epoch, to as u64);
+                if to == State::Master {
+                    self.judge_promotion(node, from);
+                }
+            }
+            Output::Stopped => self.kill(node),
+        }
+    }
+
+    fn gate(&mut self, node: usize, gate: GateView) {
+        let now = self.now;
+        let Some(process) = self.processes[node].as_mut() else { return };
+        let serves = matches!(gate, GateView::Serve { .. });
+        let served = matches!(process.gate, GateView::Serve { .. });
+        process.gate = gate;
+        if !serves {
+            process.serving_since = None;
+        } else if process.serving_since.is_none() {
+            process.serving_since = Some(now);
+        }
+        if served && !serves {
+            process.draining = process.inside > 0;
+            if !process.draining {
+                let boot = process.boot_id;
+                self.schedule(Span(20), Event::Drained { node, boot });
+            }
+        } else if serves {
+            process.draining = false;
+        }
+    }
+
+    /// Nobody takes over from a master that answers clients.
+    fn judge_promotion(&mut self, node: usize, from: State) {
+        self.oracle.forget_pending(node);
+        if !matches!(from, State::Boot | State::Backup) || !self.network.pair_blocked {
+            return;
+        }
+        let Some(other) = self.process(1 - node) else { return };
+        let patience = self.dead_after().scaled(2, 1);
+        let serves = other.serving_since.is_some_and(|since| since + patience < self.now);
+        if serves && other.paused_until + patience < self.now && self.network.clients_pass() {
+            let text = format!("{} takes over from a master that answers its clients", name(node));
+            self.oracle.violations.push(text);
+        }
+    }
+
+    fn send(&mut self, node: usize, link: Link, frame: Frame) {
+        let Some(connection) = self.network.attached(node, link) else { return };
+        if self.network.connection(connection).broken {
+            return;
+        }
+        self.network.connection(connection).pipes[node].push_back(frame);
+        self.pump(connection, node);
+    }
+
+    /// What the ports of `node` answer.
+    fn probe(&self, node: usize) -> Probe {
+        if !self.network.clients_pass() {
+            return Probe::Silent;
+        }
+        match self.process(node) {
+            None => Probe::Refused,
+            Some(process) if process.paused_until > self.now => Probe::Silent,
+            Some(_) => Probe::Answers,
+        }
+    }
+
+    fn latency(&mut self, link: Link) -> Span {
+        let longest = match link {
+            Link::Control => self.network.delay_max.0,
+            Link::Data => self.network.delay_max.0.max(1000),
+        };
+        Span(self.random.within(50..longest.max(51)))
+    }
+
+    fn local(&self, node: usize) -> Mono {
+        Mono(self.now.0 + self.process(node).map_or(0, |process| process.clock))
+    }
+
+    fn schedule(&mut self, after: Span, event: Event) {
+        self.scheduled += 1;
+        let scheduled = Scheduled { at: self.now + after, number: self.scheduled, event };
+        self.queue.push(Reverse(scheduled));
+    }
+
+    fn note(&mut self, one: u64, two: u64) {
+        self.trace = (self.trace ^ one.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ two ^ self.now.0)
+            .rotate_left(23)
+            .wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.options.verbose {
+            println!("{:>10.3} ms  {}", self.now.0 as f64 / 1000.0, what());
+        }
+    }
+}
+
+fn name(node: usize) -> &'static str {
+    ["a", "b"][node]
+}
+
+/// What a socket takes before it is full.
+const BULK_FRAMES_MAX: usize = 4;

@@ -1,0 +1,238 @@
+//! Builds, starts and stops every part; the only file that knows them all.
+
+mod pair;
+mod view;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tandem_replication::driver::Handle;
+
+use crate::admin;
+use crate::config::{Config, HostPort};
+use crate::engine::memory::{Geometry, Memory, MemoryConfig};
+use crate::engine::{Engine, Journal, NoJournal};
+use crate::replica::report;
+use crate::server::auth::Auth;
+use crate::server::clock::Clock;
+use crate::server::gate::{Gate, Open};
+use crate::server::{Bound, Parts, Server, stats_shape};
+use crate::stats::{Detail, PairReport, Stats};
+
+use pair::{PairSockets, Prepared, Running};
+use view::View;
+
+/// A running node.
+#[derive(Debug)]
+pub struct App {
+    server: Server,
+    stats: Arc<Stats>,
+    pair: Option<Handle>,
+}
+
+/// Every socket of a node, bound before anything runs: a port in use stops the start, and a daemon's
+/// parent exits when clients can already connect.
+#[derive(Debug)]
+pub struct Sockets {
+    clients: Bound,
+    pair: Option<PairSockets>,
+    admin: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// Binds everything; all that went wrong, otherwise.
+    pub fn bind(config: &Config) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let clients = Bound::bind(&config.server)
+            .map_err(|errors| problems.extend(errors.iter().map(ToString::to_string)))
+            .ok();
+        let pair = config.pair.as_ref().map(PairSockets::bind).transpose();
+        let pair = pair.map_err(|problem| problems.push(problem)).ok();
+        let admin = config.admin.as_ref().map(bind_admin).transpose();
+        let admin = admin.map_err(|problem| problems.push(problem)).ok();
+        match (clients, pair, admin) {
+            (Some(clients), Some(pair), Some(admin)) => Ok(Self { clients, pair, admin }),
+            _ => Err(problems),
+        }
+    }
+
+    /// Where clients will be served.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.clients.addresses()
+    }
+}
+
+fn bind_admin(listen: &HostPort) -> Result<TcpListener, String> {
+    let addresses = pair::addresses(std::slice::from_ref(listen), 0)?;
+    let listener = TcpListener::bind(&addresses[..]).map_err(|why| {
+        format!("--admin {listen}: {why}; choose another address (`--admin off` does without)")
+    })?;
+    listener.set_nonblocking(true).map_err(|why| format!("--admin {listen}: {why}"))?;
+    Ok(listener)
+}
+
+/// Why a node does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError(String);
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl App {
+    /// Starts everything behind sockets that are bound already. `on_shutdown` is called when a client
+    /// asks for a stop (`-A`); `true` asks for a graceful one.
+    pub fn start(
+        config: &Config,
+        sockets: Sockets,
+        on_shutdown: Box<dyn Fn(bool) + Send + Sync>,
+    ) -> Result<Self, StartError> {
+        let auth = auth(config).map_err(StartError)?;
+        let clock = Arc::new(Clock::start());
+        let memory = memory_config(config);
+        let geometry = Geometry::of(memory.limit_bytes, memory.threads);
+        let prepared = config.pair.as_ref().map(|pair| Prepared::new(config, pair, geometry.shards));
+        let journal: Arc<dyn Journal> = match &prepared {
+            Some(prepared) => Arc::clone(&prepared.journal) as Arc<dyn Journal>,
+            None => Arc::new(NoJournal),
+        };
+        let gate: Arc<dyn Gate> = match &prepared {
+            Some(prepared) => Arc::clone(&prepared.gate) as Arc<dyn Gate>,
+            None => Arc::new(Open),
+        };
+        let engine: Arc<dyn Engine> =
+            Arc::new(Memory::new(MemoryConfig { geometry: Some(geometry), ..memory }, journal));
+        let detail = Detail::new(config.server.detail_enabled, config.server.prefix_delimiter);
+        let stats = Arc::new(Stats::new(stats_shape(config), Arc::clone(&engine), detail));
+        let parts = Parts {
+            engine: Arc::clone(&engine),
+            gate,
+            stats: Arc::clone(&stats),
+            clock: Arc::clone(&clock),
+            auth,
+            on_shutdown,
+            verbosity: config.process.verbosity,
+        };
+        let server = sockets.clients.start(config.server.clone(), parts).map_err(threads)?;
+        let pair = match (prepared, &config.pair, sockets.pair) {
+            (Some(prepared), Some(pair), Some(sockets)) => {
+                let running = Running {
+                    engine: &engine,
+                    stats: &stats,
+                    clock: &clock,
+                    adopter: &server.adopter(),
+                    client_port: server.addresses().first().map_or(0, SocketAddr::port),
+                    item_size_max: config.engine.item_size_max,
+                };
+                Some(prepared.start(pair, sockets, &running).map_err(StartError)?)
+            }
+            _ => None,
+        };
+        if let Some(handle) = &pair {
+            tell_of_pair(&stats, handle, config);
+        }
+        if let Some(listener) = sockets.admin {
+            let address =
+                server.addresses().first().map_or_else(|| "unix socket".to_owned(), ToString::to_string);
+            let pair = pair.as_ref().map(Handle::remote);
+            serve_admin(listener, View { address, stats: Arc::clone(&stats), clock, pair })
+                .map_err(threads)?;
+        }
+        Ok(Self { server, stats, pair })
+    }
+
+    /// Where TCP clients are served.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.server.addresses()
+    }
+
+    /// What is counted.
+    pub const fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// SIGHUP: reads again what can change.
+    pub fn reload(&self) {
+        match self.server.auth().reload() {
+            Ok(()) if self.server.auth().is_required() => {
+                tracing::info!("the authentication file was read again")
+            }
+            Ok(()) => {}
+            Err(error) => tracing::error!("{error}; the users of before stay in force"),
+        }
+    }
+
+    /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
+    /// requests finish, closes everything.
+    pub async fn stop(self) {
+        if let Some(pair) = self.pair {
+            pair.shutdown().await;
+        }
+        self.server.stop();
+    }
+}
+
+fn threads(error: std::io::Error) -> StartError {
+    StartError(format!("threads cannot be started: {error}; lower -t or raise the limits"))
+}
+
+/// `stats` and `stats replication` speak of the pair from now on.
+fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
+    let backlog_max = config.pair.as_ref().map_or(0, |pair| pair.backlog_bytes);
+    let status = handle.subscribe();
+    let counters = Arc::downgrade(stats);
+    stats.provide_pair(Box::new(move || {
+        let snapshot = status.borrow().clone();
+        let proxied = counters.upgrade().map_or(0, |stats| stats.proxied_requests());
+        PairReport {
+            serves: snapshot.pair.role.state.name() == "master",
+            backlog_free: backlog_max.saturating_sub(snapshot.pair.backlog_bytes),
+            rows: report::rows(&snapshot, proxied),
+        }
+    }));
+}
+
+/// The admin port has a thread of its own: whatever is asked there delays neither a heartbeat nor a
+/// client.
+fn serve_admin(listener: TcpListener, view: View) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => admin::serve::serve(listener, Arc::new(view)).await,
+                Err(why) => tracing::error!("the admin port does not work: {why}"),
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn auth(config: &Config) -> Result<Auth, String> {
+    match (&config.server.auth_file, config.server.sasl) {
+        (Some(file), _) => Auth::from_file(file.clone()),
+        (None, true) => match &config.process.sasl_file {
+            Some(file) => Auth::from_file(file.clone()),
+            None => Err("-S needs a file of user:password lines, named by $MEMCACHED_SASL_PWDB".to_owned()),
+        },
+        (None, false) => Ok(Auth::open()),
+    }
+}
+
+fn memory_config(config: &Config) -> MemoryConfig {
+    MemoryConfig {
+        limit_bytes: config.engine.memory_bytes,
+        threads: config.server.threads,
+        item_size_max: config.engine.item_size_max,
+        evict: config.engine.evict,
+        cas: config.engine.cas,
+        // Keys are chosen by clients: nobody may foresee which of them collide.
+        seed: RandomState::new().build_hasher().finish(),
+        ..MemoryConfig::default()
+    }
+}

@@ -1,0 +1,61 @@
+//! What the pair calls back on this node.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tandem_replication::driver::{BoxFuture, Host};
+use tandem_replication::node::GateView;
+use tandem_replication::status::Load;
+
+use super::gate::PairGate;
+
+/// Takes a stream of raw requests that the peer opened.
+pub type Adopt = Box<dyn Fn(std::net::TcpStream) + Send + Sync>;
+
+/// This node, as its pair sees it.
+pub struct NodeHost {
+    gate: Arc<PairGate>,
+    load: Box<dyn Fn() -> Load + Send + Sync>,
+    /// Set when the server runs; the pair starts a moment earlier.
+    adopt: OnceLock<Adopt>,
+}
+
+impl NodeHost {
+    /// How often a closing gate looks whether everybody has left: batches take microseconds.
+    const LOOK: Duration = Duration::from_millis(1);
+
+    /// A node behind `gate` that describes itself by `load`.
+    pub fn new(gate: Arc<PairGate>, load: Box<dyn Fn() -> Load + Send + Sync>) -> Self {
+        Self { gate, load, adopt: OnceLock::new() }
+    }
+
+    /// From now on the peer's streams go there. Only the first call counts.
+    pub fn adopt_with(&self, adopt: Adopt) {
+        let _first = self.adopt.set(adopt);
+    }
+}
+
+impl Host for NodeHost {
+    fn gate(&self, view: GateView) {
+        self.gate.set(view);
+    }
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            while !self.gate.drained() {
+                tokio::time::sleep(Self::LOOK).await;
+            }
+        })
+    }
+
+    fn proxy(&self, stream: std::net::TcpStream) {
+        // Before the server runs nobody could answer; the peer tries again.
+        if let Some(adopt) = self.adopt.get() {
+            adopt(stream);
+        }
+    }
+
+    fn load(&self) -> Load {
+        (self.load)()
+    }
+}

@@ -1,0 +1,59 @@
+//! The pair's state in the words of `stats replication`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tandem_replication::driver::{self, Snapshot};
+
+/// Everything `stats replication` shows, in order.
+pub fn rows(snapshot: &Snapshot, proxied_requests: u64) -> Vec<(&'static str, String)> {
+    let pair = &snapshot.pair;
+    let counters = &pair.counters;
+    let mut rows = vec![
+        ("role", pair.role.state.name().to_string()),
+        ("link", if linked(snapshot) { "up" } else { "down" }.to_string()),
+        ("peer", snapshot.peer.clone().unwrap_or_else(|| "none yet".to_string())),
+        ("peer_role", pair.peer_state.map_or("unknown", |state| state.name()).to_string()),
+        ("epoch", pair.role.epoch.to_string()),
+        ("synced", if pair.in_sync { "yes" } else { "no" }.to_string()),
+        ("lag_records", pair.lag_records.to_string()),
+        ("lag_bytes", pair.lag_bytes.to_string()),
+        ("lag_ms", pair.lag.as_millis().to_string()),
+        ("backlog_bytes", pair.backlog_bytes.to_string()),
+        ("full_copies", counters.full_copies.to_string()),
+        ("partial_resyncs", counters.partial_resyncs.to_string()),
+        ("promotions", counters.promotions.to_string()),
+        ("switchovers", counters.switchovers.to_string()),
+        ("reconnects", counters.reconnects.to_string()),
+        ("changes_sent", counters.changes_sent.to_string()),
+        ("changes_applied", counters.changes_applied.to_string()),
+        ("proxied_requests", proxied_requests.to_string()),
+        ("refused_strangers", snapshot.refused.to_string()),
+        ("last_role_change", since_unix(snapshot).to_string()),
+        ("last_role_reason", pair.role.why.to_string()),
+    ];
+    if let Some((copied, of)) = pair.copy {
+        rows.push(("copy_items", copied.to_string()));
+        rows.push(("copy_items_total", of.to_string()));
+    }
+    if let Some(problem) = problem(snapshot) {
+        rows.push(("problem", problem));
+    }
+    rows
+}
+
+/// Whether both connections of the pair are up.
+pub fn linked(snapshot: &Snapshot) -> bool {
+    snapshot.pair.control_up && snapshot.pair.data_up
+}
+
+/// What an operator has to look at, if anything.
+pub fn problem(snapshot: &Snapshot) -> Option<String> {
+    snapshot.state_problem.clone().or_else(|| snapshot.link_problem.clone())
+}
+
+/// When the role changed last, in unix seconds.
+fn since_unix(snapshot: &Snapshot) -> u64 {
+    let age = driver::now().since(snapshot.pair.role.since);
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    unix.saturating_sub(age.as_millis() / 1000)
+}
