@@ -70,5 +70,5 @@ Description: replicating memcached: two nodes that behave as one
  Clients speak the standard memcached protocol to either node.
 CONTROL
 package=$output/tandemd_${version}_$architecture.deb
-dpkg-deb --root-owner-group -Zxz --build "$tree" "$package" >/dev/null
+dpkg-deb --root-owner-group "-Z${COMPRESSION:-xz}" --build "$tree" "$package" >/dev/null
 echo "$package"
