@@ -1,5 +1,6 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+mod notify;
 mod pair;
 mod view;
 
@@ -157,6 +158,11 @@ impl App {
         &self.stats
     }
 
+    /// Tells the service manager, if there is one, that the node listens, what it is and that it lives.
+    pub fn notify(&self) -> impl Future<Output = ()> + Send + use<> {
+        notify::tell(self.pair.as_ref().map(Handle::subscribe))
+    }
+
     /// SIGHUP: reads again what can change.
     pub fn reload(&self) {
         match self.server.auth().reload() {
@@ -171,6 +177,7 @@ impl App {
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
     /// requests finish, closes everything.
     pub async fn stop(self) {
+        notify::stopping();
         if let Some(pair) = self.pair {
             pair.shutdown().await;
         }
