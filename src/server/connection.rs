@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::forward::{Planned, Then, plan};
 use super::gate::{Answer, Upstream};
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
+use super::watch::{Reason, Watching};
 use super::worker::{Shared, Stream};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::{Output, Protocol};
@@ -26,7 +27,13 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream, protocol: Protocol
     let session = Session::new(protocol, &shared.service, ticket.info.descriptor);
     let mut connection = Connection { session, stream, ticket, upstream: None, parked_since: None, shared };
     while !connection.shared.draining.get() {
-        let Ok(buffer) = connection.first_bytes().await else { return };
+        let buffer = match connection.first_bytes().await {
+            Ok(buffer) => buffer,
+            Err(Gone(reason)) => {
+                connection.ticket.reason = reason;
+                return;
+            }
+        };
         let busy = Busy::new(&connection.shared);
         let stays = connection.work(buffer).await;
         drop(busy);
@@ -52,6 +59,22 @@ impl Drop for Busy {
     }
 }
 
+/// A connection that is never done, so nobody waits for it when the server stops.
+struct Aside(Rc<Shared>);
+
+impl Aside {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.busy.set(shared.busy.get() - 1);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() + 1);
+    }
+}
+
 struct Connection {
     session: Session,
     stream: Stream,
@@ -65,11 +88,11 @@ struct Connection {
 
 /// The connection is of no use any more.
 #[derive(Debug)]
-struct Gone;
+struct Gone(Reason);
 
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Self {
-        Self
+        Self(Reason::Error)
     }
 }
 
@@ -85,7 +108,8 @@ impl Connection {
                 Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(buffer)),
                 other => {
                     shared.give_buffer(buffer);
-                    other.map(|_| Err(Gone))
+                    // No bytes and no error: the client closed.
+                    other.map(|read| Err(Gone(read.map_or(Reason::Error, |_| Reason::Normal))))
                 }
             }
         });
@@ -106,13 +130,19 @@ impl Connection {
         self.show(ConnectionState::Working);
         let mut input = Input::new(buffer);
         let mut out = self.shared.take_output();
-        let stays = self.turns(&mut input, &mut out).await.unwrap_or(false);
+        let stays = match self.turns(&mut input, &mut out).await {
+            Ok(()) => true,
+            Err(Gone(reason)) => {
+                self.ticket.reason = reason;
+                false
+            }
+        };
         self.shared.give_buffer(input.into_buffer());
         self.shared.give_output(out);
         stays
     }
 
-    async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<bool, Gone> {
+    async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<(), Gone> {
         let mut turn = self.shared.service.config.requests_per_turn;
         loop {
             let action = self.session.consume(input, out, &self.shared, &mut turn);
@@ -123,7 +153,7 @@ impl Connection {
                 Action::Read(more) => {
                     self.flush(out).await?;
                     if input.is_empty() && !self.session.holds_body() {
-                        return Ok(true);
+                        return Ok(());
                     }
                     self.more_bytes(input, more).await?;
                     turn = self.shared.service.config.requests_per_turn;
@@ -141,9 +171,10 @@ impl Connection {
                 Action::Park => Box::pin(self.park(input, out)).await?,
                 Action::Forward => Box::pin(self.forward(input, out)).await?,
                 Action::Settle => Box::pin(self.settle()).await,
+                Action::Watch(kinds) => Box::pin(self.watch(kinds, out)).await?,
                 Action::Close => {
                     self.flush(out).await?;
-                    return Ok(false);
+                    return Err(Gone(if self.session.said_goodbye { Reason::Normal } else { Reason::Error }));
                 }
             }
         }
@@ -164,7 +195,7 @@ impl Connection {
         let count = within(self.shared.service.config.idle_timeout, read).await;
         let count = count.ok_or_else(|| self.kick())??;
         if count == 0 {
-            return Err(Gone);
+            return Err(Gone(Reason::Normal));
         }
         self.count_read(count);
         Ok(())
@@ -177,7 +208,7 @@ impl Connection {
         let count = within(self.shared.service.config.idle_timeout, read).await;
         let count = count.ok_or_else(|| self.kick())??;
         if count == 0 {
-            return Err(Gone);
+            return Err(Gone(Reason::Normal));
         }
         self.session.body_filled(count);
         self.count_read(count);
@@ -198,11 +229,44 @@ impl Connection {
                     self.show(ConnectionState::Working);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Gone),
+                Err(error) => return Err(error.into()),
             }
         }
         out.clear();
         Ok(())
+    }
+
+    /// Tells what happens until the client leaves. What it says meanwhile is not heard.
+    async fn watch(&mut self, kinds: u32, out: &mut Output) -> Result<(), Gone> {
+        let service = std::sync::Arc::clone(&self.shared.service);
+        let Some(watching) = service.watchers.add(kinds) else {
+            out.extend(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
+            return Ok(());
+        };
+        out.extend(b"OK\r\n");
+        self.flush(out).await?;
+        self.show(ConnectionState::Watching);
+        let _aside = Aside::new(&self.shared);
+        self.watch_lines(&watching, out).await
+    }
+
+    async fn watch_lines(&mut self, watching: &Watching, out: &mut Output) -> Result<(), Gone> {
+        loop {
+            let stream = &mut self.stream;
+            let mut unheard = [0; 64];
+            tokio::select! {
+                lines = watching.lines() => {
+                    out.extend(&lines);
+                    self.flush(out).await?;
+                    self.show(ConnectionState::Watching);
+                }
+                read = poll_fn(|context| stream.poll_read_slice(context, &mut unheard)) => {
+                    if read? == 0 {
+                        return Err(Gone(Reason::Normal));
+                    }
+                }
+            }
+        }
     }
 
     /// Nobody serves: waits for that to change, up to the limit, then says why not.
@@ -223,7 +287,7 @@ impl Connection {
                 Some(Action::Read(more)) => self.more_bytes(input, more).await,
                 Some(_) => {
                     self.flush(out).await?;
-                    Err(Gone)
+                    Err(Gone(Reason::Error))
                 }
             };
         }
@@ -284,7 +348,7 @@ impl Connection {
                 self.advance(input, then, executed, whole);
                 Ok(())
             }
-            Err(Broken::Client) => Err(Gone),
+            Err(Broken::Client) => Err(Gone(Reason::Error)),
             Err(Broken::Upstream) if passage.streamed || planned.then != Then::EatExecuted => {
                 // Part of an answer is out and the rest is lost: there is no way to go on.
                 if planned.then == Then::Victim && !passage.streamed {
@@ -292,7 +356,7 @@ impl Connection {
                     return Ok(());
                 }
                 self.flush(out).await?;
-                Err(Gone)
+                Err(Gone(Reason::Error))
             }
             Err(Broken::Upstream) => {
                 out.truncate(mark);
@@ -333,7 +397,7 @@ impl Connection {
                     passage.part(&bytes, out);
                     if out.len() > limits::FORWARD_REPLY_BYTES {
                         passage.streamed = true;
-                        self.flush(out).await.map_err(|Gone| Broken::Client)?;
+                        self.flush(out).await.map_err(|_| Broken::Client)?;
                     }
                 }
                 Answer::Done(executed) => {
@@ -356,7 +420,7 @@ impl Connection {
 
     fn kick(&self) -> Gone {
         self.shared.cell().idle_kicks.add(1);
-        Gone
+        Gone(Reason::IdleTimeout)
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket as RawSocket, Type};
 
+use super::watch::Watchers;
 use super::worker::{Arrival, Inbox, Socket, Worker};
 use super::{Config, Listen, Parts, Peer, Port, Server, Service, UnixListen, upkeep};
 use crate::protocol::Protocol;
@@ -93,6 +94,9 @@ impl Bound {
                     (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
                 }))
                 .collect();
+        let watchers = Arc::new(Watchers::new(Arc::clone(&parts.stats.logs), Arc::clone(&parts.clock)));
+        let told = Arc::clone(&watchers);
+        parts.engine.on_eviction(Box::new(move |item| told.evicted(item)));
         let service = Arc::new(Service {
             engine: parts.engine,
             gate: parts.gate,
@@ -106,6 +110,7 @@ impl Bound {
             next_worker: Default::default(),
             room: tokio::sync::Notify::new(),
             listening,
+            watchers,
             config,
         });
         let upkeep = upkeep::Upkeep::start(Arc::clone(&service))?;

@@ -7,7 +7,8 @@
 //!
 //! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
 //! write, wait), `session` (bytes in, replies out: no socket), `forward` (requests for the node that
-//! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `auth`.
+//! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
+//! about what happens), `auth`.
 
 pub mod auth;
 pub mod clock;
@@ -21,6 +22,7 @@ mod listener;
 mod proxied;
 mod session;
 mod upkeep;
+mod watch;
 mod worker;
 
 use std::collections::HashMap;
@@ -39,6 +41,7 @@ pub use listener::{BindError, Bound};
 use auth::Auth;
 use clock::Clock;
 use gate::Gate;
+use watch::{Reason, Watchers};
 use worker::Worker;
 
 /// What `version` says: memcached's shape, which libmemcached, PHP and others insist on.
@@ -232,6 +235,7 @@ pub(crate) struct Service {
     room: tokio::sync::Notify,
     /// What listens, for `stats conns`.
     listening: Vec<(i32, String)>,
+    watchers: Arc<Watchers>,
 }
 
 impl std::fmt::Debug for Service {
@@ -243,6 +247,7 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
     fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
+        self.watchers.connected(&peer, descriptor);
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let info = Arc::new(ConnectionInfo {
             peer,
@@ -255,7 +260,7 @@ impl Service {
         let now = counts.curr_connections.fetch_add(1, Ordering::Relaxed) + 1;
         counts.connection_structures.fetch_max(now, Ordering::Relaxed);
         self.everybody().insert(id, Arc::clone(&info));
-        Ticket { id, info, service: Arc::clone(self) }
+        Ticket { id, info, service: Arc::clone(self), reason: Reason::Shutdown }
     }
 
     fn everybody(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ConnectionInfo>>> {
@@ -290,6 +295,7 @@ enum ConnectionState {
     Waiting,
     Working,
     Writing,
+    Watching,
 }
 
 /// Who is at the other end.
@@ -309,10 +315,13 @@ struct Ticket {
     id: u64,
     info: Arc<ConnectionInfo>,
     service: Arc<Service>,
+    /// Why it ends, if it ends.
+    reason: Reason,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.service.watchers.disconnected(&self.info.peer, self.info.descriptor, self.reason);
         self.service.everybody().remove(&self.id);
         self.service.stats.connections.curr_connections.fetch_sub(1, Ordering::Relaxed);
         self.service.room.notify_one();

@@ -38,7 +38,7 @@ pub(super) async fn serve(shared: Rc<Shared>, mut stream: Stream, ticket: Ticket
         let mut frame = Input::new(input.bytes()[HEAD..HEAD + length].to_vec());
         input.eat(HEAD + length);
         shared.busy.set(shared.busy.get() + 1);
-        let answered = answer(&shared, &stream, &mut frame, &mut wire).await;
+        let answered = answer(&shared, &stream, ticket.info.descriptor, &mut frame, &mut wire).await;
         shared.busy.set(shared.busy.get() - 1);
         if !answered {
             break;
@@ -82,10 +82,16 @@ async fn read_frame(stream: &mut Stream, input: &mut Input, shared: &Shared) -> 
 }
 
 /// Executes what it may and sends the answer. Returns whether the connection is still good.
-async fn answer(shared: &Rc<Shared>, stream: &Stream, frame: &mut Input, wire: &mut Output) -> bool {
+async fn answer(
+    shared: &Rc<Shared>,
+    stream: &Stream,
+    descriptor: i32,
+    frame: &mut Input,
+    wire: &mut Output,
+) -> bool {
     let service = std::sync::Arc::clone(&shared.service);
     let whole = frame.len();
-    let mut session = Session::trusted(&service);
+    let mut session = Session::trusted(&service, descriptor);
     let mut out = Output::new();
     let parked_until = Instant::now() + service.gate.park_limit();
     // Where the request under way began, in the frame and in the replies not sent yet.
@@ -131,6 +137,8 @@ async fn answer(shared: &Rc<Shared>, stream: &Stream, frame: &mut Input, wire: &
                 let _changed_or_not =
                     tokio::time::timeout(service.gate.park_limit(), service.gate.changed()).await;
             }
+            // Clients watch the node they are connected to.
+            Action::Watch(_) => out.extend(b"ERROR\r\n"),
             Action::Close => break,
         }
     }

@@ -74,6 +74,19 @@ pub struct ConnectionCounts {
     pub connection_structures: AtomicU64,
 }
 
+/// What is counted about `watch`.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    /// Lines made (`log_worker_written`).
+    pub written: AtomicU64,
+    /// Lines a watcher missed (`log_watcher_skipped`).
+    pub skipped: AtomicU64,
+    /// Lines handed to watchers' connections (`log_watcher_sent`).
+    pub sent: AtomicU64,
+    /// Watchers now (`log_watchers`).
+    pub watchers: AtomicU64,
+}
+
 /// A status as names and values, from the pair.
 pub type PairProvider = Box<dyn Fn() -> PairReport + Send + Sync>;
 
@@ -121,6 +134,8 @@ pub struct Stats {
     pub cells: Vec<WorkerCell>,
     /// Connections.
     pub connections: ConnectionCounts,
+    /// `watch`; shared with whoever watches.
+    pub logs: Arc<LogCounts>,
     /// `stats detail`.
     pub detail: Detail,
     baseline: Mutex<Baseline>,
@@ -157,6 +172,7 @@ impl Stats {
             engine,
             cells,
             connections: ConnectionCounts::default(),
+            logs: Arc::default(),
             detail,
             baseline: Mutex::default(),
             pair: OnceLock::new(),
@@ -193,6 +209,10 @@ impl Stats {
             connection_structures: counts.connection_structures.load(Ordering::Relaxed),
             accepting: !counts.listen_disabled.load(Ordering::Relaxed),
             time_in_listen_disabled_us: counts.time_in_listen_disabled_us.load(Ordering::Relaxed),
+            log_written: self.logs.written.load(Ordering::Relaxed),
+            log_skipped: self.logs.skipped.load(Ordering::Relaxed),
+            log_sent: self.logs.sent.load(Ordering::Relaxed),
+            log_watchers: self.logs.watchers.load(Ordering::Relaxed),
             buffers: gauge(|cell| &cell.buffers),
             buffer_bytes: gauge(|cell| &cell.buffer_bytes),
             bytes_read: sums.bytes_read - baseline.bytes_read,

@@ -27,6 +27,10 @@ pub struct Snapshot {
     pub total_connections: u64,
     pub rejected_connections: u64,
     pub listen_disabled_num: u64,
+    pub log_written: u64,
+    pub log_skipped: u64,
+    pub log_sent: u64,
+    pub log_watchers: u64,
 }
 
 /// When a key is there.
@@ -214,10 +218,10 @@ pub const ROWS: &[Row] = &[
     still("lru_maintainer_juggles").when(When::Maintainer),
     still("malloc_fails"),
     still("log_worker_dropped"),
-    still("log_worker_written"),
-    still("log_watcher_skipped"),
-    still("log_watcher_sent"),
-    still("log_watchers"),
+    counter("log_worker_written", |s, _| Value::Number(s.log_written)),
+    counter("log_watcher_skipped", |s, _| Value::Number(s.log_skipped)),
+    counter("log_watcher_sent", |s, _| Value::Number(s.log_sent)),
+    gauge("log_watchers", |s, _| Value::Number(s.log_watchers)),
     still("unexpected_napi_ids"),
     still("round_robin_fallback"),
     gauge("bytes", |s, _| Value::Number(s.engine.bytes)),

@@ -10,3 +10,4 @@ mod limits;
 mod meta;
 mod process;
 mod statistics;
+mod watch;
