@@ -8,10 +8,10 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::forward::{Planned, Then, plan};
@@ -38,6 +38,9 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream, protocol: Protocol
         let stays = connection.work(buffer).await;
         drop(busy);
         if !stays {
+            if matches!(connection.stream, Stream::Tls(_)) {
+                Box::pin(connection.stream.say_goodbye()).await;
+            }
             return;
         }
     }
@@ -109,7 +112,12 @@ impl Connection {
                 other => {
                     shared.give_buffer(buffer);
                     // No bytes and no error: the client closed.
-                    other.map(|read| Err(Gone(read.map_or(Reason::Error, |_| Reason::Normal))))
+                    other.map(|read| {
+                        Err(match read {
+                            Ok(_) => Gone(Reason::Normal),
+                            Err(error) => broken(&error, shared),
+                        })
+                    })
                 }
             }
         });
@@ -193,7 +201,7 @@ impl Connection {
             result
         });
         let count = within(self.shared.service.config.idle_timeout, read).await;
-        let count = count.ok_or_else(|| self.kick())??;
+        let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
             return Err(Gone(Reason::Normal));
         }
@@ -206,7 +214,7 @@ impl Connection {
         let (stream, session) = (&mut self.stream, &mut self.session);
         let read = poll_fn(|context| stream.poll_read_slice(context, session.body_room()));
         let count = within(self.shared.service.config.idle_timeout, read).await;
-        let count = count.ok_or_else(|| self.kick())??;
+        let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
             return Err(Gone(Reason::Normal));
         }
@@ -218,19 +226,21 @@ impl Connection {
     /// Writes everything.
     async fn flush(&mut self, out: &mut Output) -> Result<(), Gone> {
         while !out.is_empty() {
-            match write_some(&self.stream, out) {
-                Ok(count) => self.shared.cell().bytes_written.add(count as u64),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.show(ConnectionState::Writing);
-                    let writable = pin!(self.stream.writable());
-                    within(self.shared.service.config.idle_timeout, writable)
-                        .await
-                        .ok_or_else(|| self.kick())??;
-                    self.show(ConnectionState::Working);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
+            let Self { stream, ticket, .. } = self;
+            let write = poll_fn(|context| {
+                let written = stream.poll_write_some(context, out);
+                let state =
+                    if written.is_pending() { ConnectionState::Writing } else { ConnectionState::Working };
+                ticket.info.state.store(state as u8, Ordering::Relaxed);
+                written
+            });
+            let count = within(self.shared.service.config.idle_timeout, write).await;
+            let count = count.ok_or_else(|| self.kick())??;
+            self.shared.cell().bytes_written.add(count as u64);
+        }
+        if let Stream::Tls(stream) = &mut self.stream {
+            let flush = pin!(poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)));
+            within(self.shared.service.config.idle_timeout, flush).await.ok_or_else(|| self.kick())??;
         }
         out.clear();
         Ok(())
@@ -424,6 +434,14 @@ impl Connection {
     }
 }
 
+/// Nothing can be read any more. What is no TLS, but should be, is counted.
+fn broken(error: &io::Error, shared: &Shared) -> Gone {
+    if error.kind() == io::ErrorKind::InvalidData {
+        shared.service.stats.tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
+    }
+    Gone(Reason::Error)
+}
+
 /// What broke while requests were elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
@@ -469,21 +487,6 @@ impl Passage {
     }
 }
 
-/// One write of as much as the kernel takes.
-pub(super) fn write_some(stream: &Stream, out: &mut Output) -> io::Result<usize> {
-    let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
-    let count = out.slices(&mut slices);
-    let written = match &slices[..count] {
-        [one] => stream.try_write(one)?,
-        several => stream.try_write_vectored(several)?,
-    };
-    if written == 0 {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
-    out.advance(written);
-    Ok(written)
-}
-
 /// The future's value, unless it takes longer than the limit, if there is one.
 async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Output> {
     match limit {
@@ -503,6 +506,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
             Self::Unix(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
+            Self::Tls(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
         }
     }
 
@@ -516,7 +520,59 @@ impl Stream {
         let polled = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut target),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut target),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, &mut target),
         };
         polled.map_ok(|()| target.filled().len())
+    }
+
+    /// One write of as much as the other end takes, at least one byte.
+    pub(super) fn poll_write_some(
+        &mut self,
+        context: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
+        let count = out.slices(&mut slices);
+        let slices = &slices[..count];
+        let written = loop {
+            let result = match self {
+                Self::Tcp(stream) => match slices {
+                    [one] => stream.try_write(one),
+                    several => stream.try_write_vectored(several),
+                },
+                Self::Unix(stream) => match slices {
+                    [one] => stream.try_write(one),
+                    several => stream.try_write_vectored(several),
+                },
+                Self::Tls(stream) => {
+                    break ready!(
+                        Pin::new(stream).poll_write(context, slices.first().map_or(&[], |one| one))
+                    )?;
+                }
+            };
+            match result {
+                Ok(written) => break written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(match self {
+                    Self::Tcp(stream) => stream.poll_write_ready(context),
+                    Self::Unix(stream) => stream.poll_write_ready(context),
+                    Self::Tls(_) => Poll::Ready(Ok(())),
+                })?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        out.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Says under TLS that nothing more will come, so that the client can tell an end from a cut.
+    async fn say_goodbye(&mut self) {
+        if let Self::Tls(stream) = self {
+            let goodbye = poll_fn(|context| Pin::new(&mut *stream).poll_shutdown(context));
+            let _told_or_not = tokio::time::timeout(limits::TLS_GOODBYE, goodbye).await;
+        }
     }
 }

@@ -59,7 +59,14 @@ pub(super) fn answer(
             Some(kinds) => return Some(Action::Watch(kinds)),
             None => form.unknown(out),
         },
-        Asked::RefreshCerts => form.line("Error TLS not enabled", out),
+        Asked::RefreshCerts => match service.reload_certificates() {
+            None => form.line("Error TLS not enabled", out),
+            Some(Ok(())) => form.done("OK", out),
+            Some(Err(error)) => {
+                tracing::error!("{error}; the certificates of before stay in force");
+                form.line("Error the certificates cannot be read; the server's log says why", out);
+            }
+        },
         Asked::SaslList if service.config.sasl => form.sasl_mechanisms("PLAIN", out),
         Asked::SaslAuth { mechanism, data } if service.config.sasl => {
             shared.cell().auth_cmds.add(1);

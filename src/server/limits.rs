@@ -37,6 +37,14 @@ pub const WATCHERS: usize = 20;
 /// Bytes of lines kept for a watcher that reads slowly, as memcached has it; what comes beyond is
 /// counted as skipped.
 pub const WATCHER_BYTES: usize = 256 * 1024;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes a client may send during a TLS handshake: a chain of certificates fits many times.
+pub const HANDSHAKE_BYTES: usize = 64 * 1024;
+/// TLS sessions that can be resumed (`ssl_session_cache`).
+pub const TLS_SESSIONS: usize = 4096;
+/// How long saying goodbye under TLS may take.
+pub const TLS_GOODBYE: Duration = Duration::from_secs(1);
 /// How often background work is done when there is little.
 pub const UPKEEP: Duration = Duration::from_millis(100);
 /// Items per shard looked at in one slice of background work.

@@ -6,7 +6,7 @@
 //! node may; the server does not know why it may not.
 //!
 //! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
-//! write, wait), `session` (bytes in, replies out: no socket), `forward` (requests for the node that
+//! write, wait), `tls`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
 //! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
 //! about what happens), `auth`.
 
@@ -21,6 +21,7 @@ pub mod limits;
 mod listener;
 mod proxied;
 mod session;
+mod tls;
 mod upkeep;
 mod watch;
 mod worker;
@@ -37,6 +38,7 @@ use crate::protocol::Protocol;
 use crate::stats::Stats;
 
 pub use listener::{BindError, Bound};
+pub use tls::{CIPHERS, Security, TlsConfig, Verify};
 
 use auth::Auth;
 use clock::Clock;
@@ -90,6 +92,8 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// SASL for the binary protocol (`-S`).
     pub sasl: bool,
+    /// TLS (`-Z`).
+    pub tls: Option<TlsConfig>,
 }
 
 /// One element of `-l`.
@@ -101,6 +105,8 @@ pub struct Listen {
     pub port: Option<u16>,
     /// Instead of `-B`.
     pub protocol: Option<Protocol>,
+    /// Whether TLS is spoken, and how.
+    pub security: Security,
 }
 
 /// `-p`.
@@ -181,6 +187,15 @@ impl Server {
         &self.service.auth
     }
 
+    /// SIGHUP: reads the certificates again; connections keep what they have.
+    pub fn reload_certificates(&self) {
+        match self.service.reload_certificates() {
+            None => {}
+            Some(Ok(())) => tracing::info!("the certificates were read again"),
+            Some(Err(error)) => tracing::error!("{error}; the certificates of before stay in force"),
+        }
+    }
+
     /// Stops accepting, lets open requests finish for a bounded time, closes everything.
     pub fn stop(mut self) {
         self.acceptor.take();
@@ -209,6 +224,7 @@ impl Adopter {
         let arrival = worker::Arrival {
             socket: worker::Socket::Tcp(stream),
             protocol: Protocol::Auto,
+            security: Security::Plain,
             proxied: true,
             ticket,
         };
@@ -236,6 +252,7 @@ pub(crate) struct Service {
     /// What listens, for `stats conns`.
     listening: Vec<(i32, String)>,
     watchers: Arc<Watchers>,
+    tls: Option<tls::Tls>,
 }
 
 impl std::fmt::Debug for Service {
@@ -261,6 +278,15 @@ impl Service {
         counts.connection_structures.fetch_max(now, Ordering::Relaxed);
         self.everybody().insert(id, Arc::clone(&info));
         Ticket { id, info, service: Arc::clone(self), reason: Reason::Shutdown }
+    }
+
+    /// Reads the certificates again, if there are any.
+    fn reload_certificates(&self) -> Option<Result<(), String>> {
+        let reloaded = self.tls.as_ref()?.reload();
+        if reloaded.is_ok() {
+            self.stats.tls.refreshed_secs.store(self.clock.now().secs.into(), Ordering::Relaxed);
+        }
+        Some(reloaded)
     }
 
     fn everybody(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ConnectionInfo>>> {

@@ -87,6 +87,19 @@ pub struct LogCounts {
     pub watchers: AtomicU64,
 }
 
+/// What is counted about TLS.
+#[derive(Debug, Default)]
+pub struct TlsCounts {
+    /// `ssl_new_sessions`.
+    pub new_sessions: AtomicU64,
+    /// `ssl_handshake_errors`.
+    pub handshake_errors: AtomicU64,
+    /// `ssl_proto_errors`.
+    pub protocol_errors: AtomicU64,
+    /// The engine second in which the certificates were read last.
+    pub refreshed_secs: AtomicU64,
+}
+
 /// A status as names and values, from the pair.
 pub type PairProvider = Box<dyn Fn() -> PairReport + Send + Sync>;
 
@@ -116,6 +129,10 @@ pub struct Shape {
     pub idle_timeout: bool,
     /// `track_sizes` answers `stats sizes`.
     pub track_sizes: bool,
+    /// `-Z` shows the keys of TLS.
+    pub tls: bool,
+    /// `ssl_session_cache` shows `ssl_new_sessions`.
+    pub tls_sessions: bool,
     /// `-t`.
     pub threads: usize,
     /// `-c`.
@@ -136,6 +153,8 @@ pub struct Stats {
     pub connections: ConnectionCounts,
     /// `watch`; shared with whoever watches.
     pub logs: Arc<LogCounts>,
+    /// TLS.
+    pub tls: TlsCounts,
     /// `stats detail`.
     pub detail: Detail,
     baseline: Mutex<Baseline>,
@@ -173,6 +192,7 @@ impl Stats {
             cells,
             connections: ConnectionCounts::default(),
             logs: Arc::default(),
+            tls: TlsCounts::default(),
             detail,
             baseline: Mutex::default(),
             pair: OnceLock::new(),
@@ -209,6 +229,10 @@ impl Stats {
             connection_structures: counts.connection_structures.load(Ordering::Relaxed),
             accepting: !counts.listen_disabled.load(Ordering::Relaxed),
             time_in_listen_disabled_us: counts.time_in_listen_disabled_us.load(Ordering::Relaxed),
+            tls_new_sessions: self.tls.new_sessions.load(Ordering::Relaxed),
+            tls_handshake_errors: self.tls.handshake_errors.load(Ordering::Relaxed),
+            tls_protocol_errors: self.tls.protocol_errors.load(Ordering::Relaxed),
+            tls_refreshed_secs: self.tls.refreshed_secs.load(Ordering::Relaxed),
             log_written: self.logs.written.load(Ordering::Relaxed),
             log_skipped: self.logs.skipped.load(Ordering::Relaxed),
             log_sent: self.logs.sent.load(Ordering::Relaxed),
