@@ -66,12 +66,14 @@ fn run(config: &Config) -> Result<(), Failure> {
         write_by_rename(path, "lck", &port_lines(&bound.addresses()))
             .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
     }
+    // Before clients are served: a signal that comes early must not find the default action, which kills.
+    let mut signals = Signals::catch()?;
     let app =
         App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
     for address in app.addresses() {
         tracing::info!("serving on {address}");
     }
-    wait(app)?;
+    signals.wait(app)?;
     if process.daemon
         && let Some(path) = &process.pid_file
     {
@@ -167,30 +169,55 @@ fn ask_to_stop(graceful: bool) {
     }
 }
 
-/// Serves until somebody asks for an end.
-fn wait(app: App) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let reason = runtime
-        .block_on(async {
+/// The signals a node listens to, and the runtime that hears them.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    interrupt: Caught,
+    terminate: Caught,
+    graceful: Caught,
+    hangup: Caught,
+}
+
+type Caught = tokio::signal::unix::Signal;
+
+impl Signals {
+    /// From here on none of them kills.
+    fn catch() -> Result<Self, Failure> {
+        let caught = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let inside = runtime.enter();
+            let interrupt = signal(SignalKind::interrupt())?;
+            let terminate = signal(SignalKind::terminate())?;
+            let graceful = signal(SignalKind::user_defined1())?;
+            let hangup = signal(SignalKind::hangup())?;
+            drop(inside);
+            Ok(Self { runtime, interrupt, terminate, graceful, hangup })
+        };
+        caught()
+            .map_err(|error: std::io::Error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}")))
+    }
+
+    /// Serves until somebody asks for an end.
+    fn wait(&mut self, app: App) -> Result<(), Failure> {
+        let Self { runtime, interrupt, terminate, graceful, hangup } = self;
+        let (reason, keep) = runtime.block_on(async {
             tokio::spawn(app.notify());
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut graceful = signal(SignalKind::user_defined1())?;
-            let mut hangup = signal(SignalKind::hangup())?;
             loop {
                 tokio::select! {
-                    _ = interrupt.recv() => return Ok("interrupted"),
-                    _ = terminate.recv() => return Ok("terminated"),
-                    _ = graceful.recv() => return Ok("asked for a graceful stop"),
+                    _ = interrupt.recv() => return ("interrupted", false),
+                    _ = terminate.recv() => return ("terminated", false),
+                    _ = graceful.recv() => return ("asked for a graceful stop", true),
                     _ = hangup.recv() => app.reload(),
                 }
             }
-        })
-        .map_err(failed)?;
-    tracing::info!("{reason}: finishing what is under way");
-    runtime.block_on(app.stop());
-    Ok(())
+        });
+        tracing::info!("{reason}: finishing what is under way");
+        if keep {
+            return runtime.block_on(app.stop_gracefully()).map_err(|problem| (EXIT_SYSTEM, problem));
+        }
+        runtime.block_on(app.stop());
+        Ok(())
+    }
 }
 
 /// One line per event on stderr.

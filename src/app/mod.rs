@@ -3,6 +3,7 @@
 mod notify;
 mod pair;
 mod view;
+mod warm;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -15,6 +16,7 @@ use crate::admin;
 use crate::config::{Config, HostPort};
 use crate::engine::memory::{Geometry, Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
+use crate::migration::Migration;
 use crate::replica::report;
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
@@ -24,6 +26,7 @@ use crate::stats::{Detail, PairReport, Shape, Stats};
 
 use pair::{PairSockets, Prepared, Running};
 use view::View;
+use warm::Warm;
 
 /// A running node.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct App {
     server: Server,
     stats: Arc<Stats>,
     pair: Option<Handle>,
+    migration: Option<Migration>,
+    warm: Option<Warm>,
 }
 
 /// Every socket of a node, bound before anything runs: a port in use stops the start, and a daemon's
@@ -109,11 +114,13 @@ impl App {
         };
         let engine: Arc<dyn Engine> =
             Arc::new(Memory::new(MemoryConfig { geometry: Some(geometry), ..memory }, journal));
+        // Before anybody is served.
+        let warm = Warm::load(config, &engine, &clock).map_err(StartError)?;
         let detail = Detail::new(config.server.detail_enabled, config.server.prefix_delimiter);
         let stats = Arc::new(Stats::new(stats_shape(config), Arc::clone(&engine), detail));
         let parts = Parts {
             engine: Arc::clone(&engine),
-            gate,
+            gate: Arc::clone(&gate),
             stats: Arc::clone(&stats),
             clock: Arc::clone(&clock),
             auth,
@@ -135,6 +142,7 @@ impl App {
             }
             _ => None,
         };
+        let moving = Arc::clone(&clock);
         if let Some(handle) = &pair {
             tell_of_pair(&stats, handle, config);
         }
@@ -145,7 +153,8 @@ impl App {
             serve_admin(listener, View { address, stats: Arc::clone(&stats), clock, pair })
                 .map_err(threads)?;
         }
-        Ok(Self { server, stats, pair })
+        let migration = warm::join_repcached(config, &engine, &gate, &moving).map_err(threads)?;
+        Ok(Self { server, stats, pair, migration, warm })
     }
 
     /// Where TCP clients are served.
@@ -178,11 +187,25 @@ impl App {
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
     /// requests finish, closes everything.
     pub async fn stop(self) {
+        let _not_kept = self.end().await;
+    }
+
+    /// As [`App::stop`], and keeps the items for the next start if there is a place for them (`-e`).
+    pub async fn stop_gracefully(self) -> Result<(), String> {
+        match self.end().await {
+            Some(warm) => warm.save(),
+            None => Ok(()),
+        }
+    }
+
+    async fn end(self) -> Option<Warm> {
         notify::stopping();
+        drop(self.migration);
         if let Some(pair) = self.pair {
             pair.shutdown().await;
         }
         self.server.stop();
+        self.warm
     }
 }
 

@@ -318,6 +318,18 @@ impl Node {
     /// SIGSTOP: the process hangs.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // The signal stops one thread after the other; until the last one has stopped, the node is
+        // merely slow and what it acknowledges is not behind a pause.
+        wait_for("every thread is stopped", PATIENCE, || self.is_stopped().then_some(()));
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return false };
+        let state = |path: PathBuf| {
+            let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T'))
+        };
+        threads.flatten().all(|thread| state(thread.path()).unwrap_or(true))
     }
 
     /// SIGCONT: it wakes up.

@@ -12,16 +12,26 @@ fn tandemd(flags: &str) -> Command {
     command
 }
 
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     port: u16,
 }
 
 impl Running {
     fn start(flags: &str, directory: &Path) -> Self {
+        Self::start_with(flags, directory, Stdio::piped())
+    }
+
+    /// Its log goes to a file.
+    pub(crate) fn start_logging(flags: &str, directory: &Path, log: &Path) -> Self {
+        Self::start_with(flags, directory, std::fs::File::create(log).unwrap().into())
+    }
+
+    fn start_with(flags: &str, directory: &Path, log: Stdio) -> Self {
         let file = directory.join("ports");
         let child = tandemd(&format!("-u root -l 127.0.0.1 -p -1 {flags}"))
             .env("MEMCACHED_PORT_FILENAME", &file)
+            .stderr(log)
             .spawn()
             .unwrap();
         until("the port file", || file.exists());
@@ -30,11 +40,11 @@ impl Running {
         Self { child, port }
     }
 
-    fn client(&self) -> crate::harness::Client {
+    pub(crate) fn client(&self) -> crate::harness::Client {
         crate::harness::Client::connect(([127, 0, 0, 1], self.port).into())
     }
 
-    fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 }
