@@ -26,9 +26,10 @@ mount --rbind /sys "$1/root/sys"
 mount -t proc proc "$1/root/proc"
 mount -t tmpfs tmpfs "$1/root/run"
 mkdir -p "$1/root/run/systemd/system" "$1/root/run/lock" "$1/root/run/keepalived"
-rm -rf "$1/root/tmp"; mkdir -m 1777 "$1/root/tmp"
+mount -t tmpfs -o mode=1777 tmpfs "$1/root/tmp"
 touch "$1/root/run/machine-is-up"
-exec chroot "$1/root" sleep infinity
+# The first process takes in orphans.
+exec chroot "$1/root" sh -c 'while sleep 1; do :; done'
 "#;
 
 /// Stands in for systemd: runs what tandemd.service says, and again when it dies.
@@ -40,7 +41,7 @@ keep() {
     install -d -o "$user" -g "$user" -m "$(field StateDirectoryMode)" "$state"
     while [ -e /run/tandemd.wanted ]; do
         . "$(field EnvironmentFile | sed 's/^-//')"
-        eval "setpriv --reuid $user --regid $user --clear-groups $(field ExecStart)" >>/var/log/tandemd.log 2>&1 &
+        eval "exec setpriv --reuid $user --regid $user --clear-groups $(field ExecStart)" >>/var/log/tandemd.log 2>&1 &
         echo $! >/run/tandemd.pid
         wait $!
         sleep 1
@@ -55,7 +56,7 @@ stop() {
 }
 start() {
     touch /run/tandemd.wanted
-    keep </dev/null >/dev/null 2>&1 &
+    (exec </dev/null >/dev/null 2>&1; keep) &
     echo $! >/run/tandemd.keeper
     sleep 0.1
 }
@@ -94,7 +95,9 @@ impl Machine {
     /// A shell command on this machine.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.inside.to_string(), "-m", "-n", "-p", "-r", "-w", "sh", "-ec", script]);
+        command.args(["-t", &self.inside.to_string(), "-m", "-n", "-p", "-r", "-w"]);
+        // Nothing a test does may take longer.
+        command.args(["timeout", "-k", "1", "50", "sh", "-ec", script]);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }
@@ -171,7 +174,9 @@ impl Machines {
             .args(["link", "add", "name", "eth0", "netns", &a, "type", "veth"])
             .args(["peer", "name", "eth0", "netns", &b]));
         for (index, machine) in both.iter().enumerate() {
-            machine.write("/usr/local/bin/systemctl", SYSTEMCTL);
+            // The link is the real one.
+            machine.sh("rm -f /usr/bin/systemctl");
+            machine.write("/usr/bin/systemctl", SYSTEMCTL);
             let hosts = format!(
                 "127.0.0.1 localhost\n{} {}\n{} {}\n",
                 ADDRESSES[0], NAMES[0], ADDRESSES[1], NAMES[1]
@@ -179,7 +184,7 @@ impl Machines {
             machine.sh("rm -f /etc/hosts");
             machine.write("/etc/hosts", &hosts);
             machine.sh(&format!(
-                "chmod 755 /usr/local/bin/systemctl; ip link set lo up; \
+                "chmod 755 /usr/bin/systemctl; ip link set lo up; \
                  ip addr add {}/24 dev eth0; ip link set eth0 up",
                 ADDRESSES[index]
             ));
