@@ -33,6 +33,14 @@ impl History {
         Self { id: name(node, boot, epoch), fork }
     }
 
+    /// A bug on purpose: forked wherever somebody stands in the history that was followed.
+    #[cfg(feature = "testing")]
+    pub(crate) fn forked_where(&self, position: Option<&Position>) -> Self {
+        let same = |fork: &&Position| position.is_some_and(|position| position.history == fork.history);
+        let fork = self.fork.as_ref().filter(same).and(position).or(self.fork.as_ref());
+        Self { id: self.id, fork: fork.cloned() }
+    }
+
     /// From which sequences a node at `position` can continue in this history, if it can at all.
     /// Whether they are still in the backlog is another question.
     pub fn resume_from(&self, position: &Position, last: &[u64]) -> Option<Vec<u64>> {

@@ -153,9 +153,10 @@ impl Liveness {
         now.since(self.silent_since())
     }
 
-    /// Heard so lately that it would have been heard if it had said something.
+    /// The link is up, and it was heard so lately that it would have been heard if it had said something.
     pub fn audible(&self, now: Mono) -> bool {
-        !self.gone && self.heard.is_some_and(|heard| now.since(heard) < self.suspect_after())
+        let linked = !self.gone && self.down_since.is_none();
+        linked && self.heard.is_some_and(|heard| now.since(heard) < self.suspect_after())
     }
 
     /// For how long nothing was heard at all.

@@ -7,7 +7,7 @@
 //! What the driver promises: frames of a connection come in order, and none of a connection that was
 //! reported down, or replaced, comes after that report. Every [`Output::Probe`] gets one
 //! [`Node::handle_probe`] within about half of `dead_after`. [`Output::Persist`] gets one
-//! [`Node::handle_persisted`]. Whenever the last [`Output::Gate`] was not [`GateView::Serve`] and
+//! [`Node::handle_persisted`], and several are saved in order. Whenever the last [`Output::Gate`] was not [`GateView::Serve`] and
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
@@ -221,6 +221,8 @@ pub struct Node {
 
     role: RoleView,
     claim: Claim,
+    /// When this node became master.
+    master_since: Mono,
     /// The highest epoch made or seen, as saved.
     saved: Saved,
     /// [`Output::Persist`] without an answer yet.
@@ -300,6 +302,7 @@ impl Node {
         backlog.enable();
         let claim = Claim {
             data: Data::Empty,
+            age: 0,
             epoch: config.saved.epoch,
             settled: config.settled,
             node_id: config.node_id,
@@ -316,6 +319,7 @@ impl Node {
             slot,
             role: RoleView { epoch: config.saved.epoch, why: "started", since: now, ..RoleView::default() },
             claim,
+            master_since: now,
             saved: Saved { node_id: config.node_id, ..config.saved.clone() },
             saves_pending: 0,
             state_saved: true,

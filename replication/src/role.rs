@@ -168,13 +168,6 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         from: State::Joining,
-        on: Trigger::WeakerPassive,
-        to: State::Boot,
-        effects: &[],
-        why: "the master is no longer master",
-    },
-    Row {
-        from: State::Joining,
         on: Trigger::StrongerMaster,
         to: State::Joining,
         effects: &[Effect::Follow],
@@ -207,13 +200,6 @@ pub const ROWS: &[Row] = &[
         to: State::Master,
         effects: &[Effect::NewEpoch],
         why: "the master restarted without its data",
-    },
-    Row {
-        from: State::Backup,
-        on: Trigger::WeakerPassive,
-        to: State::Master,
-        effects: &[Effect::NewEpoch],
-        why: "the master is no longer master",
     },
     Row {
         from: State::Backup,
@@ -420,20 +406,6 @@ pub const ROWS: &[Row] = &[
         why: "asked to stop",
     },
     Row {
-        from: State::Draining,
-        on: Trigger::Stop,
-        to: State::Stopped,
-        effects: &[Effect::Farewell],
-        why: "asked to stop",
-    },
-    Row {
-        from: State::Offered,
-        on: Trigger::Stop,
-        to: State::Stopped,
-        effects: &[Effect::Farewell],
-        why: "asked to stop",
-    },
-    Row {
         from: State::Doubt,
         on: Trigger::Stop,
         to: State::Stopped,
@@ -504,18 +476,40 @@ impl Trigger {
     ];
 }
 
-/// What a node's standing rests on. The greater claim wins: a node that holds items never yields to
-/// one that does not, then the higher epoch counts. Frozen when a node becomes master.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What a node's standing rests on. The greater claim wins.
+///
+/// A node that holds everything a master had never yields to one that began with less; of masters
+/// that began with nothing, the older has gathered more; then the higher epoch counts. While a node
+/// is master its claim stays or grows. That is enough for two masters never to yield to each other:
+/// the one that yields saw a claim above its own, and the other's has not sunk since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// What it held when it took its role (a master), or holds (anybody else).
     pub data: Data,
+    /// A master that did not begin with everything: for how many times `dead_after` it has been one.
+    pub age: u32,
     /// In which its data were, or are, made.
     pub epoch: u64,
     /// What it knows of epochs outlives its process.
     pub settled: bool,
     /// Breaks the tie.
     pub node_id: u128,
+}
+
+impl Ord for Claim {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |claim: &Self| {
+            let Self { data, age, epoch, settled, node_id } = *claim;
+            (data == Data::Complete, age, data, epoch, settled, node_id)
+        };
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Claim {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// How much a node holds.

@@ -93,7 +93,8 @@ impl Sender {
 
     fn plan(&mut self, copy: bool, from: Vec<u64>, target: Vec<u64>) {
         self.next = from.iter().map(|applied| applied + 1).collect();
-        self.acked.clone_from(&from);
+        // While it copies, the follower acknowledges nothing, whatever it had before.
+        self.acked = if copy { vec![0; from.len()] } else { from.clone() };
         self.copy = copy.then(Copy::default);
         self.target = (!copy).then(|| target.clone());
         let from = Position { history: self.history, applied: from };

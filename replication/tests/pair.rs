@@ -2,13 +2,18 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::fault_proxy::{FaultProxy, Faults};
-use support::node::{Place, TestNode, eventually, settled};
+use support::node::{PATIENCE, Place, TestNode, eventually, settled};
 use tandem_replication::driver::Config;
 use tandem_replication::node::Operator;
 use tandem_replication::role::State;
+use tandem_replication::store::Store;
+use tandem_replication::time::Span;
+
+/// Changes in the burst; a fraction of them fills the backlog.
+const BURST: usize = 100_000;
 
 /// Writes `keys`, on whichever node takes writes.
 #[track_caller]
@@ -128,7 +133,7 @@ fn link_resets_heal_without_a_copy() {
     let mut healed = Vec::new();
     for round in 0..20 {
         let reconnects = [&master, &backup].map(|node| node.status().pair.counters.reconnects);
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         network.reset();
         write_all(&[&master, &backup], &format!("round{round}-"), 50);
         eventually("the backup is a backup again", || {
@@ -311,4 +316,67 @@ fn a_state_directory_that_is_lost_on_the_way_stops_nobody() {
         !status.pair.state_saved
             && status.state_problem.as_ref().is_some_and(|why| why.contains("cannot write"))
     });
+}
+
+#[test]
+fn a_burst_neither_parts_the_pair_nor_delays_its_heartbeats() {
+    // The default profile: on a machine whose cores are all busy the quick one is too quick.
+    let (a, b) = TestNode::pair(|config| {
+        config.heartbeat = Duration::from_millis(100);
+        config.dead_after = Duration::from_millis(1000);
+    });
+    let (master, backup) = settled(a, b);
+    let before = master.status().pair.counters;
+    let value = [b'v'; 100];
+    let began = Instant::now();
+    let mut silence = Span(0);
+    for key in 0..BURST {
+        // Far more than the backlog holds, without a pause.
+        while !master.write(&format!("key{key}"), &value) {
+            assert!(began.elapsed() < PATIENCE, "the master does not serve");
+        }
+        if key % 1000 == 0 {
+            silence = silence.max(backup.status().pair.peer_silent.unwrap_or_default());
+        }
+    }
+    let written = began.elapsed();
+    eventually("everything is there", || {
+        let status = backup.status();
+        silence = silence.max(status.pair.peer_silent.unwrap_or_default());
+        status.pair.in_sync && backup.store.items() == master.store.items()
+    });
+    converged(&master, &backup);
+    println!(
+        "{BURST} writes in {written:?}, converged after {:?}; longest silence {} ms",
+        began.elapsed(),
+        silence.as_millis()
+    );
+    assert_eq!(backup.state(), State::Backup);
+    let after = master.status().pair.counters;
+    assert_eq!(after.reconnects, before.reconnects);
+    assert_eq!(after.promotions, before.promotions);
+}
+
+#[test]
+fn a_promotion_waits_for_no_timer() {
+    // Once a node without a state directory opened its gate only at its next heartbeat.
+    let node = TestNode::start(Place::on("127.0.0.2"), None, |config| {
+        config.heartbeat = 10 * PATIENCE;
+        config.dead_after = 40 * PATIENCE;
+    });
+    write_all(&[&node], "key", 1);
+}
+
+#[test]
+fn a_pair_speaks_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return println!("this machine has no IPv6");
+    }
+    let (a, b) = (Place::on("::1"), Place::on("::1"));
+    let (at_a, at_b) = (a.address, b.address);
+    let a = TestNode::start(a, Some(at_b), |_| {});
+    let b = TestNode::start(b, Some(at_a), |_| {});
+    let (master, backup) = settled(a, b);
+    write_all(&[&master], "key", 10);
+    converged(&master, &backup);
 }

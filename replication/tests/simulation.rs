@@ -3,13 +3,23 @@
 //! `TANDEM_SEEDS=n` runs n seeds (2,000 unless told), `TANDEM_SEED=x` replays one and prints what
 //! happens in it, `TANDEM_PLANT=Name` with it. A failing seed prints the command that replays it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tandem_replication::node::Operator;
 use tandem_replication::role::ROWS;
-use tandem_replication::testing::{Options, Plant, Random, World};
+use tandem_replication::testing::{Options, Plant, Random, World, script};
 use tandem_replication::time::Span;
+
+const SCENARIOS: [&str; 4] = [
+    include_str!("scenarios/asymmetric.txt"),
+    include_str!("scenarios/forced_in_doubt.txt"),
+    include_str!("scenarios/holder_returns.txt"),
+    include_str!("scenarios/lost_handover.txt"),
+];
+
+/// As many as take less than a minute on two cores.
+const SEEDS: u64 = if cfg!(debug_assertions) { 250 } else { 2_000 };
 
 /// What came of a run.
 struct Outcome {
@@ -34,6 +44,8 @@ struct Faults {
     operator: bool,
     force: bool,
     shutdown: bool,
+    /// Something happens right in a handover.
+    in_handover: bool,
     long_values: bool,
     /// Mean time between two of them.
     pace: Span,
@@ -53,6 +65,7 @@ impl Faults {
             operator: some(40),
             force: some(8),
             shutdown: some(15),
+            in_handover: some(20),
             long_values: some(20),
             pace: Span::from_millis(random.within(20..500)),
         }
@@ -106,22 +119,22 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
             let (node, key) = (random.side(), random.within(0..keys));
             world.write(node, key, value);
         }
-        for node in 0..2 {
-            if restarts[node].is_some_and(|at| at <= world.now) {
-                restarts[node] = None;
+        for (node, restart) in restarts.iter_mut().enumerate() {
+            if restart.is_some_and(|at| at <= world.now) {
+                *restart = None;
                 world.start(node);
-            } else if world.process(node).is_none() && restarts[node].is_none() {
-                restarts[node] = Some(world.now + Span::from_millis(random.within(1..1_200)));
+            } else if world.process(node).is_none() && restart.is_none() {
+                *restart = Some(world.now + Span::from_millis(random.within(1..1_200)));
             }
         }
         if repair_at.is_some_and(|at| at <= world.now) {
             repair_at = None;
             world.repair();
         }
-        if random.chance(100 * 6_000 / faults.pace.0.max(6_000)) {
-            if let Some(length) = strike(&mut world, &faults, &mut random) {
-                repair_at = Some(world.now + length);
-            }
+        if random.chance(100 * 6_000 / faults.pace.0.max(6_000))
+            && let Some(length) = strike(&mut world, &faults, &mut random)
+        {
+            repair_at = Some(world.now + length);
         }
     }
     heal(world, dead_after)
@@ -131,7 +144,7 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
 fn strike(world: &mut World, faults: &Faults, random: &mut Random) -> Option<Span> {
     let node = random.side();
     let length = Span::from_millis(random.within(5..900));
-    match random.within(0..11) {
+    match random.within(0..12) {
         0 if faults.crash => world.kill(node),
         1 if faults.crash => {
             world.kill(node);
@@ -166,9 +179,28 @@ fn strike(world: &mut World, faults: &Faults, random: &mut Random) -> Option<Spa
         10 if faults.shutdown => {
             let _ = world.operate(node, Operator::Shutdown);
         }
+        11 if faults.in_handover => in_handover(world, random),
         _ => {}
     }
     None
+}
+
+fn in_handover(world: &mut World, random: &mut Random) {
+    let (node, other) = (random.side(), random.side());
+    let _ = world.operate(node, Operator::Switchover);
+    world.run(Span(random.within(1..6_000)));
+    match random.within(0..5) {
+        0 => world.kill(other),
+        1 => {
+            world.kill(other);
+            world.start(other);
+        }
+        2 => world.pause(other, Span::from_millis(random.within(50..400))),
+        3 => world.reset(),
+        _ => {
+            let _ = world.operate(other, Operator::Promote { force: random.chance(50) });
+        }
+    }
 }
 
 /// Faults are over: everything must come right, soon.
@@ -230,7 +262,7 @@ fn sweep(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> (Outcome, Option<
                         break;
                     }
                     let outcome = simulate(seed, plant, false);
-                    let mut total = total.lock().unwrap();
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                     let (sum, failed) = &mut *total;
                     for (sum, fired) in sum.fired.iter_mut().zip(&outcome.fired) {
                         *sum += fired;
@@ -249,7 +281,7 @@ fn sweep(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> (Outcome, Option<
             });
         }
     });
-    total.into_inner().unwrap()
+    total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
@@ -271,9 +303,9 @@ fn every_promise_holds_in_every_seed() {
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
         return;
     }
-    let seeds = from_environment("TANDEM_SEEDS").unwrap_or(2_000);
+    let seeds = from_environment("TANDEM_SEEDS").unwrap_or(SEEDS);
     let start = std::time::Instant::now();
-    let (total, failed) = sweep(0..seeds, None);
+    let (mut total, failed) = sweep(0..seeds, None);
     if let Some((seed, violation)) = failed {
         panic!("seed {seed}: {violation}\nreplay it with: {}", replay(seed));
     }
@@ -285,6 +317,11 @@ fn every_promise_holds_in_every_seed() {
         total.full_copies,
         total.partial_resyncs
     );
+    // What chance seldom hits, a scenario does.
+    for text in SCENARIOS {
+        let world = script::run(text, 0, None, false).unwrap();
+        total.fired.iter_mut().zip(&world.fired).for_each(|(sum, fired)| *sum += fired);
+    }
     let idle: Vec<_> = ROWS.iter().zip(&total.fired).filter(|(_, fired)| **fired == 0).collect();
     let idle: Vec<_> = idle.iter().map(|(row, _)| format!("{:?} on {:?}", row.from, row.on)).collect();
     assert!(seeds < 2_000 || idle.is_empty(), "rows that never fired: {idle:#?}");
@@ -301,9 +338,13 @@ fn a_seed_is_one_run() {
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     for plant in Plant::ALL {
-        match sweep(0..3_000, Some(plant)).1 {
-            Some((seed, violation)) => println!("{plant:?}: seed {seed}: {violation}"),
-            None => missed.push(plant),
+        let scenario = SCENARIOS.iter().find_map(|text| script::run(text, 0, Some(plant), false).err());
+        if let Some(error) = scenario {
+            println!("{plant:?}: a scenario, {error}");
+        } else if let Some((seed, violation)) = sweep(0..1_500, Some(plant)).1 {
+            println!("{plant:?}: seed {seed}: {violation}");
+        } else {
+            missed.push(plant);
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");

@@ -19,8 +19,8 @@ use crate::replica::report;
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
 use crate::server::gate::{Gate, Open};
-use crate::server::{Bound, Parts, Server, stats_shape};
-use crate::stats::{Detail, PairReport, Stats};
+use crate::server::{Bound, Parts, Server, VERSION};
+use crate::stats::{Detail, PairReport, Shape, Stats};
 
 use pair::{PairSockets, Prepared, Running};
 use view::View;
@@ -241,5 +241,21 @@ fn memory_config(config: &Config) -> MemoryConfig {
         // Keys are chosen by clients: nobody may foresee which of them collide.
         seed: RandomState::new().build_hasher().finish(),
         ..MemoryConfig::default()
+    }
+}
+
+/// Which keys plain `stats` has, for this configuration.
+pub fn stats_shape(config: &Config) -> Shape {
+    Shape {
+        lru_crawler: config.extended.lru_crawler,
+        lru_maintainer: config.extended.lru_maintainer,
+        slab_reassign: config.extended.slab_reassign,
+        refuse_fast: config.server.refuse_fast,
+        idle_timeout: config.server.idle_timeout.is_some(),
+        track_sizes: config.extended.track_sizes,
+        threads: config.server.threads,
+        connections_max: config.server.connections_max,
+        settings: config.settings.clone(),
+        version: VERSION,
     }
 }

@@ -106,10 +106,7 @@ impl Connection {
         self.show(ConnectionState::Working);
         let mut input = Input::new(buffer);
         let mut out = self.shared.take_output();
-        let stays = match self.turns(&mut input, &mut out).await {
-            Ok(stays) => stays,
-            Err(Gone) => false,
-        };
+        let stays = self.turns(&mut input, &mut out).await.unwrap_or(false);
         self.shared.give_buffer(input.into_buffer());
         self.shared.give_output(out);
         stays
@@ -217,9 +214,12 @@ impl Connection {
         let deadline = since + gate.park_limit();
         let now = Instant::now();
         if now >= deadline {
-            self.parked_since = None;
             return match self.session.refuse_front(input, gate.park_reason(), out) {
-                None => Ok(()),
+                None => {
+                    // The next request has waited as long as this one, but may wait anew.
+                    self.parked_since = None;
+                    Ok(())
+                }
                 Some(Action::Read(more)) => self.more_bytes(input, more).await,
                 Some(_) => {
                     self.flush(out).await?;

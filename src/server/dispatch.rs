@@ -55,7 +55,7 @@ pub(super) fn answer(
             form.client_error("watch commands not allowed", out)
         }
         Asked::Watch(_) => form.unknown(out),
-        Asked::RefreshCerts => form.line("ERROR TLS not enabled", out),
+        Asked::RefreshCerts => form.line("Error TLS not enabled", out),
         Asked::SaslList if service.config.sasl => form.sasl_mechanisms("PLAIN", out),
         Asked::SaslAuth { mechanism, data } if service.config.sasl => {
             shared.cell().auth_cmds.add(1);

@@ -268,7 +268,7 @@ impl Acceptor {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("tandem-accept".to_owned()).spawn(move || {
             let local = tokio::task::LocalSet::new();
-            let _dropped_when_stopped = local.block_on(&runtime, async move {
+            local.block_on(&runtime, async move {
                 let workers: Arc<[Inbox]> = workers.into();
                 for (listener, address, protocol) in bound.tcp {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));

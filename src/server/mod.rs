@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::protocol::Protocol;
-use crate::stats::{Shape, Stats};
+use crate::stats::Stats;
 
 pub use listener::{BindError, Bound};
 
@@ -141,22 +141,6 @@ pub struct Parts {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
-    }
-}
-
-/// Which keys plain `stats` has, for this configuration.
-pub fn stats_shape(config: &crate::config::Config) -> Shape {
-    Shape {
-        lru_crawler: config.extended.lru_crawler,
-        lru_maintainer: config.extended.lru_maintainer,
-        slab_reassign: config.extended.slab_reassign,
-        refuse_fast: config.server.refuse_fast,
-        idle_timeout: config.server.idle_timeout.is_some(),
-        track_sizes: config.extended.track_sizes,
-        threads: config.server.threads,
-        connections_max: config.server.connections_max,
-        settings: config.settings.clone(),
-        version: VERSION,
     }
 }
 

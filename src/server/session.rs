@@ -605,26 +605,21 @@ impl Session {
         }
         let mut codec = Codec::new(self.codec.protocol(), *self.codec.limits());
         match codec.decode(input.bytes()) {
-            Decoded::Request {
-                request: Request::Item { form, .. } | Request::Session { form, .. },
-                used,
-            } => {
-                let whole = if codec.resumption().is_some() {
+            Decoded::Request { request: Request::Item { .. } | Request::Session { .. }, used } => {
+                if codec.is_midway() && codec.resumption().is_none() {
+                    // A store that is too large: it is refused whoever serves; its body is thrown away.
+                    self.skip_victim(input);
+                    return None;
+                }
+                let whole = if codec.is_midway() {
                     match memchr::memchr(b'\n', &input.bytes()[used..]) {
                         Some(end) => used + end + 1,
                         None => return Some(Action::Close),
                     }
-                } else if codec.is_midway() {
-                    // A store that is too large: it is refused whoever serves; its body is thrown away.
-                    let Decoded::Request { used, .. } = self.codec.decode(input.bytes()) else {
-                        return Some(Action::Close);
-                    };
-                    input.eat(used);
-                    return None;
                 } else {
                     used
                 };
-                form.refuse(reason, out);
+                refuse(&input.bytes()[..whole], &self.codec, reason, out);
                 input.eat(whole);
                 None
             }
@@ -791,21 +786,16 @@ pub(super) const fn is_pure_read(command: &Command<'_>) -> bool {
 
 /// Answers every whole request in `raw` with `SERVER_ERROR reason`, once each.
 pub(super) fn refuse(raw: &[u8], like: &Codec, reason: &str, out: &mut Output) {
-    let fresh = || Codec::new(like.protocol(), *like.limits());
-    let mut codec = fresh();
+    let mut codec = Codec::new(like.protocol(), *like.limits());
     let mut at = 0;
     while at < raw.len() {
         match codec.decode(&raw[at..]) {
             Decoded::Request { request, used } => {
                 at += used;
                 match request {
+                    // Of a line of keys only the last one's form says it.
                     Request::Item { form, .. } | Request::Session { form, .. } => form.refuse(reason, out),
                     Request::Say(line) => out.extend(&line),
-                }
-                if codec.resumption().is_some() {
-                    // The other keys of the line are the same request.
-                    at += memchr::memchr(b'\n', &raw[at..]).map_or(raw.len() - at, |end| end + 1);
-                    codec = fresh();
                 }
             }
             Decoded::Skip { used } => at += used,

@@ -65,8 +65,8 @@ impl Cables {
     fn cut(&self) {
         for (name, peer) in self.names.iter().zip([self.nodes[1], self.nodes[0]]) {
             let rules = format!(
-                "table inet cut {{ chain in {{ type filter hook input priority 0; ip saddr {peer} drop; }} \
-                 chain out {{ type filter hook output priority 0; ip daddr {peer} drop; }} }}"
+                "table inet cut {{ chain inward {{ type filter hook input priority 0; ip saddr {peer} drop; }}; \
+                 chain outward {{ type filter hook output priority 0; ip daddr {peer} drop; }}; }}"
             );
             assert!(run("ip", &["netns", "exec", name, "nft", &rules]), "nft, of nftables");
         }

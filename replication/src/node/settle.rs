@@ -25,6 +25,7 @@ impl Node {
 
     /// After everything else: all that follows, until nothing does.
     pub(super) fn settle(&mut self, now: Mono) {
+        self.grow_older(now);
         for _ in 0..ROWS_AT_ONCE_MAX {
             let Some(trigger) = self.pending_trigger(now) else { break };
             if !self.fire(trigger, now) {
@@ -125,9 +126,11 @@ impl Node {
         let level = self.role.state == State::Backup
             && self.receiver.as_ref().is_some_and(|receiver| receiver.planned)
             && self.following == offer.epoch
-            && self.position.as_ref() == Some(&offer.position);
+            && self.position.as_ref() == Some(&offer.position)
+            // The master serves again `dead_after` after it last heard us: by then, nobody takes this.
+            && offer.echo.is_some_and(|echo| now.since(echo) < self.config.lease());
         #[cfg(feature = "testing")]
-        let level = level || self.planted(crate::testing::Plant::TakeAnyway);
+        let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         if level && self.fire(Trigger::OfferReceived, now) {
             self.counters.switchovers += 1;
         } else {
@@ -222,14 +225,16 @@ impl Node {
         } else {
             weaker
         };
+        // Whoever holds nothing follows whoever serves, whatever was before its time.
+        let holds = state.leads() || self.claim.data != Data::Empty;
         match heartbeat.state {
             State::Master if state.follows() && self.following == theirs.epoch => None,
-            State::Master if weaker => {
+            State::Master if weaker && holds => {
                 matches!(state, State::Boot | State::Backup).then_some(Trigger::WeakerMaster)
             }
             State::Master => (state != State::Stopped).then_some(Trigger::StrongerMaster),
-            State::Boot | State::Joining | State::Backup if weaker && !state.leads() => {
-                (state != State::Stopped).then_some(Trigger::WeakerPassive)
+            State::Boot | State::Joining | State::Backup if weaker => {
+                (state == State::Boot).then_some(Trigger::WeakerPassive)
             }
             _ => None,
         }
@@ -255,7 +260,7 @@ impl Node {
     fn has_drained(&self) -> bool {
         let level = self.sender.as_ref().is_some_and(|sender| sender.is_level(&self.backlog));
         #[cfg(feature = "testing")]
-        let level = level || self.planted(crate::testing::Plant::OfferTooSoon);
+        let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         self.drained && level
     }
 
@@ -299,6 +304,7 @@ impl Node {
             self.lag_since = None;
             // What it holds is complete, in its own epoch.
             self.claim.data = Data::Complete;
+            self.claim.age = 0;
         }
         match state {
             State::Boot => {
@@ -327,7 +333,8 @@ impl Node {
                 self.handovers += 1;
                 self.counters.switchovers += 1;
                 let position = self.own_position();
-                let offer = Handover { epoch: self.claim.epoch, number: self.handovers, position };
+                let echo = self.peer.as_ref().and_then(|peer| peer.sent);
+                let offer = Handover { epoch: self.claim.epoch, number: self.handovers, position, echo };
                 self.outputs.push_back(Output::Send(Link::Control, Frame::Handover(offer)));
             }
             Effect::Farewell => {
@@ -350,6 +357,7 @@ impl Node {
         #[cfg(feature = "testing")]
         let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
         self.claim.epoch = epoch;
+        self.master_since = now;
         self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, fork);
         self.backlog.restart();
         self.sender = None;
@@ -365,6 +373,14 @@ impl Node {
         self.save();
         self.counters.promotions += 1;
         self.note_role_change(now);
+    }
+
+    /// A master that began with nothing gathers items, and its claim grows with them.
+    fn grow_older(&mut self, now: Mono) {
+        if self.role.state.leads() && self.claim.data != Data::Complete {
+            let age = now.since(self.master_since).0 / self.config.dead_after.0;
+            self.claim.age = u32::try_from(age).unwrap_or(u32::MAX).saturating_add(1);
+        }
     }
 
     fn own_position(&self) -> Position {

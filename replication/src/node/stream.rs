@@ -39,6 +39,12 @@ impl Node {
         match frame {
             Frame::Follow(follow) if self.role.state.leads() => {
                 let (epoch, history) = (self.claim.epoch, &self.history);
+                #[cfg(feature = "testing")]
+                let history = &if self.planted(crate::testing::Plant::ForkAnywhere) {
+                    history.forked_where(follow.position.as_ref())
+                } else {
+                    history.clone()
+                };
                 let sender = Sender::begin(&follow, epoch, history, &self.backlog, &mut self.counters);
                 self.sender = Some(sender);
             }
@@ -121,7 +127,13 @@ impl Node {
         if first != *applied + 1 {
             return Err("changes are missing in the stream");
         }
-        let count = session::apply(&*self.store, secs, payload).map_err(|_| "bytes that are no change")?;
+        let store = &*self.store;
+        #[cfg(feature = "testing")]
+        let deaf = crate::testing::store::WithoutDeletes(store);
+        #[cfg(feature = "testing")]
+        let store: &dyn crate::store::Store =
+            if self.config.plant == Some(crate::testing::Plant::SkipDeletes) { &deaf } else { store };
+        let count = session::apply(store, secs, payload).map_err(|_| "bytes that are no change")?;
         *applied += count;
         receiver.bytes_unacked += payload.len();
         let due = if receiver.bytes_unacked >= ACK_BYTES { now } else { now + ACK_DELAY };
@@ -168,7 +180,8 @@ impl Node {
 
     pub(super) fn acknowledge_when_due(&mut self, now: Mono) {
         let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
-        if !self.data_up || !receiver.planned || receiver.ack_due.is_none_or(|due| due > now) {
+        let streaming = receiver.planned && !receiver.copying;
+        if !self.data_up || !streaming || receiver.ack_due.is_none_or(|due| due > now) {
             return;
         }
         receiver.ack_due = None;
@@ -194,7 +207,8 @@ impl Node {
     pub(super) fn stream_wake(&self) -> Mono {
         let Some(receiver) = &self.receiver else { return Mono::NEVER };
         let retry = if receiver.planned { Mono::NEVER } else { receiver.asked + self.config.dead_after };
-        receiver.ack_due.unwrap_or(Mono::NEVER).min(retry)
+        let ack = receiver.ack_due.filter(|_| !receiver.copying);
+        ack.unwrap_or(Mono::NEVER).min(retry)
     }
 
     /// Changes and bytes that the follower misses, as far as this node knows.

@@ -6,6 +6,7 @@
 mod network;
 pub mod oracle;
 pub mod random;
+pub mod script;
 pub mod store;
 mod world;
 
@@ -25,12 +26,10 @@ pub enum Plant {
     IgnoreRestart,
     /// A master's lease runs from when it heard its backup.
     LeaseFromHearing,
-    /// A handover is taken without comparing positions.
-    TakeAnyway,
     /// Claims are compared by epoch, whatever the nodes hold.
     CompareEpochsOnly,
-    /// A handover is offered before the peer has everything.
-    OfferTooSoon,
+    /// A handover is offered before the peer has everything, and taken without a look.
+    HandOverUnchecked,
     /// A handover without an answer is waited for, for ever.
     WaitForEver,
     /// A promotion takes the highest epoch seen instead of one above it.
@@ -43,23 +42,28 @@ pub enum Plant {
     KeepLeftovers,
     /// A copy counts as complete from its beginning.
     SyncedTooSoon,
+    /// A follower skips deletes.
+    SkipDeletes,
+    /// A node may continue from any place in the history its master followed, not just the fork.
+    ForkAnywhere,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
         Self::LeaseFromHearing,
-        Self::TakeAnyway,
         Self::CompareEpochsOnly,
-        Self::OfferTooSoon,
+        Self::HandOverUnchecked,
         Self::WaitForEver,
         Self::ReuseEpoch,
         Self::ServeBeforeSaving,
         Self::ServeTheDeaf,
         Self::KeepLeftovers,
         Self::SyncedTooSoon,
+        Self::SkipDeletes,
+        Self::ForkAnywhere,
     ];
 }

@@ -104,7 +104,7 @@ impl Network {
 }
 
 /// A message usually takes up to so long.
-pub const DELAY_USUAL: Span = Span(800);
+pub(super) const DELAY_USUAL: Span = Span(800);
 
 /// A wire this slow is as good as cut.
 const LONG_DELAY: Span = Span::from_millis(30);

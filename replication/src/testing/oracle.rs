@@ -73,7 +73,7 @@ impl Oracle {
         let owner = Owner { node: by.node, boot: by.boot };
         let first = *self.owners.entry(by.epoch).or_insert(owner);
         if first != owner {
-            self.violations.push(format!("epoch {} has two masters: {first:?} and {owner:?}", by.epoch));
+            self.violate(format!("epoch {} has two masters: {first:?} and {owner:?}", by.epoch));
         }
         if by.saved_epoch < by.epoch {
             self.violations
@@ -84,7 +84,7 @@ impl Oracle {
             audible + by.dead_after <= since || now.since(audible) > by.dead_after.scaled(2, 1)
         });
         if other_epoch > by.epoch && known {
-            self.violations.push(format!(
+            self.violate(format!(
                 "node {} acknowledged a write in epoch {} while the other serves in epoch {other_epoch}",
                 by.node, by.epoch
             ));
@@ -112,6 +112,18 @@ impl Oracle {
         self.pending[node].clear();
     }
 
+    /// The role went from `node` to the other by plan: nothing that was executed may be missing there.
+    pub fn handed_over(&mut self, node: usize, successor: &Contents) {
+        let made = self.pending[node].iter();
+        let mut newest = BTreeMap::<_, (u64, bool)>::new();
+        for written in made {
+            newest.insert(written.key.clone(), (written.version, written.deleted));
+        }
+        if newest.iter().any(|(key, entry)| !self.holds(successor, key, *entry)) {
+            self.violate("a planned handover lost a write".into());
+        }
+    }
+
     /// A process died. What no living one holds is lost, and nobody is to blame.
     pub fn died(&mut self, survivor: Option<&Contents>) {
         let mut durable = std::mem::take(&mut self.durable);
@@ -121,8 +133,19 @@ impl Oracle {
 
     /// `copier` has forgotten its items for a copy from `source`. `before`: what it had.
     pub fn cleared(&mut self, before: &Contents, source: Option<&Contents>) {
-        if self.holds_all(before) && !source.is_some_and(|source| self.holds_all(source)) {
-            self.violations.push("a node that held everything copies from an emptier one".into());
+        let Some(source) = source else {
+            // Its last words were the plan: what nobody else holds is lost, as when a source dies
+            // in the middle of a copy.
+            self.durable.clear();
+            return;
+        };
+        if !self.holds_all(before) {
+            return;
+        }
+        let missing = self.durable.iter().find(|(key, entry)| !self.holds(source, key, **entry));
+        if let Some((key, entry)) = missing {
+            let key = String::from_utf8_lossy(key);
+            self.violate(format!("a node that held everything copies from an emptier one: {key} {entry:?}"));
         }
     }
 
@@ -141,7 +164,14 @@ impl Oracle {
             .collect();
         if let Some(first) = missing.first() {
             let count = missing.len();
-            self.violations.push(format!("{count} durable writes are lost or undone, as {first}"));
+            self.violate(format!("{count} durable writes are lost or undone, as {first}"));
+        }
+    }
+
+    /// Something was seen that must not be.
+    pub fn violate(&mut self, what: String) {
+        if !self.violations.contains(&what) {
+            self.violations.push(what);
         }
     }
 

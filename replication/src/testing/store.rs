@@ -234,3 +234,52 @@ fn hash(key: &[u8]) -> u64 {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
+
+/// A bug on purpose: a store that does not apply deletes.
+pub(crate) struct WithoutDeletes<'a>(pub(crate) &'a dyn Store);
+
+impl Store for WithoutDeletes<'_> {
+    fn apply(&self, change: &Change<'_>) {
+        if !matches!(change, Change::Delete { .. }) {
+            self.0.apply(change);
+        }
+    }
+
+    fn shards(&self) -> usize {
+        self.0.shards()
+    }
+
+    fn items(&self) -> u64 {
+        self.0.items()
+    }
+
+    fn clear(&self) {
+        self.0.clear();
+    }
+
+    fn scan(
+        &self,
+        shard: usize,
+        cursor: u64,
+        max_bytes: usize,
+        visit: &mut dyn FnMut(&Change<'_>),
+    ) -> Option<u64> {
+        self.0.scan(shard, cursor, max_bytes, visit)
+    }
+
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool {
+        self.0.read(key, visit)
+    }
+
+    fn secs(&self) -> u32 {
+        self.0.secs()
+    }
+
+    fn pending_flush(&self) -> Option<u32> {
+        self.0.pending_flush()
+    }
+
+    fn set_slot(&self, slot: u8) {
+        self.0.set_slot(slot);
+    }
+}

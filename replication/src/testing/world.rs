@@ -12,7 +12,7 @@ use super::store::{Contents, MapStore, Written};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
-use crate::role::{ROWS, State};
+use crate::role::{self, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
 
 /// How a world is.
@@ -72,6 +72,8 @@ pub struct Process {
     paused_until: Mono,
     /// Since when it serves.
     serving_since: Option<Mono>,
+    /// An operator made it master against all caution.
+    forced: bool,
     /// Batches that are executing.
     inside: u32,
     /// The node waits for the last batch to leave.
@@ -111,9 +113,12 @@ pub struct World {
     processes: [Option<Process>; 2],
     /// What each node's state directory holds.
     disks: [Saved; 2],
+    /// When the last save under way is done.
+    disk_free_at: [Mono; 2],
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     boots: u64,
+    events: u64,
     values: u64,
     /// Mixes everything that happened: two runs of a seed must agree on it.
     pub trace: u64,
@@ -163,9 +168,11 @@ impl World {
             fired: vec![0; ROWS.len()],
             processes: [None, None],
             disks: NODE_IDS.map(|node_id| Saved { node_id, ..Saved::default() }),
+            disk_free_at: [Mono(0); 2],
             queue: BinaryHeap::new(),
             scheduled: 0,
             boots: 0,
+            events: 0,
             values: 0,
             trace: 0,
             full_copies: 0,
@@ -228,6 +235,7 @@ impl World {
             gate: GateView::Park,
             paused_until: Mono(0),
             serving_since: None,
+            forced: false,
             inside: 0,
             draining: false,
             clock,
@@ -347,6 +355,11 @@ impl World {
         {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = next.at;
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                self.oracle.violate("something repeats itself for ever".into());
+                break;
+            }
             self.happen(next.event);
         }
         self.now = end;
@@ -411,7 +424,8 @@ impl World {
             Event::Saved { node, boot, saved } => {
                 let event = Event::Saved { node, boot, saved: saved.clone() };
                 if self.awake(node, boot, event) {
-                    if self.options.unsettled != Some(node) {
+                    // Written in order, whatever a pause did to the order of these events.
+                    if self.options.unsettled != Some(node) && saved.epoch >= self.disks[node].epoch {
                         self.disks[node] = saved;
                     }
                     self.tell(node, |node, now| node.handle_persisted(true, now));
@@ -464,7 +478,7 @@ impl World {
         let local = self.local(node);
         let other = self.processes[1 - node].as_ref().and_then(|other| {
             let serves = matches!(other.gate, GateView::Serve { until } if self.local(1 - node) < until);
-            Some((other.node.claim().epoch, other.serving_since.filter(|_| serves)?))
+            Some((other.node.claim().epoch, other.serving_since.filter(|_| serves && !other.forced)?))
         });
         let Some(process) = self.processes[node].as_mut() else { return };
         process.inside -= 1;
@@ -479,9 +493,11 @@ impl World {
             return;
         }
         let saved_epoch = if self.options.unsettled == Some(node) { epoch } else { self.disks[node].epoch };
+        // Without a state directory a new process cannot know which epochs were used before.
+        let boot = if self.options.unsettled == Some(node) { 0 } else { process.boot_id };
         let by = Acknowledged {
             node,
-            boot: process.boot_id,
+            boot,
             epoch,
             saved_epoch,
             other,
@@ -661,7 +677,11 @@ impl World {
                 self.schedule(takes, Event::Probed { node, boot, probe });
             }
             Output::Persist(saved) => {
-                let takes = Span(self.random.within(50..3_000));
+                // One file, written in order.
+                let at = self.now + Span(self.random.within(50..3_000));
+                let at = at.max(self.disk_free_at[node]) + Span(1);
+                self.disk_free_at[node] = at;
+                let takes = at.since(self.now);
                 self.schedule(takes, Event::Saved { node, boot, saved });
             }
             Output::Gate(gate) => self.gate(node, gate),
@@ -669,7 +689,20 @@ impl World {
                 self.say(|| format!("{} {} -> {} in {epoch}: {why}", name(node), from.name(), to.name()));
                 self.note(epoch, to as u64);
                 if to == State::Master {
-                    self.judge_promotion(node, from);
+                    self.oracle.forget_pending(node);
+                    let by_plan = role::row(from, Trigger::OfferReceived);
+                    if by_plan.is_some_and(|(_, row)| row.why == why)
+                        && let Some(contents) = self.contents(node)
+                    {
+                        self.oracle.handed_over(1 - node, &contents);
+                    }
+                    let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
+                    if let Some(process) = &mut self.processes[node] {
+                        process.forced = forced;
+                    }
+                    if !forced {
+                        self.judge_promotion(node, from);
+                    }
                 }
             }
             Output::Stopped => self.kill(node),
@@ -700,7 +733,6 @@ impl World {
 
     /// Nobody takes over from a master that answers clients.
     fn judge_promotion(&mut self, node: usize, from: State) {
-        self.oracle.forget_pending(node);
         if !matches!(from, State::Boot | State::Backup) || !self.network.pair_blocked {
             return;
         }
@@ -709,7 +741,7 @@ impl World {
         let serves = other.serving_since.is_some_and(|since| since + patience < self.now);
         if serves && other.paused_until + patience < self.now && self.network.clients_pass() {
             let text = format!("{} takes over from a master that answers its clients", name(node));
-            self.oracle.violations.push(text);
+            self.oracle.violate(text);
         }
     }
 
@@ -768,6 +800,9 @@ impl World {
 fn name(node: usize) -> &'static str {
     ["a", "b"][node]
 }
+
+/// A run has some thousands.
+const EVENTS_MAX: u64 = 300_000;
 
 /// What a socket takes before it is full.
 const BULK_FRAMES_MAX: usize = 4;

@@ -10,9 +10,21 @@ use tandem_replication::store::Store;
 
 const SHARDS: usize = 2;
 
+/// By hash first, so that a hash is a cursor.
+type Place = (u64, Vec<u8>);
+
 #[derive(Default)]
 struct Shard {
-    items: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    items: BTreeMap<Place, (Vec<u8>, u64)>,
+}
+
+fn place(key: &[u8]) -> Place {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for byte in key {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    // Zero begins a walk.
+    (hash.max(1), key.to_vec())
 }
 
 /// See the module.
@@ -46,21 +58,22 @@ impl MapStore {
         let mut shard = self.shards[index].lock().expect("not poisoned");
         let version = (self.version.fetch_add(1, Ordering::Relaxed) + 1) << 1
             | u64::from(self.slot.load(Ordering::Relaxed));
-        shard.items.insert(key.as_bytes().to_vec(), (value.to_vec(), version));
+        shard.items.insert(place(key.as_bytes()), (value.to_vec(), version));
         self.backlog.record(index, &put(key.as_bytes(), value, version));
     }
 
     /// A client's `get`.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         let shard = self.shards[shard_of(key.as_bytes())].lock().expect("not poisoned");
-        shard.items.get(key.as_bytes()).map(|(value, _)| value.clone())
+        shard.items.get(&place(key.as_bytes())).map(|(value, _)| value.clone())
     }
 
     /// Everything, for comparing two nodes.
     pub fn contents(&self) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
         let mut all = BTreeMap::new();
         for shard in &self.shards {
-            all.extend(shard.lock().expect("not poisoned").items.clone());
+            let shard = shard.lock().expect("not poisoned");
+            all.extend(shard.items.iter().map(|((_, key), item)| (key.clone(), item.clone())));
         }
         all
     }
@@ -93,7 +106,9 @@ impl Store for MapStore {
 
     fn clear(&self) {
         for shard in &self.shards {
-            shard.lock().expect("not poisoned").items.clear();
+            // A million frees take long, and the pair's heart must beat: let others do it.
+            let items = std::mem::take(&mut shard.lock().expect("not poisoned").items);
+            std::thread::spawn(move || drop(items));
         }
     }
 
@@ -105,7 +120,7 @@ impl Store for MapStore {
         };
         self.version.fetch_max(version >> 1, Ordering::Relaxed);
         let mut shard = self.shards[shard_of(key)].lock().expect("not poisoned");
-        if shard.items.get(key).is_some_and(|(_, known)| *known >= version) {
+        if shard.items.get(&place(key)).is_some_and(|(_, known)| *known >= version) {
             return;
         }
         match change {
@@ -114,10 +129,10 @@ impl Store for MapStore {
                     Bytes::Whole(value) => value.to_vec(),
                     Bytes::Chunks(chunks) => chunks.concat(),
                 };
-                shard.items.insert(key.to_vec(), (value, version));
+                shard.items.insert(place(key), (value, version));
             }
             _ => {
-                shard.items.remove(key);
+                shard.items.remove(&place(key));
             }
         }
     }
@@ -129,23 +144,22 @@ impl Store for MapStore {
         max_bytes: usize,
         visit: &mut dyn FnMut(&Change<'_>),
     ) -> Option<u64> {
-        // Nothing is removed while a test copies, so a count is a cursor that visits everything.
         let shard = self.shards[shard].lock().expect("not poisoned");
-        let (mut bytes, mut next) = (0, cursor);
-        for (key, (value, version)) in shard.items.iter().skip(cursor as usize) {
-            if bytes >= max_bytes {
-                return Some(next);
+        let (mut bytes, mut last) = (0, cursor);
+        for ((hash, key), (value, version)) in shard.items.range((cursor, Vec::new())..) {
+            if bytes >= max_bytes && *hash != last {
+                return Some(*hash);
             }
             visit(&put(key, value, *version));
             bytes += key.len() + value.len();
-            next += 1;
+            last = *hash;
         }
         None
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool {
         let shard = self.shards[shard_of(key)].lock().expect("not poisoned");
-        let Some((value, version)) = shard.items.get(key) else { return false };
+        let Some((value, version)) = shard.items.get(&place(key)) else { return false };
         visit(&put(key, value, *version));
         true
     }

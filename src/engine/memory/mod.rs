@@ -453,10 +453,11 @@ impl Engine for Memory {
             more |= self.shard(id).maintain(now, budget);
         }
         let memory = &self.shared.budget;
-        let mut rounds = self.shards.len();
+        let mut rounds = self.shards.len() * budget.div_ceil(64);
         let shrunk = self.shed_until(now, || {
+            let enough = memory.used() <= memory.limit() || rounds == 0;
             rounds = rounds.saturating_sub(1);
-            memory.used() <= memory.limit() || rounds == 0
+            enough
         });
         self.balance(now);
         more || (shrunk && memory.used() > memory.limit())
@@ -539,7 +540,10 @@ impl Shard {
         self.counters.emptied();
         Remains {
             segments: std::mem::replace(&mut self.segments, segment::Segments::new(&geometry)),
-            index: std::mem::replace(&mut self.index, Index::new(geometry.block_buckets)),
+            index: std::mem::replace(
+                &mut self.index,
+                Index::new(geometry.block_buckets, shard::full_permille(self.id)),
+            ),
             _larges: std::mem::take(&mut self.larges),
         }
     }

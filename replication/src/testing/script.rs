@@ -1,0 +1,158 @@
+//! Scenarios as text: one command or expectation per line.
+//!
+//! ```text
+//! with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
+//! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
+//! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
+//! run 100 | write a 50 [bytes] | delete a 50
+//! until 900 a master | until 900 settled                        runs at most so long until it is so
+//! expect a backup | expect a serves | expect a waits | expect settled | expect same
+//! expect copies 2 | expect continued 1                          counted on both ends
+//! ```
+//! Times are in milliseconds. A `#` begins a comment. The oracles judge at the end of every line.
+
+use super::Plant;
+use super::world::{Options, World};
+use crate::node::Operator;
+use crate::role::State;
+use crate::time::Span;
+
+/// Runs `text`; an error names the line. Returns the world as it is at the end.
+pub fn run(text: &str, seed: u64, plant: Option<Plant>, verbose: bool) -> Result<World, String> {
+    let lines = text.lines().enumerate().map(|(index, line)| {
+        let line = line.split('#').next().unwrap_or_default();
+        (index + 1, line.split_whitespace().collect::<Vec<_>>())
+    });
+    let lines: Vec<_> = lines.filter(|(_, words)| !words.is_empty()).collect();
+    let mut options = Options { verbose, plant, ..Options::new(seed) };
+    for (number, words) in &lines {
+        with(&mut options, words).map_err(|error| format!("line {number}: {error}"))?;
+    }
+    let mut world = World::new(options);
+    for (number, words) in lines.iter().filter(|(_, words)| words[0] != "with") {
+        step(&mut world, words).map_err(|error| format!("line {number}: {error}"))?;
+        for node in 0..2 {
+            if let Some(contents) = world.contents(node).filter(|_| world.is_converged()) {
+                world.oracle.judge_end(&contents);
+            }
+        }
+        if let Some(violation) = world.oracle.violations.first() {
+            return Err(format!("line {number}: {violation}"));
+        }
+    }
+    world.finish();
+    Ok(world)
+}
+
+fn with(options: &mut Options, words: &[&str]) -> Result<(), String> {
+    match words {
+        ["with", "backlog", bytes] => options.backlog_bytes = number(bytes)? as usize,
+        ["with", "bulk", bytes] => options.bulk_bytes = number(bytes)? as usize,
+        ["with", "preferred", name, millis] => options.preferred = Some((node(name)?, millis_of(millis)?)),
+        ["with", ..] => return Err(format!("no such option: {words:?}")),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
+    match words {
+        ["start", name] => world.start(node(name)?),
+        ["kill", name] => world.kill(node(name)?),
+        ["pause", name, millis] => world.pause(node(name)?, millis_of(millis)?),
+        ["run", millis] => world.run(millis_of(millis)?),
+        ["block", "both"] => world.network.blocked = [true; 2],
+        ["block", "pair"] => world.network.pair_blocked = true,
+        ["block", "a>b"] => world.network.blocked[0] = true,
+        ["block", "b>a"] => world.network.blocked[1] = true,
+        ["delay", millis] => world.network.delay_max = millis_of(millis)?,
+        ["repair"] => world.repair(),
+        ["reset"] => world.reset(),
+        ["half_open", name] => world.half_open(node(name)?),
+        ["switchover", name] => operate(world, name, Operator::Switchover)?,
+        ["promote", name] => operate(world, name, Operator::Promote { force: false })?,
+        ["force", name] => operate(world, name, Operator::Promote { force: true })?,
+        ["shutdown", name] => operate(world, name, Operator::Shutdown)?,
+        ["write", name, count] => write(world, name, count, Some(10))?,
+        ["write", name, count, bytes] => write(world, name, count, Some(number(bytes)? as usize))?,
+        ["delete", name, count] => write(world, name, count, None)?,
+        ["until", millis, condition @ ..] => {
+            let end = world.now + millis_of(millis)?;
+            while !holds(world, condition)? {
+                if world.now >= end {
+                    return Err(format!("not {condition:?} within {millis} ms: {}", describe(world)));
+                }
+                world.run(Span(200));
+            }
+        }
+        ["expect", condition @ ..] => {
+            if !holds(world, condition)? {
+                return Err(format!("not {condition:?}: {}", describe(world)));
+            }
+        }
+        _ => return Err(format!("no such command: {words:?}")),
+    }
+    world.network.note_usable(world.now);
+    Ok(())
+}
+
+fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
+    Ok(match condition {
+        ["settled"] => world.is_converged(),
+        ["same"] => world.contents(0) == world.contents(1),
+        ["copies", count] => counted(world).0 == number(count)?,
+        ["continued", count] => counted(world).1 == number(count)?,
+        [name, "serves"] => world.write(node(name)?, 0, Some(1)),
+        [name, "waits"] => !world.write(node(name)?, 0, Some(1)),
+        [name, "stopped"] => world.state(node(name)?).is_none(),
+        [name, state] => {
+            let known = State::ALL.into_iter().find(|known| known.name() == *state);
+            let known = known.ok_or_else(|| format!("no such state: {state}"))?;
+            world.state(node(name)?) == Some(known)
+        }
+        _ => return Err(format!("no such condition: {condition:?}")),
+    })
+}
+
+fn counted(world: &World) -> (u64, u64) {
+    let mut sum = (world.full_copies, world.partial_resyncs);
+    for process in (0..2).filter_map(|node| world.process(node)) {
+        let counters = process.node.status(world.now).counters;
+        sum = (sum.0 + counters.full_copies, sum.1 + counters.partial_resyncs);
+    }
+    sum
+}
+
+fn write(world: &mut World, name: &str, count: &str, bytes: Option<usize>) -> Result<(), String> {
+    for key in 0..number(count)? {
+        if !world.write(node(name)?, key, bytes) {
+            return Err(format!("{name} does not take writes: {}", describe(world)));
+        }
+    }
+    Ok(())
+}
+
+fn operate(world: &mut World, name: &str, wish: Operator) -> Result<(), String> {
+    world.operate(node(name)?, wish).map_err(|refusal| format!("refused: {}", refusal.0))
+}
+
+fn describe(world: &World) -> String {
+    let state = |node| world.state(node).map_or("dead", State::name);
+    format!("a is {}, b is {}", state(0), state(1))
+}
+
+fn node(name: &str) -> Result<usize, String> {
+    match name {
+        "a" => Ok(0),
+        "b" => Ok(1),
+        _ => Err(format!("no such node: {name}")),
+    }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("not a number: {text}"))
+}
+
+fn millis_of(text: &str) -> Result<Span, String> {
+    number(text).map(Span::from_millis)
+}

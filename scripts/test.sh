@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them. Further arguments go to the test runner.
+#
+#   scripts/test.sh                 everything
+#   scripts/test.sh failover        tests whose name contains `failover`
+#   SEEDS=100000 scripts/test.sh    more seeds for the simulation
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/packages.sh
+
+# memccapable; a reference server; ss and ip netns; nft; mount.
+need memccapable:libmemcached-tools memcached:memcached ss:iproute2 nft:nftables mount:mount
+
+# The pair's tests have one failing test start many processes; the default of 1024 files is tight.
+ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true
+
+status=0
+cargo test --workspace --locked --doc || status=$?
+if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --workspace --locked "$@" || status=$?
+else
+    # Pairs one after the other: they measure silence. The rest as the runner likes.
+    cargo test --workspace --locked --no-fail-fast --lib --bins --examples "$@" || status=$?
+    cargo test --workspace --locked --no-fail-fast --test '*' "$@" -- --test-threads=2 || status=$?
+fi
+exit "$status"

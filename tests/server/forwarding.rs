@@ -1,0 +1,275 @@
+//! A server whose gate is not open: waiting, handing over, refusing, and the peer's side of it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tandemd::server::gate::{Admission, Answer, BoxFuture, Gate, Open, Upstream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::{Gated, until};
+
+/// A gate that the test turns.
+struct Turned {
+    admission: std::sync::Mutex<Admission>,
+    changed: tokio::sync::Notify,
+    /// What `leave` says.
+    holds: AtomicBool,
+    left: AtomicU64,
+    /// The serving node: a listener whose connections are adopted by it.
+    master: Option<SocketAddr>,
+    park_limit: Duration,
+}
+
+impl Turned {
+    fn new(admission: Admission, master: Option<SocketAddr>) -> Arc<Self> {
+        Arc::new(Self {
+            admission: admission.into(),
+            changed: tokio::sync::Notify::new(),
+            holds: AtomicBool::new(true),
+            left: AtomicU64::new(0),
+            master,
+            park_limit: Duration::from_millis(200),
+        })
+    }
+
+    fn turn(&self, admission: Admission) {
+        *self.admission.lock().unwrap() = admission;
+        self.changed.notify_waiters();
+    }
+}
+
+impl Gate for Turned {
+    fn enter(&self, _worker: usize) -> Admission {
+        *self.admission.lock().unwrap()
+    }
+
+    fn leave(&self, _worker: usize) -> bool {
+        self.left.fetch_add(1, Ordering::Relaxed);
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    fn serves(&self) -> bool {
+        self.enter(0) == Admission::Serve
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.changed.notified())
+    }
+
+    fn park_limit(&self) -> Duration {
+        self.park_limit
+    }
+
+    fn park_reason(&self) -> &'static str {
+        "nobody serves"
+    }
+
+    fn upstream(&self) -> BoxFuture<'_, io::Result<Box<dyn Upstream>>> {
+        Box::pin(async {
+            let master = self.master.ok_or(io::ErrorKind::NotConnected)?;
+            let stream = tokio::net::TcpStream::connect(master).await?;
+            Ok(Box::new(Line { stream, ended: None }) as Box<dyn Upstream>)
+        })
+    }
+}
+
+/// The wire between two nodes, spoken by the test.
+struct Line {
+    stream: tokio::net::TcpStream,
+    ended: Option<usize>,
+}
+
+impl Upstream for Line {
+    fn send<'a>(&'a mut self, requests: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            self.stream.write_u32_le(requests.len() as u32).await?;
+            self.stream.write_all(requests).await
+        })
+    }
+
+    fn receive(&mut self) -> BoxFuture<'_, io::Result<Answer>> {
+        Box::pin(async move {
+            if let Some(executed) = self.ended.take() {
+                return Ok(Answer::Done(executed));
+            }
+            let mut length = self.stream.read_u32_le().await? as usize - 1;
+            if self.stream.read_u8().await? == 1 {
+                self.ended = Some(self.stream.read_u32_le().await? as usize);
+                length -= 4;
+            }
+            let mut part = vec![0; length];
+            self.stream.read_exact(&mut part).await?;
+            Ok(Answer::Part(Bytes::from(part)))
+        })
+    }
+}
+
+/// A listener that hands whoever connects to the server as the peer.
+fn entrance(master: &Gated) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let adopter = master.server.as_ref().unwrap().adopter();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            if adopter.adopt_proxied(stream).is_err() {
+                return;
+            }
+        }
+    });
+    address
+}
+
+fn pair() -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
+    let serving = Turned::new(Admission::Serve, None);
+    let master = Gated::start("", Arc::clone(&serving) as Arc<dyn Gate>);
+    let forwarding = Turned::new(Admission::Forward, Some(entrance(&master)));
+    let backup = Gated::start("", Arc::clone(&forwarding) as Arc<dyn Gate>);
+    (master, backup, serving, forwarding)
+}
+
+#[test]
+fn a_backup_answers_as_its_master_would() {
+    let (master, backup, ..) = pair();
+    let mut client = backup.client();
+    client.ask(
+        "set a 5 0 1\r\nb\r\nget a none a\r\nversion\r\nincr n 1\r\nmn\r\n",
+        concat!(
+            "STORED\r\nVALUE a 5 1\r\nb\r\nVALUE a 5 1\r\nb\r\nEND\r\nVERSION 1.6.45-tandem-",
+            env!("CARGO_PKG_VERSION"),
+            "\r\nNOT_FOUND\r\nMN\r\n"
+        ),
+    );
+    client.ask("nonsense\r\nset b 0 0 1 noreply\r\nc\r\nget b\r\n", "ERROR\r\nVALUE b 0 1\r\nc\r\nEND\r\n");
+    master.client().ask("get a\r\n", "VALUE a 5 1\r\nb\r\nEND\r\n");
+    client.ask("flush_all\r\nget a\r\n", "OK\r\nEND\r\n");
+    master.client().ask("get a\r\n", "END\r\n");
+}
+
+#[test]
+fn large_values_and_long_lines_pass_through() {
+    let (_master, backup, ..) = pair();
+    let mut client = backup.client();
+    let value = "v".repeat(900_000);
+    client.ask(
+        format!("set big 0 0 900000\r\n{value}\r\nget big\r\n"),
+        format!("STORED\r\nVALUE big 0 900000\r\n{value}\r\nEND\r\n"),
+    );
+    let keys = " missing_key_of_some_length".repeat(20_000);
+    client.ask(
+        format!("get{keys} big\r\nversion\r\n"),
+        format!("VALUE big 0 900000\r\n{value}\r\nEND\r\nVERSION"),
+    );
+    client.read_until("\r\n");
+    client.send("set big 0 0 3000000\r\n");
+    client.send(vec![b'x'; 3_000_000]);
+    client.ask("\r\nget big\r\n", "SERVER_ERROR object too large for cache\r\nEND\r\n");
+}
+
+#[test]
+fn binary_clients_pass_through_too() {
+    let (master, backup, ..) = pair();
+    let mut set = vec![0x80, 1, 0, 1, 8, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    set.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, b'k', b'v']);
+    let mut client = backup.client();
+    client.ask(&set, [0x81, 1, 0, 0, 0, 0, 0, 0]);
+    master.client().ask("get k\r\n", "VALUE k 0 1\r\nv\r\nEND\r\n");
+}
+
+#[test]
+fn who_waits_is_served_when_somebody_serves_again() {
+    let gate = Turned::new(Admission::Park, None);
+    let node = Gated::start("", Arc::clone(&gate) as Arc<dyn Gate>);
+    let mut client = node.client();
+    // Requests that need no engine do not wait.
+    client.ask("version\r\n", "VERSION");
+    client.read_until("\r\n");
+    client.ask("set a 0 0 1\r\nb\r\n", "SERVER_ERROR nobody serves\r\n");
+    client.send("set a 0 0 1\r\nb\r\nget a\r\n");
+    gate.turn(Admission::Serve);
+    client.expect("STORED\r\nVALUE a 0 1\r\nb\r\nEND\r\n");
+}
+
+#[test]
+fn what_the_serving_node_did_not_touch_is_executed_by_who_serves_next() {
+    let (_master, backup, serving, forwarding) = pair();
+    let mut client = backup.client();
+    client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    // The roles swap while a request is on its way.
+    serving.turn(Admission::Forward);
+    client.send("set b 0 0 1\r\ny\r\nget b\r\n");
+    std::thread::sleep(Duration::from_millis(20));
+    forwarding.turn(Admission::Serve);
+    client.expect("STORED\r\nVALUE b 0 1\r\ny\r\nEND\r\n");
+}
+
+#[test]
+fn a_deposed_node_acknowledges_nothing() {
+    let gate = Turned::new(Admission::Serve, None);
+    let node = Gated::start("", Arc::clone(&gate) as Arc<dyn Gate>);
+    let mut client = node.client();
+    client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    gate.holds.store(false, Ordering::Relaxed);
+    client.send("set a 0 0 1\r\ny\r\n");
+    let answer = client.read_until("\r\n");
+    assert!(answer.starts_with("SERVER_ERROR outcome unknown"), "{answer}");
+    // A read is not answered from what it may no longer answer from; it is asked again.
+    client.send("get a\r\n");
+    let left = gate.left.load(Ordering::Relaxed);
+    until("a second try", || gate.left.load(Ordering::Relaxed) > left + 1);
+    gate.holds.store(true, Ordering::Relaxed);
+    client.expect("VALUE a 0 1\r\ny\r\nEND\r\n");
+}
+
+#[test]
+fn a_broken_stream_is_told_to_each_request_that_wants_an_answer() {
+    // A master that takes everything and hangs up.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            let _one_read = io::Read::read(&mut (&stream as &TcpStream), &mut [0; 1000]);
+        }
+    });
+    let gate = Turned::new(Admission::Forward, Some(address));
+    let node = Gated::start("", Arc::clone(&gate) as Arc<dyn Gate>);
+    let mut client = node.client();
+    client.send("set a 0 0 1\r\nx\r\nset b 0 0 1 noreply\r\nx\r\nget a b c\r\nversion\r\n");
+    for _ in 0..2 {
+        let answer = client.read_until("\r\n");
+        assert!(answer.starts_with("SERVER_ERROR outcome unknown"), "{answer}");
+    }
+    client.expect("VERSION");
+}
+
+#[test]
+fn reads_may_be_served_where_writes_are_not() {
+    let (master, backup, _, forwarding) = pair();
+    forwarding.turn(Admission::ServeReads);
+    let mut client = backup.client();
+    client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    // The write went to the master, the read did not.
+    master.client().ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
+    client.ask("get a\r\n", "END\r\n");
+    forwarding.turn(Admission::Refuse("this node is a backup"));
+    client.ask(
+        "get a\r\nset a 0 0 1\r\nx\r\nversion\r\n",
+        "SERVER_ERROR this node is a backup\r\nSERVER_ERROR this node is a backup\r\nVERSION",
+    );
+}
+
+#[test]
+fn a_peer_that_sends_nonsense_is_closed() {
+    let master = Gated::start("", Arc::new(Open));
+    let entrance = entrance(&master);
+    for nonsense in [&[0, 0, 0, 0][..], &[255, 255, 255, 255], &[5, 0, 0, 0, b's', b'e', b't', b' ', b'a']] {
+        let mut peer = crate::harness::Client::connect(entrance);
+        peer.send(nonsense);
+        peer.expect_closed();
+    }
+}
