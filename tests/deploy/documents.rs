@@ -71,7 +71,7 @@ fn getting_started_can_be_followed_command_by_command() {
             other => panic!("no machine is called {other}"),
         };
         for host in hosts {
-            answers.push(machines[host].sh(&format!("cd /root\n{text}")));
+            answers.push(machines[host].sh(&format!("cd /srv\n{text}")));
         }
         // The one step that the page describes in words.
         if text.contains("genkey") {
