@@ -172,6 +172,7 @@ impl App {
             Ok(()) => {}
             Err(error) => tracing::error!("{error}; the users of before stay in force"),
         }
+        self.server.reload_certificates();
     }
 
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
@@ -253,6 +254,8 @@ pub fn stats_shape(config: &Config) -> Shape {
         refuse_fast: config.server.refuse_fast,
         idle_timeout: config.server.idle_timeout.is_some(),
         track_sizes: config.extended.track_sizes,
+        tls: config.server.tls.is_some(),
+        tls_sessions: config.server.tls.as_ref().is_some_and(|tls| tls.session_cache),
         threads: config.server.threads,
         connections_max: config.server.connections_max,
         settings: config.settings.clone(),

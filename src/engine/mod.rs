@@ -88,6 +88,10 @@ pub trait Engine: Send + Sync {
 
     /// `stats reset`.
     fn reset_stats(&self);
+
+    /// From now on `hook` hears of every item that is evicted, under its shard's lock: a bounded copy,
+    /// no blocking. Only the first hook counts. An engine that never evicts has nothing to tell.
+    fn on_eviction(&self, _hook: EvictionHook) {}
 }
 
 /// Where mutations are recorded, under the shard's lock: a bounded copy, no blocking, no allocation
@@ -95,6 +99,26 @@ pub trait Engine: Send + Sync {
 pub trait Journal: Send + Sync {
     /// `change` is the effect of a command on an item of `shard`. Deadlines are in engine seconds.
     fn record(&self, shard: usize, change: &Change<'_>);
+}
+
+/// Hears of evictions.
+pub type EvictionHook = Box<dyn Fn(&Evicted<'_>) + Send + Sync>;
+
+/// An item that had to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Bytes of its value.
+    pub value_len: usize,
+    /// Whether it was ever read.
+    pub fetched: bool,
+    /// Seconds it would have lived, unless it would never have died.
+    pub left_secs: Option<u32>,
+    /// Seconds since it was last read or written.
+    pub idle_secs: u32,
+    /// memcached's slab class.
+    pub class: u8,
 }
 
 /// A node without a peer records nothing.

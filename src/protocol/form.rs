@@ -45,6 +45,11 @@ impl Form<'_> {
         matches!(self.0, Kind::Binary(_))
     }
 
+    /// Whether it answers a meta command.
+    pub const fn is_meta(&self) -> bool {
+        matches!(self.0, Kind::Meta(_))
+    }
+
     /// The request could not be executed: `SERVER_ERROR reason`. Quiet commands hear it too, `noreply`
     /// does not; a multiget hears it once, in place of its `END`.
     pub fn refuse(&self, reason: &str, out: &mut Output) {

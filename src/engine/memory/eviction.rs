@@ -11,7 +11,8 @@ use super::index::{Index, Keys};
 use super::item::{Header, Marks};
 use super::segment::{Place, Queue, Segments};
 use super::shard::Shard;
-use crate::command::Now;
+use crate::command::{Deadline, Now};
+use crate::engine::Evicted;
 use crate::engine::hash::Hasher;
 use crate::engine::prefetch::prefetch;
 
@@ -434,6 +435,16 @@ impl Shard {
         let item = self.item(location);
         let header = item.header;
         let (_, class) = self.measure(&item);
+        if let Some(hook) = self.shared.on_eviction.get() {
+            hook(&Evicted {
+                key: item.key(),
+                value_len: self.value(&item).len(),
+                fetched: header.marks.has(Marks::FETCHED),
+                left_secs: Deadline(header.deadline).left(now),
+                idle_secs: now.secs.saturating_sub(header.accessed),
+                class,
+            });
+        }
         #[cfg(test)]
         let key = item.key().to_vec();
         let class = self.counters.class(class);

@@ -3,7 +3,7 @@
 //! This file has the primitives (find, put, kill); the rooms beside it use them: `commands` for what
 //! clients ask, `eviction` for making room, `expiry` for what dies by itself, `copying` for the peer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
@@ -20,7 +20,7 @@ use crate::command::{Hit, Now, Pages, Value};
 use crate::engine::budget::Budget;
 use crate::engine::clock::Clock;
 use crate::engine::hash::Hasher;
-use crate::engine::{Journal, memcached_class, memcached_size};
+use crate::engine::{EvictionHook, Journal, memcached_class, memcached_size};
 
 /// What all shards of an engine share.
 pub(super) struct Shared {
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) hasher: Hasher,
     pub(super) journal: Arc<dyn Journal>,
+    /// Hears of evictions, if anybody wants to.
+    pub(super) on_eviction: OnceLock<EvictionHook>,
     /// Items may be evicted for new ones (not with `-M`).
     pub(super) evict: bool,
     /// CAS uniques are shown (not with `-C`).
