@@ -11,7 +11,7 @@ use crate::setup;
 use crate::support::{Service, command, find, free_port, installed, read, run};
 
 /// `deploy/haproxy/<file>` for this pair, running; and where clients go.
-fn haproxy(file: &str, pair: &Pair) -> (Service, SocketAddr) {
+pub fn haproxy(file: &str, pair: &Pair) -> (Service, SocketAddr) {
     let front = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut text = read(&format!("deploy/haproxy/{file}")).replace("bind :11211", &format!("bind {front}"));
     for (node, name) in pair.nodes.iter().zip(["192.0.2.11:11211", "192.0.2.12:11211"]) {
@@ -33,7 +33,7 @@ fn who(address: SocketAddr) -> Option<(String, String)> {
 }
 
 /// New connections at `front` reach that node, which is master.
-fn wait_routed(front: SocketAddr, pair: &Pair, node: usize) {
+pub fn wait_routed(front: SocketAddr, pair: &Pair, node: usize) {
     let expected = (pair.nodes[node].pid().to_string(), "MASTER".to_owned());
     wait_for(&format!("{front} leads to the master"), PATIENCE, || (who(front)? == expected).then_some(()));
 }
@@ -60,7 +60,7 @@ fn routes_to_the_master_and_follows_it(file: &str) {
     pair.nodes[master].start();
     pair.wait_paired();
     wait_routed(front, &pair, 1 - master);
-    pair.nodes[1 - master].admin().switchover().expect("a switchover");
+    pair.switch_over(|| ());
     wait_routed(front, &pair, master);
 }
 
@@ -85,7 +85,7 @@ fn haproxy_refuses_nobody_while_the_role_changes_hands() {
     let (_haproxy, front) = haproxy("haproxy.cfg", &pair);
     wait_routed(front, &pair, master);
     for round in 0..3 {
-        pair.nodes[master].admin().switchover().expect("a switchover");
+        pair.switch_over(|| ());
         master = 1 - master;
         for request in 0..20 {
             // A connection may be closed because its node lost the role; the next one is served.
@@ -106,7 +106,6 @@ fn nutcracker_spreads_keys_over_pairs_and_survives_a_switchover() {
         return;
     }
     let pairs = [setup().start(), setup().start()];
-    let masters = pairs.each_ref().map(Pair::wait_paired);
     let front = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut text = read("deploy/nutcracker/nutcracker.yml").replace("127.0.0.1:22121", &front.to_string());
     for (pair, name) in pairs.iter().zip(["192.0.2.10:11211", "192.0.2.20:11211"]) {
@@ -124,7 +123,7 @@ fn nutcracker_spreads_keys_over_pairs_and_survives_a_switchover() {
     let mut client = wait_for("nutcracker listens", PATIENCE, || Client::connect(front, PATIENCE).ok());
     for key in 0..300 {
         if key == 150 {
-            pairs[0].nodes[masters[0]].admin().switchover().expect("a switchover");
+            pairs[0].switch_over(|| ());
         }
         client.set(&format!("key-{key}"), b"x").expect("a set through nutcracker");
     }
@@ -184,6 +183,7 @@ fn the_virtual_address_of_keepalived_follows_the_master() {
     machines[master].sh("tandemctl switchover");
     wait_follows(1 - master);
 
+    machines[1 - master].sh("tandemctl wait --synced --timeout 30s");
     machines[1 - master].sh("systemctl stop tandemd");
     wait_follows(master);
     machines[1 - master].sh(r"printf 'get vip\r\nquit\r\n' | nc -w 5 192.0.2.10 11211 | grep ok");

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use crate::balancers::{haproxy, wait_routed};
+use crate::harness::PATIENCE;
 use crate::machines::Machines;
+use crate::setup;
 use crate::support::{ROOT, installed, read, run};
 
 /// The pages.
@@ -71,7 +74,7 @@ fn getting_started_can_be_followed_command_by_command() {
             other => panic!("no machine is called {other}"),
         };
         for host in hosts {
-            answers.push(machines[host].sh(&format!("cd /root\n{text}")));
+            answers.push(machines[host].sh(&format!("cd /srv\n{text}")));
         }
         // The one step that the page describes in words.
         if text.contains("genkey") {
@@ -84,6 +87,48 @@ fn getting_started_can_be_followed_command_by_command() {
     assert!(said("STORED"), "{answers:#?}");
     assert_eq!(answers.iter().filter(|answer| answer.contains("hello")).count(), 2, "{answers:#?}");
     assert_eq!(machines.master(), 1 - master, "the survivor keeps the role");
+}
+
+/// A session counts its requests.
+const COUNT: &str = "session_id('visitor'); session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; echo $_SESSION['n'];";
+
+#[test]
+fn php_sessions_with_the_settings_of_the_page_outlive_the_master() {
+    if !installed(&["php", "haproxy"]) {
+        return;
+    }
+    if !run(Command::new("php").arg("-m")).lines().any(|module| module == "memcached") {
+        eprintln!("SKIPPED: php-memcached is not installed");
+        return;
+    }
+    let mut pair = setup().start();
+    let master = pair.wait_paired();
+    let (_haproxy, front) = haproxy("haproxy.cfg", &pair);
+    wait_routed(front, &pair, master);
+    let page = read("docs/clients.md");
+    let (_, settings) = blocks(&page).into_iter().find(|(kind, _)| kind == "ini").expect("the settings");
+    assert!(settings.contains("192.0.2.10:11211"));
+    let settings = settings.replace("192.0.2.10:11211", &front.to_string());
+    let visit = || {
+        let mut php = Command::new("php");
+        for line in settings.lines().filter(|line| !line.starts_with(';')) {
+            php.arg("-d").arg(line.replace(" = ", "="));
+        }
+        php.args(["-d", "session.use_cookies=0", "-d", "session.cache_limiter=", "-r", COUNT]);
+        run(&mut php)
+    };
+    assert_eq!(visit(), "1");
+    assert_eq!(visit(), "2");
+    pair.wait_converged(PATIENCE);
+    pair.nodes[master].kill();
+    wait_routed(front, &pair, 1 - master);
+    assert_eq!(visit(), "3", "nobody is logged out by the failover");
+    // The failed box returns, and is master again: still nobody is.
+    pair.nodes[master].start();
+    pair.wait_paired();
+    pair.switch_over(|| ());
+    wait_routed(front, &pair, master);
+    assert_eq!(visit(), "4");
 }
 
 #[test]

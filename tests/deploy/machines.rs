@@ -19,16 +19,17 @@ const ADDRESSES: [&str; 2] = ["192.0.2.11", "192.0.2.12"];
 const BOOT: &str = r#"
 set -e
 mount -t tmpfs tmpfs "$1"
-mkdir "$1/changes" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/changes,workdir=$1/work" "$1/root"
-mount --rbind /dev "$1/root/dev"
-mount --rbind /sys "$1/root/sys"
-mount -t proc proc "$1/root/proc"
-mount -t tmpfs tmpfs "$1/root/run"
-mkdir -p "$1/root/run/systemd/system" "$1/root/run/lock" "$1/root/run/keepalived"
-rm -rf "$1/root/tmp"; mkdir -m 1777 "$1/root/tmp"
-touch "$1/root/run/machine-is-up"
-exec chroot "$1/root" sleep infinity
+mkdir "$1/changes" "$1/scratch" "$1/tree"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/changes,workdir=$1/scratch" "$1/tree"
+mount --rbind /dev "$1/tree/dev"
+mount --rbind /sys "$1/tree/sys"
+mount -t proc proc "$1/tree/proc"
+mount -t tmpfs tmpfs "$1/tree/run"
+mkdir -p "$1/tree/run/systemd/system" "$1/tree/run/lock" "$1/tree/run/keepalived"
+mount -t tmpfs -o mode=1777 tmpfs "$1/tree/tmp"
+touch "$1/tree/run/machine-is-up"
+# The first process takes in orphans.
+exec chroot "$1/tree" sh -c 'while sleep 1; do :; done'
 "#;
 
 /// Stands in for systemd: runs what tandemd.service says, and again when it dies.
@@ -40,7 +41,7 @@ keep() {
     install -d -o "$user" -g "$user" -m "$(field StateDirectoryMode)" "$state"
     while [ -e /run/tandemd.wanted ]; do
         . "$(field EnvironmentFile | sed 's/^-//')"
-        eval "setpriv --reuid $user --regid $user --clear-groups $(field ExecStart)" >>/var/log/tandemd.log 2>&1 &
+        eval "exec setpriv --reuid $user --regid $user --clear-groups $(field ExecStart)" >>/var/log/tandemd.log 2>&1 &
         echo $! >/run/tandemd.pid
         wait $!
         sleep 1
@@ -55,7 +56,7 @@ stop() {
 }
 start() {
     touch /run/tandemd.wanted
-    keep </dev/null >/dev/null 2>&1 &
+    (exec </dev/null >/dev/null 2>&1; keep) &
     echo $! >/run/tandemd.keeper
     sleep 0.1
 }
@@ -68,6 +69,11 @@ case "$*" in
 *) echo "systemctl $*: the stand-in of the test does not know this" >&2; exit 1 ;;
 esac
 "#;
+
+/// The files that a process sees.
+fn files(process: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{process}/root"))
+}
 
 /// One machine.
 pub struct Machine {
@@ -86,15 +92,22 @@ impl Machine {
         let children = format!("/proc/{0}/task/{0}/children", process.id());
         let inside = wait_for("the machine is up", PATIENCE, || {
             let inside: u32 = std::fs::read_to_string(&children).ok()?.trim().parse().ok()?;
-            Path::new(&format!("/proc/{inside}/root/run/machine-is-up")).exists().then_some(inside)
+            files(inside).join("run/machine-is-up").exists().then_some(inside)
         });
         Self { process, inside }
+    }
+
+    /// Where one of its files is, seen from here.
+    fn file(&self, path: &str) -> PathBuf {
+        files(self.inside).join(path.trim_start_matches('/'))
     }
 
     /// A shell command on this machine.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.inside.to_string(), "-m", "-n", "-p", "-r", "-w", "sh", "-ec", script]);
+        command.args(["-t", &self.inside.to_string(), "-m", "-n", "-p", "-r", "-w"]);
+        // Nothing a test does may take longer.
+        command.args(["timeout", "-k", "1", "50", "sh", "-ec", script]);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }
@@ -111,7 +124,7 @@ impl Machine {
 
     /// Writes a file.
     pub fn write(&self, path: &str, text: &str) {
-        let path = PathBuf::from(format!("/proc/{}/root{path}", self.inside));
+        let path = self.file(path);
         let directory = path.parent().expect("a directory");
         std::fs::create_dir_all(directory).expect("a directory");
         std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -119,15 +132,14 @@ impl Machine {
 
     /// Copies a file of this machine's file system into it.
     pub fn put(&self, from: &Path, to: &str) {
-        std::fs::copy(from, format!("/proc/{}/root{to}", self.inside))
-            .unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        std::fs::copy(from, self.file(to)).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(format!("/proc/{}/root/var/log/tandemd.log", self.inside));
+            let log = std::fs::read_to_string(self.file("/var/log/tandemd.log"));
             eprintln!("--- tandemd.log ---\n{}", log.unwrap_or_default());
         }
         // Everything inside ends with the first process there.
@@ -171,7 +183,9 @@ impl Machines {
             .args(["link", "add", "name", "eth0", "netns", &a, "type", "veth"])
             .args(["peer", "name", "eth0", "netns", &b]));
         for (index, machine) in both.iter().enumerate() {
-            machine.write("/usr/local/bin/systemctl", SYSTEMCTL);
+            // The link is the real one.
+            machine.sh("rm -f /usr/bin/systemctl");
+            machine.write("/usr/bin/systemctl", SYSTEMCTL);
             let hosts = format!(
                 "127.0.0.1 localhost\n{} {}\n{} {}\n",
                 ADDRESSES[0], NAMES[0], ADDRESSES[1], NAMES[1]
@@ -179,7 +193,7 @@ impl Machines {
             machine.sh("rm -f /etc/hosts");
             machine.write("/etc/hosts", &hosts);
             machine.sh(&format!(
-                "chmod 755 /usr/local/bin/systemctl; ip link set lo up; \
+                "chmod 755 /usr/bin/systemctl; ip link set lo up; \
                  ip addr add {}/24 dev eth0; ip link set eth0 up",
                 ADDRESSES[index]
             ));
@@ -195,7 +209,7 @@ impl Machines {
     /// Puts the package where administrators would copy it.
     pub fn copy_package(&self) {
         for machine in &self.both {
-            machine.put(package(), &format!("/root/{}", file_name(package())));
+            machine.put(package(), &format!("/srv/{}", file_name(package())));
         }
     }
 
@@ -203,7 +217,7 @@ impl Machines {
     pub fn install(&self) {
         self.copy_package();
         for machine in &self.both {
-            machine.sh(&format!("dpkg -i /root/{}", file_name(package())));
+            machine.sh(&format!("dpkg -i /srv/{}", file_name(package())));
         }
     }
 

@@ -46,9 +46,11 @@ fn the_metrics_are_what_prometheus_expects() {
             .expect("promtool");
         promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("a pipe");
         let output = promtool.wait_with_output().expect("promtool");
-        // 1 is what it cannot read; 3 is advice about names.
+        // 1 is what it cannot read, 3 is advice about names. Some of memcached's names are not to its taste.
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{}: {words}", output.status);
+        let only_advice = matches!(output.status.code(), Some(0 | 3))
+            && words.lines().all(|line| line.is_empty() || line.starts_with("memcached_"));
+        assert!(only_advice, "{}: {words}", output.status);
     }
 }
 
