@@ -489,7 +489,8 @@ impl Counter {
                     self.wrong.fetch_add(now.abs_diff(expected), Ordering::Relaxed);
                     expected = now;
                 }
-                Ok(None) | Err(_) => {
+                failed => {
+                    eprintln!("incr {}: {failed:?}", self.key);
                     self.errors.fetch_add(1, Ordering::Relaxed);
                     expected -= 1;
                     std::thread::sleep(Duration::from_millis(1));

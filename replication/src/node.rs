@@ -223,10 +223,13 @@ pub struct Node {
     claim: Claim,
     /// When this node became master.
     master_since: Mono,
-    /// The highest epoch made or seen, as saved.
+    /// The highest epoch made or seen.
     saved: Saved,
-    /// [`Output::Persist`] without an answer yet.
-    saves_pending: u32,
+    /// Up to which epoch this node may go without forgetting it, once each [`Output::Persist`] that
+    /// has no answer yet is done.
+    saves: VecDeque<u64>,
+    /// The same, as it is on disk.
+    epochs_safe: u64,
     /// The last answer was good.
     state_saved: bool,
     /// The epoch this node is master of is not saved: it does not serve yet.
@@ -321,7 +324,8 @@ impl Node {
             claim,
             master_since: now,
             saved: Saved { node_id: config.node_id, ..config.saved.clone() },
-            saves_pending: 0,
+            saves: VecDeque::new(),
+            epochs_safe: config.saved.epoch,
             state_saved: true,
             epoch_unsaved: false,
             history: History::default(),
@@ -472,10 +476,13 @@ impl Node {
     /// What was to be persisted is (`true`), or could not be.
     pub fn handle_persisted(&mut self, saved: bool, now: Mono) {
         self.observe(now);
-        self.saves_pending = self.saves_pending.saturating_sub(1);
+        let epoch = self.saves.pop_front().unwrap_or_default();
         self.state_saved = saved;
-        if self.saves_pending == 0 {
-            // Availability first: a full disk must not stop a cache. The status says it.
+        if saved {
+            self.epochs_safe = self.epochs_safe.max(epoch);
+        }
+        // Availability first: a full disk must not stop a cache. The status says it.
+        if self.claim.epoch <= self.epochs_safe || self.saves.is_empty() {
             self.epoch_unsaved = false;
         }
         self.settle(now);

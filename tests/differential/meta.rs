@@ -132,7 +132,7 @@ fn delete(source: &mut Source) -> Vec<Command> {
     let line = Builder::default().bytes("md ").bytes(&key).bytes(common(source, encoded));
     let invalidate = source.chance(80);
     let line = if invalidate {
-        line.bytes(source.pick(&[" I", " I T30", " I T600", " T600 I", " I T0"]))
+        line.bytes(source.pick(&[" I", " I T3000", " I T600", " T600 I", " I T0"]))
     } else {
         line
     };

@@ -1,6 +1,6 @@
 //! A server whose gate is not open: waiting, handing over, refusing, and the peer's side of it.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -230,7 +230,11 @@ fn a_hung_master_holds_no_client_once_somebody_else_serves() {
     let (mut writer, mut reader) = (node.client(), node.client());
     writer.send("set a 0 0 1\r\nb\r\n");
     reader.send("get a\r\n");
-    let streams = [hung.accept().unwrap(), hung.accept().unwrap()];
+    // It has taken both requests when the other node takes over.
+    let streams = [hung.accept().unwrap(), hung.accept().unwrap()].map(|(mut stream, _)| {
+        stream.read_exact(&mut [0; 4 + "get a\r\n".len()]).unwrap();
+        stream
+    });
     gate.turn(Admission::Serve);
     // Nobody knows what became of the write; the read is simply asked of this node.
     writer.expect("SERVER_ERROR ");

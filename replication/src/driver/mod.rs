@@ -154,7 +154,7 @@ pub struct Snapshot {
 /// What the loop is told from outside.
 #[derive(Debug)]
 enum Command {
-    Operator(Operator, oneshot::Sender<Result<(), String>>),
+    Operator(Operator, oneshot::Sender<Result<State, String>>),
 }
 
 /// What the tasks beside the loop tell it.
@@ -245,7 +245,6 @@ impl Remote {
 
     /// Does what a person asks for and returns when it is done, or why it cannot be.
     pub async fn command(&self, wish: Operator) -> Result<(), String> {
-        let was_master = self.status.borrow().pair.role.state == State::Master;
         let mut granted = self.ask(wish).await;
         // A peer that has just changed its role is level within a heartbeat: nobody should have to ask twice.
         let until = Instant::now() + LEVEL_SOON;
@@ -257,9 +256,10 @@ impl Remote {
             tokio::time::sleep(ASK_AGAIN).await;
             granted = self.ask(wish).await;
         }
-        granted?;
+        // What it is at the moment of the grant says which way the role goes.
+        let gives = matches!(granted?, State::Draining | State::Offered);
         let done = |state: State| match wish {
-            Operator::Switchover if was_master => matches!(state, State::Joining | State::Backup),
+            Operator::Switchover if gives => matches!(state, State::Joining | State::Backup),
             Operator::Switchover | Operator::Promote { .. } => state == State::Master,
             Operator::Shutdown => state == State::Stopped,
         };
@@ -277,7 +277,7 @@ impl Remote {
         }
     }
 
-    async fn ask(&self, wish: Operator) -> Result<(), String> {
+    async fn ask(&self, wish: Operator) -> Result<State, String> {
         let stopping = || "the node is stopping".to_string();
         let commands = self.commands.upgrade().ok_or_else(stopping)?;
         let (reply, answer) = oneshot::channel();

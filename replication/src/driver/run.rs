@@ -442,7 +442,8 @@ impl Loop {
         tracing::info!("asked for: {}", describe(wish));
         let result = self.node.handle_operator(wish, now());
         // Whoever asked may have gone away.
-        let _ = reply.send(result.map_err(|refusal| refusal.0.to_string()));
+        let state = self.node.role().state;
+        let _ = reply.send(result.map(|()| state).map_err(|refusal| refusal.0.to_string()));
     }
 
     /// Writes what the node wants to remember, one after the other, beside the loop: disks take long.

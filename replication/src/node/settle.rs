@@ -1,6 +1,6 @@
 //! What follows from what was observed: triggers, and the effects of the rows they fire.
 
-use super::{Failback, Node, Operator, Output, Peer, Refusal};
+use super::{Failback, Node, Operator, Output, Peer, Refusal, Saved};
 use crate::frame::{Frame, Handover, Heartbeat, Hello, Link};
 use crate::history::{History, Position};
 use crate::liveness::Verdict;
@@ -364,7 +364,7 @@ impl Node {
         self.receiver = None;
         self.acknowledged = None;
         self.guarded = false;
-        self.epoch_unsaved = true;
+        self.epoch_unsaved = epoch > self.epochs_safe;
         #[cfg(feature = "testing")]
         if self.planted(crate::testing::Plant::ServeBeforeSaving) {
             self.epoch_unsaved = false;
@@ -397,13 +397,23 @@ impl Node {
     fn see_epoch(&mut self, epoch: u64) {
         if epoch > self.saved.epoch {
             self.saved.epoch = epoch;
+            self.save_ahead();
+        }
+    }
+
+    /// Keeps epochs on disk ahead of their use: roles change in the time of a message, and a disk takes
+    /// as long as it takes. After a restart the node goes on above all it might have used.
+    fn save_ahead(&mut self) {
+        let ordered = self.saves.back().copied().unwrap_or(self.epochs_safe);
+        if self.saved.epoch + EPOCHS_AHEAD / 2 > ordered {
             self.save();
         }
     }
 
     fn save(&mut self) {
-        self.saves_pending += 1;
-        self.outputs.push_back(Output::Persist(self.saved.clone()));
+        let saved = Saved { epoch: self.saved.epoch + EPOCHS_AHEAD, ..self.saved.clone() };
+        self.saves.push_back(saved.epoch);
+        self.outputs.push_back(Output::Persist(saved));
     }
 
     fn send_heartbeat(&mut self, now: Mono) {
@@ -479,6 +489,9 @@ impl Node {
         soonest.max(now + Span(1))
     }
 }
+
+/// How many epochs are saved in advance.
+const EPOCHS_AHEAD: u64 = 16;
 
 /// More changes of state than this at one moment are a mistake; the next moment continues.
 const ROWS_AT_ONCE_MAX: usize = 8;
