@@ -521,7 +521,7 @@ impl Reader<'_> {
         let text = self.text("memory-file")?;
         let path = PathBuf::from(&text);
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let problem = match directory.unwrap_or(std::path::Path::new(".")).metadata() {
+        let problem = match directory.unwrap_or_else(|| std::path::Path::new(".")).metadata() {
             _ if path.file_name().is_none() || path.is_dir() => "it takes the name of a file".to_owned(),
             Ok(directory) if directory.is_dir() => return Some(path),
             Ok(_) => "it is to lie in something that is no directory".to_owned(),

@@ -33,7 +33,7 @@ fn set(engine: &dyn Engine, key: &str, value: &[u8], exptime: i64, at: Now) {
         compare: None,
         invalidate: false,
         vivify: None,
-        explicit: (key.len() % 2 == 0).then_some(77),
+        explicit: key.len().is_multiple_of(2).then_some(77),
         binary_key: false,
     };
     let command = Command { key: key.as_bytes().to_vec().into(), op: Op::Store(store) };

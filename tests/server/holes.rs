@@ -10,6 +10,7 @@ use tandemd::config::Config;
 
 use crate::forwarding;
 use crate::harness::{Client, Node, config, until};
+use crate::process::Running;
 
 /// A binary header with these lengths, and `there` bytes of body.
 fn packet(opcode: u8, key_len: u16, extras_len: u8, body_len: u32, there: usize) -> Vec<u8> {
@@ -524,4 +525,41 @@ fn m4_a_stranger_at_the_replication_port_gets_nothing() {
         assert!(said.is_empty(), "{}: {}", bytes.escape_ascii(), said.escape_ascii());
     }
     drop(node);
+}
+
+#[test]
+fn ten_thousand_half_commands_are_held_in_bounded_memory() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // Each end of a connection is a descriptor, in a process of its own.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let wanted = hard.min(12_000);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).unwrap();
+    let count = usize::try_from(wanted - 1500).unwrap().min(10_000);
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start_logging(
+        &format!("-m 64 -c {}", count + 100),
+        directory.path(),
+        &directory.path().join("log"),
+    );
+    let mut other = running.client();
+    other.ask("set kept 0 0 4\r\nsafe\r\n", "STORED\r\n");
+    let before = resident_kib(&running);
+    let halves =
+        ["set key 0 0 100\r\nhalf", "get key", "ms key 100 T", "mg ", "set key 0 0 900000\r\nhalf", "\u{0}"];
+    let mut clients: Vec<Client> = (0..count).map(|_| running.client()).collect();
+    for (client, half) in clients.iter_mut().zip(halves.iter().cycle()) {
+        client.send(half);
+    }
+    let sent: usize = (0..count).map(|nth| halves[nth % halves.len()].len()).sum();
+    until("all to have arrived", || other.stat("bytes_read") as usize > sent);
+    // Announced bodies come out of the limit for items, everything else is a few kilobytes each.
+    let grown = resident_kib(&running).saturating_sub(before);
+    assert!(grown < (64 << 10) + 4 * count as u64, "{grown} KiB for {count} connections");
+    other.ask("set new 0 0 3\r\nnew\r\nget new\r\n", "STORED\r\nVALUE new 0 3\r\nnew\r\nEND\r\n");
+}
+
+fn resident_kib(running: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
