@@ -44,7 +44,12 @@ pub fn model() -> ModelEngine {
 pub const NOW: Now = Now { secs: 1000, unix_zero: 1_700_000_000, wall_ms: 90_000_000_000 };
 
 fn limits() -> Limits {
-    Limits { item_size_max: ITEM_SIZE_MAX, inline_max: INLINE_MAX, shutdown_enabled: true, ..Limits::default() }
+    Limits {
+        item_size_max: ITEM_SIZE_MAX,
+        inline_max: INLINE_MAX,
+        shutdown_enabled: true,
+        ..Limits::default()
+    }
 }
 
 /// Text and meta commands.
@@ -196,7 +201,14 @@ fn handle(engine: &dyn Engine, now: &mut Now, request: Request<'_>, out: &mut Ou
     }
 }
 
-fn session(engine: &dyn Engine, now: Now, what: Session<'_>, form: Form<'_>, out: &mut Output, closed: &mut bool) {
+fn session(
+    engine: &dyn Engine,
+    now: Now,
+    what: Session<'_>,
+    form: Form<'_>,
+    out: &mut Output,
+    closed: &mut bool,
+) {
     match what {
         Session::FlushAll(exptime) => {
             let at = exptime.map(|exptime| exptime.deadline(now)).filter(|at| *at > Deadline(now.secs));
@@ -214,7 +226,8 @@ fn session(engine: &dyn Engine, now: Now, what: Session<'_>, form: Form<'_>, out
         }
         Session::Stats(b"") => {
             let stats = engine.stats();
-            form.stat("curr_items", &stats.curr_items.to_string(), out);
+            // Not how many items: an expired one counts until somebody notices.
+            form.stat("cmd_set", &stats.commands.cmd_set.to_string(), out);
             form.stat("cmd_get", &stats.commands.cmd_get.to_string(), out);
             form.stat_end(out);
         }

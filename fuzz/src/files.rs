@@ -94,4 +94,3 @@ pub fn auth(bytes: &[u8]) {
         }
     });
 }
-

@@ -54,7 +54,13 @@ fn commands() -> Vec<Vec<u8>> {
         ms m 2 T30 F5 E77\r\nok\r\nmg m s v t f c k q O12\r\nmg vivid N30 v t c\r\nms m 1 C1 I\r\nz\r\nma n N0 J13 q\r\nma n D5 v t c\r\nmd m I T5\r\nmg m v c\r\nmd m x\r\nmn\r\n\
         mg Zm9v b k v\r\nms Zm9v 1 b\r\nq\r\nme k\r\ntouch k 5\r\ngat 9 k n\r\nflush_all 3\r\nflush_all\r\nstats\r\nverbosity 1\r\nquit\r\n";
     all.push(session.as_bytes().to_vec());
-    all.push(format!("set large 0 0 1000\r\n{}\r\nprepend large 0 0 300\r\n{0:.300}\r\nget large\r\n", "x".repeat(1000)).into());
+    all.push(
+        format!(
+            "set large 0 0 1000\r\n{}\r\nprepend large 0 0 300\r\n{0:.300}\r\nget large\r\n",
+            "x".repeat(1000)
+        )
+        .into(),
+    );
     all
 }
 
@@ -92,7 +98,8 @@ fn literal(bytes: &[u8]) -> (Vec<u8>, usize) {
                 Some(b'n') => literal.push(b'\n'),
                 Some(b'0') => literal.push(0),
                 Some(b'x') => {
-                    let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+                    let digits =
+                        bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
                     literal.extend(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()));
                     at += 2;
                 }
@@ -126,16 +133,31 @@ fn packets() -> Vec<Vec<u8>> {
     };
     let extras = |opcode: u8| match opcode {
         0x01..=0x03 | 0x11..=0x13 => vec![0, 0, 0, 7, 0, 0, 0, 9],
-        0x05 | 0x06 | 0x15 | 0x16 => [[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1].as_slice(), &[0, 0, 0, 9]].concat(),
+        0x05 | 0x06 | 0x15 | 0x16 => {
+            [[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1].as_slice(), &[0, 0, 0, 9]].concat()
+        }
         0x08 | 0x18 | 0x1b | 0x1c..=0x1e | 0x23 | 0x24 => vec![0, 0, 0, 9],
         _ => Vec::new(),
     };
-    let takes_value = |opcode: u8| matches!(opcode, 0x01..=0x03 | 0x0e | 0x0f | 0x11..=0x13 | 0x19 | 0x1a | 0x21 | 0x22);
+    let takes_value =
+        |opcode: u8| matches!(opcode, 0x01..=0x03 | 0x0e | 0x0f | 0x11..=0x13 | 0x19 | 0x1a | 0x21 | 0x22);
     let keyless = |opcode: u8| matches!(opcode, 0x07 | 0x08 | 0x0a | 0x0b | 0x17 | 0x18 | 0x1b | 0x20);
     let mut all = Vec::new();
     for opcode in 0..=0x26 {
-        let key: &[u8] = if keyless(opcode) { b"" } else if opcode == 0x21 { b"PLAIN" } else { b"key" };
-        let value: &[u8] = if opcode == 0x21 { b"\0alice\0secret" } else if takes_value(opcode) { b"12" } else { b"" };
+        let key: &[u8] = if keyless(opcode) {
+            b""
+        } else if opcode == 0x21 {
+            b"PLAIN"
+        } else {
+            b"key"
+        };
+        let value: &[u8] = if opcode == 0x21 {
+            b"\0alice\0secret"
+        } else if takes_value(opcode) {
+            b"12"
+        } else {
+            b""
+        };
         all.push(packet(opcode, &extras(opcode), key, value, 0));
         all.push(packet(opcode, &extras(opcode), key, value, 1));
     }
@@ -261,7 +283,8 @@ fn snapshots() -> Vec<Vec<u8>> {
     let (file, _) = tandemd::snapshot::write(Vec::new(), &engine, NOW).expect("a vector takes it");
     let mut all = vec![[&[0], &file[..]].concat()];
     for changes in changes() {
-        let items = Change::decode_all(&changes).filter(|change| matches!(change, Ok(Change::Put(_)))).count();
+        let items =
+            Change::decode_all(&changes).filter(|change| matches!(change, Ok(Change::Put(_)))).count();
         all.push([&[1, 232, 3, 0, 0, 10, 0, items as u8], &changes[..]].concat());
     }
     all

@@ -82,7 +82,8 @@ fn sealed(mut rest: &[u8], target: &mut BytesMut) {
 /// The handshake, from both sides: the first byte says which, and how the rest is cut.
 pub fn handshake(bytes: &[u8]) {
     let Some((&mode, mut rest)) = bytes.split_first() else { return };
-    let opening = Opening::new(if mode & 2 == 0 { Kind::Control } else { Kind::Data }, u64::from(mode), [mode; 32]);
+    let opening =
+        Opening::new(if mode & 2 == 0 { Kind::Control } else { Kind::Data }, u64::from(mode), [mode; 32]);
     // Without a key a stranger's proof is computable, so more is reached.
     let secret = Secret::new(if mode & 4 == 0 { Vec::new() } else { b"secret".to_vec() });
     let hello = b"hello".to_vec();

@@ -203,6 +203,30 @@ fn foreign_and_newer_files_are_named_as_such() {
     assert!(matches!(refused(&newer), Damage::Format(2)));
 }
 
+#[test]
+fn the_lowest_version_is_one() {
+    // The engine takes it, its model did not.
+    let at = now(100, 5_000_000);
+    let put = tandem_replication::change::Put {
+        key: b"key",
+        value: tandem_replication::change::Bytes::Whole(b"v"),
+        flags: 0,
+        deadline: 0,
+        version: 0,
+        explicit: None,
+        bits: Default::default(),
+    };
+    let mut encoded = Vec::new();
+    Change::Put(put).encode(&mut encoded);
+    let mut writer = Writer::begin(Vec::new(), Header { secs: 100, wall_ms: 5_000_000, items: 1 }).unwrap();
+    writer.changes(&encoded, 1).unwrap();
+    let (bytes, _) = writer.end().unwrap();
+    for engine in [&memory() as &dyn Engine, &memory_small()] {
+        restore(&bytes[..], engine, at, MAX).unwrap();
+        assert_eq!(content(engine, at), [&encoded[..]]);
+    }
+}
+
 /// Many engines are made; the model costs nothing.
 fn memory_small() -> ModelEngine {
     ModelEngine::new(1, 0, u64::MAX, MAX, Arc::new(NoJournal))
