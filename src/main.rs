@@ -201,6 +201,7 @@ impl Signals {
     fn wait(&mut self, app: App) -> Result<(), Failure> {
         let Self { runtime, interrupt, terminate, graceful, hangup } = self;
         let (reason, keep) = runtime.block_on(async {
+            tokio::spawn(app.notify());
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => return ("interrupted", false),

@@ -13,6 +13,8 @@ use std::thread::JoinHandle;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::tls::{Secured, Security};
+use super::watch::Reason;
 use super::{Service, Ticket, connection, limits, proxied};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
@@ -46,6 +48,8 @@ impl Inbox {
 pub(super) struct Arrival {
     pub(super) socket: Socket,
     pub(super) protocol: Protocol,
+    /// Whether TLS comes first.
+    pub(super) security: Security,
     /// From the peer, on behalf of its clients.
     pub(super) proxied: bool,
     pub(super) ticket: Ticket,
@@ -109,13 +113,28 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
 }
 
 async fn serve(shared: Rc<Shared>, arrival: Arrival) {
-    let Arrival { socket, protocol, proxied, ticket } = arrival;
+    let Arrival { socket, protocol, security, proxied, mut ticket } = arrival;
     let stream = match socket {
         Socket::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
         Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
     };
     // A socket that cannot be registered is closed; its client sees that.
     let Ok(stream) = stream else { return };
+    let stream = match (stream, security, &shared.service.tls) {
+        (stream, Security::Plain, _) => stream,
+        (Stream::Tcp(stream), security, Some(tls)) => {
+            let counts = &shared.service.stats.tls;
+            match Box::pin(tls.accept(security, stream, counts)).await {
+                Some(secured) => Stream::Tls(secured),
+                None => {
+                    ticket.reason = Reason::Error;
+                    return;
+                }
+            }
+        }
+        // No listener is like that.
+        _ => return,
+    };
     if proxied {
         proxied::serve(shared, stream, ticket).await;
     } else {
@@ -197,27 +216,5 @@ impl Shared {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-}
-
-impl Stream {
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.writable().await,
-            Self::Unix(stream) => stream.writable().await,
-        }
-    }
-
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
-        }
-    }
-
-    pub(super) fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write_vectored(slices),
-            Self::Unix(stream) => stream.try_write_vectored(slices),
-        }
-    }
+    Tls(Secured),
 }

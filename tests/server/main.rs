@@ -12,4 +12,6 @@ mod meta;
 mod migration;
 mod process;
 mod statistics;
+mod tls;
 mod warm;
+mod watch;
