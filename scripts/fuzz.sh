@@ -9,6 +9,10 @@
 # give it a named test, then repair it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/packages.sh
+
+# libFuzzer is C++.
+need c++:g++
 
 seconds=${1:-60}
 shift || true
@@ -16,16 +20,18 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR=fuzz/target
 programs=fuzz/target/$host/release
 
+# The product's versions of everything; what only fuzzing needs is added.
+cp Cargo.lock fuzz/Cargo.lock
 # With --target, build scripts and macros are not instrumented: they have no libFuzzer to report to.
 RUSTFLAGS="-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares" \
-    cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$host" --bin fuzz
+    cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --bin fuzz
 # The seeds' program has no libFuzzer, so it is built without.
-cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/target/seeds
-longest=$(cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --bin seeds)
+cargo run --quiet --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/target/seeds
+longest=$(cargo run --quiet --manifest-path fuzz/Cargo.toml --bin seeds)
 
 failed=()
 while read -r target length; do
