@@ -208,7 +208,7 @@ fn frames() -> Vec<Vec<u8>> {
         Frame::Goodbye,
         Frame::AskSwitchover,
         Frame::Declined { number: 3 },
-        Frame::Handover(Handover { epoch: 2, number: 1, position }),
+        Frame::Handover(Handover { epoch: 2, number: 1, position, echo: None }),
         Frame::Changes { shard: 1, first: 2, secs: 3, payload: payload.clone() },
         Frame::Chunk { secs: 4, payload },
         Frame::CopyEnd { target: vec![5, 6] },
