@@ -246,16 +246,19 @@ impl<R: Read> Link<'_, R> {
 impl Target {
     /// Does something that only the node that serves may do, as a worker of the server would.
     fn inside(&self, execute: impl FnOnce(Now)) -> Result<(), End> {
+        let mut parked = None;
         loop {
             match self.gate.enter(self.worker) {
                 Admission::Serve => break,
                 // A handover, or a moment of doubt: whoever serves afterwards will be known soon.
-                Admission::Park => std::thread::sleep(LOOK),
+                Admission::Park if parked.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                    std::thread::sleep(LOOK);
+                }
                 Admission::ServeReads => {
                     self.gate.leave(self.worker);
                     return Err(End::NotServing);
                 }
-                Admission::Forward | Admission::Refuse(_) => return Err(End::NotServing),
+                Admission::Park | Admission::Forward | Admission::Refuse(_) => return Err(End::NotServing),
             }
         }
         execute(self.clock.now());
@@ -346,6 +349,10 @@ impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut lost = None;
         loop {
+            // Looked at whether something comes or not: a copy can take long.
+            if self.keeper.is_stopping() {
+                return Ok(0);
+            }
             match self.socket.read(buffer) {
                 // A keepalive that failed is another error: timed out.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -355,9 +362,6 @@ impl Read for Watched<'_> {
                 lost = None;
             } else if lost.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
                 return Err(io::Error::other(NotServing));
-            }
-            if self.keeper.is_stopping() {
-                return Ok(0);
             }
         }
     }
