@@ -579,13 +579,13 @@ impl Reader<'_> {
     /// A file in a directory that is there; whether it can be written is known after `-u` only.
     fn memory_file(&mut self) -> Option<PathBuf> {
         let text = self.text("memory-file")?;
-        let path = PathBuf::from(&text);
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let problem = match directory.unwrap_or(std::path::Path::new(".")).metadata() {
-            _ if path.file_name().is_none() || path.is_dir() => "it takes the name of a file".to_owned(),
-            Ok(directory) if directory.is_dir() => return Some(path),
-            Ok(_) => "it is to lie in something that is no directory".to_owned(),
-            Err(error) => format!("its directory: {error}"),
+        // In the background the working directory will be another one.
+        let path = std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(&text));
+        let problem = match path.parent().map(std::path::Path::metadata) {
+            _ if text.ends_with('/') || path.is_dir() => "that is no name of a file".to_owned(),
+            Some(Ok(directory)) if directory.is_dir() => return Some(path),
+            Some(Err(error)) => format!("its directory: {error}"),
+            _ => "that is in no directory".to_owned(),
         };
         self.problem(EXIT_USAGE, format!("-e {text}: {problem}; name a file in a directory that exists"));
         None

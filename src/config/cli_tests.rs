@@ -55,6 +55,31 @@ fn what_debians_configuration_passes_is_accepted() {
 }
 
 #[test]
+fn the_file_of_a_warm_restart_is_known_by_its_whole_path() {
+    let file = |line: &str| config(line).memory_file;
+    assert_eq!(file("-e items"), Some(std::path::absolute("items").unwrap()));
+    assert_eq!(file("-e /items"), Some("/items".into()));
+    assert_eq!(file(""), None);
+    for bad in ["-e /", "-e /none/of/this/items", "-e items/", "-e /proc", "-e /proc/version/items"] {
+        let problems = problems(&format!("-u root {bad}"));
+        assert!(
+            problems[0].text.starts_with(bad) && problems[0].text.contains("name a file"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn a_repcached_is_named_like_a_peer() {
+    let peer = |line: &str| config(line).repcached.map(|peer| peer.to_string());
+    assert_eq!(peer("--repcached-peer old.example"), Some("old.example".to_owned()));
+    assert_eq!(peer("--repcached-peer [::1]:11213"), Some("[::1]:11213".to_owned()));
+    for bad in ["--repcached-peer *", "--repcached-peer host:x", "--repcached-peer :1"] {
+        assert!(problems(&format!("-u root {bad}"))[0].text.starts_with(bad));
+    }
+}
+
+#[test]
 fn blanks_before_a_value_are_skipped() {
     let line = ["-u", " root", "-p", " 11311", "-I", "2m"].map(OsString::from);
     let Ok(Invocation::Run(config)) = parse(line, |_| None, true) else { panic!() };

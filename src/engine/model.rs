@@ -553,8 +553,8 @@ impl Engine for ModelEngine {
         match change {
             Change::Put(put) => {
                 state.clocks[self.shard_of(put.key)].observe(put.version, now);
-                let old = state.items.get(put.key).map_or(0, |item| item.version);
-                if put.version < state.floor || put.version <= old {
+                let newer = state.items.get(put.key).is_some_and(|item| item.version >= put.version);
+                if put.version < state.floor || newer {
                     return;
                 }
                 let value = match &put.value {

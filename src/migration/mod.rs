@@ -15,8 +15,8 @@ mod line;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,12 @@ pub use line::{Foreign, Head, Line, parse};
 
 /// Longest line: a verb, a key, four numbers.
 const LINE_BYTES_MAX: u64 = 512;
-/// How long an attempt to connect may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long an attempt to connect may take; a stop of this node waits for it.
+const CONNECT: Duration = Duration::from_secs(1);
+/// While nothing comes: how often to look whether this node still serves and shall go on.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long a node may be without the role before it leaves the link to the other one.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// repcached sends nothing when there is nothing to say; the kernel asks whether it is alive.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Between attempts, doubling.
@@ -93,10 +97,23 @@ impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ if error.get_ref().is_some_and(|inner| inner.is::<NotServing>()) => Self::NotServing,
             _ => Self::Read(error),
         }
     }
 }
+
+/// See [`End::NotServing`], on its way through a reader.
+#[derive(Debug)]
+struct NotServing;
+
+impl std::fmt::Display for NotServing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        End::NotServing.fmt(f)
+    }
+}
+
+impl std::error::Error for NotServing {}
 
 /// What came over one link so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,16 +246,19 @@ impl<R: Read> Link<'_, R> {
 impl Target {
     /// Does something that only the node that serves may do, as a worker of the server would.
     fn inside(&self, execute: impl FnOnce(Now)) -> Result<(), End> {
+        let mut parked = None;
         loop {
             match self.gate.enter(self.worker) {
                 Admission::Serve => break,
                 // A handover, or a moment of doubt: whoever serves afterwards will be known soon.
-                Admission::Park => std::thread::sleep(LOOK),
+                Admission::Park if parked.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                    std::thread::sleep(LOOK);
+                }
                 Admission::ServeReads => {
                     self.gate.leave(self.worker);
                     return Err(End::NotServing);
                 }
-                Admission::Forward | Admission::Refuse(_) => return Err(End::NotServing),
+                Admission::Park | Admission::Forward | Admission::Refuse(_) => return Err(End::NotServing),
             }
         }
         execute(self.clock.now());
@@ -287,35 +307,23 @@ impl Replies for Kept {
 /// A thread that keeps the link. Dropping it ends both.
 #[derive(Debug)]
 pub struct Migration {
-    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    /// To wake a thread that waits for bytes.
-    socket: Mutex<Option<TcpStream>>,
 }
 
 impl Migration {
     /// Joins the repcached at `host` and `port`, and again whenever the link breaks.
     pub fn start(host: String, port: u16, target: Target) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("repcached".to_owned())
-            .spawn(move || Keeper { host, port, target, shared: theirs }.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        let stop = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper { host, port, target, stop: Arc::clone(&stop) };
+        let thread = std::thread::Builder::new().name("repcached".to_owned()).spawn(move || keeper.run())?;
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Migration {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        if let Some(socket) = &*self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _closed_already = socket.shutdown(std::net::Shutdown::Both);
-        }
+        self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             let _panicked = thread.join();
@@ -327,7 +335,36 @@ struct Keeper {
     host: String,
     port: u16,
     target: Target,
-    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+}
+
+/// A socket that is left when this node ceases to serve, or shall stop, while nothing comes: as long
+/// as it is held, repcached takes nobody else.
+struct Watched<'a> {
+    socket: TcpStream,
+    keeper: &'a Keeper,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut lost = None;
+        loop {
+            // Looked at whether something comes or not: a copy can take long.
+            if self.keeper.is_stopping() {
+                return Ok(0);
+            }
+            match self.socket.read(buffer) {
+                // A keepalive that failed is another error: timed out.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            if self.keeper.target.gate.serves() {
+                lost = None;
+            } else if lost.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                return Err(io::Error::other(NotServing));
+            }
+        }
+    }
 }
 
 impl Keeper {
@@ -364,7 +401,7 @@ impl Keeper {
     }
 
     fn is_stopping(&self) -> bool {
-        self.shared.stop.load(Ordering::SeqCst)
+        self.stop.load(Ordering::SeqCst)
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -379,6 +416,7 @@ impl Keeper {
                     let keepalive =
                         socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 5);
                     socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+                    socket.set_read_timeout(Some(IDLE))?;
                     return Ok(socket);
                 }
                 Err(error) => last = error,
@@ -390,21 +428,9 @@ impl Keeper {
     /// Follows the link until it ends; what to say then, and whether the copy was complete.
     fn link(&self, socket: TcpStream) -> (String, bool) {
         let (host, port) = (&self.host, self.port);
-        match socket.try_clone() {
-            Ok(clone) => {
-                *self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
-            }
-            Err(error) => {
-                return (format!("no descriptor is left: {error}; raise the limit of open files"), false);
-            }
-        }
-        // Stopped before the socket was there to be shut down.
-        if self.is_stopping() {
-            return (String::new(), false);
-        }
         tracing::info!("repcached {host}:{port}: linked; its items are being copied");
         let (began, mut told, mut last) = (Instant::now(), Instant::now(), Tally::default());
-        let end = follow(socket, &self.target, &mut |tally| {
+        let end = follow(Watched { socket, keeper: self }, &self.target, &mut |tally| {
             if tally.copied && !last.copied {
                 tracing::info!(
                     "repcached {host}:{port}: the copy is complete: {} items in {:.1} s, {} too large for -I or -m; its changes follow",
@@ -418,7 +444,6 @@ impl Keeper {
             }
             last = *tally;
         });
-        *self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Tally { stored, refused, deleted, flushed, copied } = last;
         let state = if copied {
             "what is deleted there from now on stays here until the link is back"

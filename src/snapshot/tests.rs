@@ -33,7 +33,7 @@ fn set(engine: &dyn Engine, key: &str, value: &[u8], exptime: i64, at: Now) {
         compare: None,
         invalidate: false,
         vivify: None,
-        explicit: (key.len() % 2 == 0).then_some(77),
+        explicit: key.len().is_multiple_of(2).then_some(77),
         binary_key: false,
     };
     let command = Command { key: key.as_bytes().to_vec().into(), op: Op::Store(store) };
@@ -201,6 +201,30 @@ fn foreign_and_newer_files_are_named_as_such() {
     let mut newer = snapshot(&memory_small(), at);
     newer[8] = 2;
     assert!(matches!(refused(&newer), Damage::Format(2)));
+}
+
+#[test]
+fn the_lowest_version_is_one() {
+    // The engine takes it, its model did not.
+    let at = now(100, 5_000_000);
+    let put = tandem_replication::change::Put {
+        key: b"key",
+        value: tandem_replication::change::Bytes::Whole(b"v"),
+        flags: 0,
+        deadline: 0,
+        version: 0,
+        explicit: None,
+        bits: Default::default(),
+    };
+    let mut encoded = Vec::new();
+    Change::Put(put).encode(&mut encoded);
+    let mut writer = Writer::begin(Vec::new(), Header { secs: 100, wall_ms: 5_000_000, items: 1 }).unwrap();
+    writer.changes(&encoded, 1).unwrap();
+    let (bytes, _) = writer.end().unwrap();
+    for engine in [&memory() as &dyn Engine, &memory_small()] {
+        restore(&bytes[..], engine, at, MAX).unwrap();
+        assert_eq!(content(engine, at), [&encoded[..]]);
+    }
 }
 
 /// Many engines are made; the model costs nothing.

@@ -6,6 +6,7 @@ mod failover;
 mod hang;
 mod harness;
 mod link;
+mod migration;
 mod partition;
 mod replicate;
 mod start;

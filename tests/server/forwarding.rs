@@ -138,6 +138,12 @@ fn entrance(master: &Gated) -> SocketAddr {
     address
 }
 
+/// A master and a node that hands everything on to it.
+pub(crate) fn proxied_pair() -> (Gated, Gated) {
+    let (master, backup, _, _) = pair();
+    (master, backup)
+}
+
 fn pair() -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
     let serving = Turned::new(Admission::Serve, None);
     let master = Gated::start("", Arc::clone(&serving) as Arc<dyn Gate>);

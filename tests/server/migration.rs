@@ -205,3 +205,18 @@ fn a_hundred_thousand_items_come_over() {
     assert_eq!(client.stat("curr_items"), 100_000);
     drop(sender.join().unwrap());
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_copy_to_end() {
+    let repcached = Repcached::start();
+    let node = Node::start(&repcached.flags());
+    let mut link = repcached.linked();
+    let sender = std::thread::spawn(move || {
+        // For ever, until the link is cut.
+        while link.0.write_all(&b"rep key 0 0 5 1\r\nvalue\r\n".repeat(1000)).is_ok() {}
+    });
+    let mut client = node.client();
+    until_answered(&mut client, "get key\r\n", "VALUE key 0 5\r\nvalue\r\nEND\r\n");
+    drop(node);
+    sender.join().unwrap();
+}
