@@ -171,6 +171,9 @@ impl Connection {
                     self.body_bytes().await?;
                 }
                 Action::Again => {
+                    if turn == 0 {
+                        self.shared.cell().conn_yields.add(1);
+                    }
                     self.flush(out).await?;
                     tokio::task::yield_now().await;
                     turn = self.shared.service.config.requests_per_turn;

@@ -176,8 +176,13 @@ fn cachedump(session: &mut Session, words: &[u8], form: &Form<'_>, service: &Ser
 
 fn connections(service: &Service, now: Now, tell: &mut dyn FnMut(&str, &str)) {
     for (descriptor, address) in &service.listening {
+        let is_udp = address.starts_with("udp:");
+        if is_udp {
+            tell(&format!("{descriptor}:UDP"), "UDP");
+        }
         tell(&format!("{descriptor}:addr"), address);
-        tell(&format!("{descriptor}:state"), "conn_listening");
+        let state = if is_udp { "conn_read" } else { "conn_listening" };
+        tell(&format!("{descriptor}:state"), state);
         tell(&format!("{descriptor}:secs_since_last_cmd"), &now.secs.to_string());
     }
     for info in service.everybody().values() {

@@ -6,7 +6,7 @@
 //! node may; the server does not know why it may not.
 //!
 //! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
-//! write, wait), `tls`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
+//! write, wait), `tls`, `udp`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
 //! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
 //! about what happens), `auth`.
 
@@ -22,6 +22,7 @@ mod listener;
 mod proxied;
 mod session;
 mod tls;
+mod udp;
 mod upkeep;
 mod watch;
 mod worker;
@@ -56,6 +57,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// TCP port (`-p`) of addresses without one of their own.
     pub port: Port,
+    /// UDP port (`-U`) of addresses without one of their own.
+    pub udp: Port,
     /// UNIX socket instead of TCP (`-s`, `-a`).
     pub unix: Option<UnixListen>,
     /// Queue of connections to be accepted (`-b`).
@@ -109,10 +112,10 @@ pub struct Listen {
     pub security: Security,
 }
 
-/// `-p`.
+/// `-p`, `-U`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
-    /// 0: no TCP.
+    /// 0: none.
     Off,
     /// -1: any free one.
     Ephemeral,
@@ -161,12 +164,18 @@ pub struct Server {
     acceptor: Option<listener::Acceptor>,
     upkeep: Option<upkeep::Upkeep>,
     addresses: Vec<SocketAddr>,
+    udp_addresses: Vec<SocketAddr>,
 }
 
 impl Server {
     /// Where TCP clients are served.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where UDP clients are served.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp_addresses
     }
 
     /// A connection from the peer that carries its clients' requests in frames (see `proxied`).

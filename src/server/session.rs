@@ -304,7 +304,6 @@ impl Session {
                 return Action::Read(1);
             }
             if *turn == 0 {
-                shared.cell().conn_yields.add(1);
                 return Action::Again;
             }
             let action = match service.gate.enter(shared.index) {

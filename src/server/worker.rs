@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::tls::{Secured, Security};
 use super::watch::Reason;
-use super::{Service, Ticket, connection, limits, proxied};
+use super::{Service, Ticket, connection, limits, proxied, udp};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
 
@@ -33,6 +33,7 @@ pub(super) struct Inbox(UnboundedSender<Message>);
 #[derive(Debug)]
 enum Message {
     Serve(Arrival),
+    Datagrams(std::net::UdpSocket, Protocol),
     Drain,
 }
 
@@ -40,6 +41,10 @@ impl Inbox {
     pub(super) fn give(&self, arrival: Arrival) {
         // A worker that is gone serves nobody: the connection closes.
         let _stopping = self.0.send(Message::Serve(arrival));
+    }
+
+    pub(super) fn give_datagrams(&self, socket: std::net::UdpSocket, protocol: Protocol) {
+        let _stopping = self.0.send(Message::Datagrams(socket, protocol));
     }
 }
 
@@ -101,6 +106,9 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
         match message {
             Message::Serve(arrival) => {
                 tokio::task::spawn_local(serve(Rc::clone(&shared), arrival));
+            }
+            Message::Datagrams(socket, protocol) => {
+                tokio::task::spawn_local(udp::serve(Rc::clone(&shared), socket, protocol));
             }
             Message::Drain => break,
         }

@@ -11,4 +11,5 @@ mod meta;
 mod process;
 mod statistics;
 mod tls;
+mod udp;
 mod watch;
