@@ -5,7 +5,7 @@
 //! request is shared but the engine. Before a batch is executed the [`gate`] is asked whether this
 //! node may; the server does not know why it may not.
 //!
-//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
+//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `resting` (wait), `connection` (read,
 //! write, wait), `tls`, `udp`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
 //! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
 //! about what happens), `auth`.
@@ -20,6 +20,7 @@ pub mod gate;
 pub mod limits;
 mod listener;
 mod proxied;
+mod resting;
 mod session;
 mod tls;
 mod udp;
@@ -276,6 +277,7 @@ impl Service {
         self.watchers.connected(&peer, descriptor);
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let info = Arc::new(ConnectionInfo {
+            id,
             peer,
             descriptor,
             last_command: AtomicU32::new(self.clock.now().secs),
@@ -286,7 +288,7 @@ impl Service {
         let now = counts.curr_connections.fetch_add(1, Ordering::Relaxed) + 1;
         counts.connection_structures.fetch_max(now, Ordering::Relaxed);
         self.everybody().insert(id, Arc::clone(&info));
-        Ticket { id, info, service: Arc::clone(self), reason: Reason::Shutdown }
+        Ticket { info, service: Arc::clone(self), reason: Reason::Shutdown }
     }
 
     /// Reads the certificates again, if there are any.
@@ -316,6 +318,7 @@ impl Service {
 /// A connection, as `stats conns` shows it.
 #[derive(Debug)]
 struct ConnectionInfo {
+    id: u64,
     peer: Peer,
     descriptor: i32,
     /// Engine second of the last bytes.
@@ -347,7 +350,6 @@ enum Peer {
 /// Stands for one open connection.
 #[derive(Debug)]
 struct Ticket {
-    id: u64,
     info: Arc<ConnectionInfo>,
     service: Arc<Service>,
     /// Why it ends, if it ends.
@@ -357,7 +359,7 @@ struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.service.watchers.disconnected(&self.info.peer, self.info.descriptor, self.reason);
-        self.service.everybody().remove(&self.id);
+        self.service.everybody().remove(&self.info.id);
         self.service.stats.connections.curr_connections.fetch_sub(1, Ordering::Relaxed);
         self.service.room.notify_one();
     }

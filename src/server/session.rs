@@ -199,12 +199,12 @@ enum End<'b> {
 }
 
 impl Session {
-    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32) -> Self {
+    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32, locked: bool) -> Self {
         Self {
             codec: Codec::new(protocol, service.protocol_limits()),
             body: None,
             dump: None,
-            locked: service.auth.is_required(),
+            locked,
             said_goodbye: false,
             descriptor,
         }
@@ -212,7 +212,12 @@ impl Session {
 
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
-        Self { locked: false, ..Self::new(Protocol::Auto, service, descriptor) }
+        Self::new(Protocol::Auto, service, descriptor, false)
+    }
+
+    /// Whether it still has to prove who it is.
+    pub(super) const fn is_locked(&self) -> bool {
+        self.locked
     }
 
     /// Whether something is under way that the input does not show.

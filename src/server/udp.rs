@@ -89,7 +89,7 @@ async fn send(shared: &Shared, socket: &UdpSocket, to: SocketAddr, id: u16, answ
 
 /// Executes the requests of one datagram, one after the other.
 fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) -> Vec<u8> {
-    let mut session = Session::new(protocol, &shared.service, descriptor);
+    let mut session = Session::new(protocol, &shared.service, descriptor, shared.service.auth.is_required());
     let mut input = Input::new(request.to_vec());
     let mut out = Output::new();
     // Where the request under way began, in the datagram and in the answer.
