@@ -185,14 +185,17 @@ fn connections(service: &Service, now: Now, tell: &mut dyn FnMut(&str, &str)) {
         tell(&format!("{descriptor}:state"), state);
         tell(&format!("{descriptor}:secs_since_last_cmd"), &now.secs.to_string());
     }
-    for info in service.everybody().values() {
+    for info in service.everybody().places.iter().flatten() {
         let descriptor = info.descriptor;
         let (address, local) = match &info.peer {
             Peer::Tcp(peer, local) => (
                 format!("tcp:{}", super::listener::shown(peer)),
-                format!("tcp:{}", super::listener::shown(local)),
+                service.listening.get(usize::from(*local)).map(|(_, name)| name.clone()).unwrap_or_default(),
             ),
-            Peer::Unix(path) => ("unix:".to_owned(), format!("unix:{path}")),
+            Peer::Unix => (
+                "unix:".to_owned(),
+                service.listening.first().map(|(_, name)| name.clone()).unwrap_or_default(),
+            ),
             Peer::Proxied(peer) => (format!("tcp:{}", super::listener::shown(peer)), "proxy".to_owned()),
         };
         let state = match info.state.load(Ordering::Relaxed) {

@@ -145,7 +145,6 @@ impl Bound {
             on_shutdown: parts.on_shutdown,
             verbosity: parts.verbosity.into(),
             connections: Default::default(),
-            next_connection: Default::default(),
             next_worker: Default::default(),
             room: tokio::sync::Notify::new(),
             listening,
@@ -347,9 +346,9 @@ impl Acceptor {
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let workers: Arc<[Inbox]> = workers.into();
-                for tcp in bound.tcp {
+                for (place, tcp) in (0..).zip(bound.tcp) {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
-                    tokio::task::spawn_local(async move { accept_tcp(service, workers, tcp).await });
+                    tokio::task::spawn_local(async move { accept_tcp(service, workers, tcp, place).await });
                 }
                 if let Some((listener, unix, protocol)) = bound.unix {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
@@ -373,8 +372,13 @@ impl Drop for Acceptor {
     }
 }
 
-async fn accept_tcp(service: Arc<Service>, workers: Arc<[Inbox]>, bound: TcpBound) -> io::Result<()> {
-    let TcpBound { listener, address: local, protocol, security } = bound;
+async fn accept_tcp(
+    service: Arc<Service>,
+    workers: Arc<[Inbox]>,
+    bound: TcpBound,
+    place: u16,
+) -> io::Result<()> {
+    let TcpBound { listener, protocol, security, .. } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         wait_for_room(&service).await;
@@ -387,7 +391,7 @@ async fn accept_tcp(service: Arc<Service>, workers: Arc<[Inbox]>, bound: TcpBoun
         if stream.set_nodelay(true).is_err() {
             continue;
         }
-        let ticket = service.register(Peer::Tcp(peer, local), stream.as_raw_fd());
+        let ticket = service.register(Peer::Tcp(peer, place), stream.as_raw_fd());
         let socket = Socket::Tcp(stream);
         service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
     }
@@ -401,7 +405,6 @@ async fn accept_unix(
     protocol: Protocol,
 ) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let path: Arc<str> = unix.path.display().to_string().into();
     let _removed_at_the_end = RemoveSocket(&unix.path);
     loop {
         wait_for_room(&service).await;
@@ -411,7 +414,7 @@ async fn accept_unix(
             refuse(&service, &stream);
             continue;
         }
-        let ticket = service.register(Peer::Unix(Arc::clone(&path)), stream.as_raw_fd());
+        let ticket = service.register(Peer::Unix, stream.as_raw_fd());
         let socket = Socket::Unix(stream);
         let security = Security::Plain;
         service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });

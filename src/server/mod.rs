@@ -28,10 +28,9 @@ mod upkeep;
 mod watch;
 mod worker;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -254,8 +253,7 @@ pub(crate) struct Service {
     on_shutdown: Box<dyn Fn(bool) + Send + Sync>,
     verbosity: AtomicU8,
     /// Everybody who is connected; touched when one comes, goes, or `stats conns` asks.
-    connections: Mutex<HashMap<u64, Arc<ConnectionInfo>>>,
-    next_connection: AtomicU64,
+    connections: Mutex<Connections>,
     next_worker: AtomicUsize,
     /// A connection closed: an acceptor that waits for room looks again.
     room: tokio::sync::Notify,
@@ -275,19 +273,24 @@ impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
     fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
         self.watchers.connected(&peer, descriptor);
-        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let mut everybody = self.everybody();
+        let place = everybody.free.pop().unwrap_or(everybody.places.len() as u32);
         let info = Arc::new(ConnectionInfo {
-            id,
+            place,
             peer,
             descriptor,
             last_command: AtomicU32::new(self.clock.now().secs),
             state: AtomicU8::new(ConnectionState::Waiting as u8),
         });
+        match everybody.places.get_mut(place as usize) {
+            Some(free) => *free = Some(Arc::clone(&info)),
+            None => everybody.places.push(Some(Arc::clone(&info))),
+        }
+        drop(everybody);
         let counts = &self.stats.connections;
         counts.total_connections.fetch_add(1, Ordering::Relaxed);
         let now = counts.curr_connections.fetch_add(1, Ordering::Relaxed) + 1;
         counts.connection_structures.fetch_max(now, Ordering::Relaxed);
-        self.everybody().insert(id, Arc::clone(&info));
         Ticket { info, service: Arc::clone(self), reason: Reason::Shutdown }
     }
 
@@ -300,7 +303,7 @@ impl Service {
         Some(reloaded)
     }
 
-    fn everybody(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ConnectionInfo>>> {
+    fn everybody(&self) -> std::sync::MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -315,10 +318,19 @@ impl Service {
     }
 }
 
-/// A connection, as `stats conns` shows it.
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+struct Connections {
+    places: Vec<Option<Arc<ConnectionInfo>>>,
+    /// Places that nobody has.
+    free: Vec<u32>,
+}
+
+/// A connection, as `stats conns` shows it. There are many, so it is small.
 #[derive(Debug)]
 struct ConnectionInfo {
-    id: u64,
+    /// Among everybody.
+    place: u32,
     peer: Peer,
     descriptor: i32,
     /// Engine second of the last bytes.
@@ -337,12 +349,12 @@ enum ConnectionState {
 }
 
 /// Who is at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Peer {
-    /// A client, and where it came in.
-    Tcp(SocketAddr, SocketAddr),
+    /// A client, and where among what listens it came in.
+    Tcp(SocketAddr, u16),
     /// A local client.
-    Unix(Arc<str>),
+    Unix,
     /// The peer, on behalf of its clients.
     Proxied(SocketAddr),
 }
@@ -359,7 +371,10 @@ struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.service.watchers.disconnected(&self.info.peer, self.info.descriptor, self.reason);
-        self.service.everybody().remove(&self.info.id);
+        let mut everybody = self.service.everybody();
+        everybody.places[self.info.place as usize] = None;
+        everybody.free.push(self.info.place);
+        drop(everybody);
         self.service.stats.connections.curr_connections.fetch_sub(1, Ordering::Relaxed);
         self.service.room.notify_one();
     }

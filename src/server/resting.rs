@@ -159,3 +159,16 @@ impl Resting {
         timer.as_mut().poll(context).map(|()| Err(connection::kick(&self.shared)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ConnectionInfo;
+
+    #[test]
+    fn a_resting_connection_is_small() {
+        // With this the runtime's task takes 256 bytes, as its registration does.
+        assert!(size_of::<Client>() <= 112, "{}", size_of::<Client>());
+        assert!(size_of::<ConnectionInfo>() <= 56, "{}", size_of::<ConnectionInfo>());
+    }
+}

@@ -12,13 +12,13 @@ fn tandemd(flags: &str) -> Command {
     command
 }
 
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     port: u16,
 }
 
 impl Running {
-    fn start(flags: &str, directory: &Path) -> Self {
+    pub(crate) fn start(flags: &str, directory: &Path) -> Self {
         let file = directory.join("ports");
         let child = tandemd(&format!("-u root -l 127.0.0.1 -p -1 {flags}"))
             .env("MEMCACHED_PORT_FILENAME", &file)
@@ -30,7 +30,7 @@ impl Running {
         Self { child, port }
     }
 
-    fn client(&self) -> crate::harness::Client {
+    pub(crate) fn client(&self) -> crate::harness::Client {
         crate::harness::Client::connect(([127, 0, 0, 1], self.port).into())
     }
 
