@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::{Uid, User, daemon, initgroups, setgid, setuid};
 use tandemd::app::{App, Sockets};
 use tandemd::config::{self, Config, EXIT_NO_USER, EXIT_SYSTEM, EXIT_USAGE, Invocation, Process};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
@@ -66,12 +66,15 @@ fn run(config: &Config) -> Result<(), Failure> {
         write_by_rename(path, "lck", &port_lines(&bound))
             .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
     }
+    // Before anybody can be served: a client's `shutdown` arrives as a signal.
+    let signals =
+        Signals::catch().map_err(|error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}")))?;
     let app =
         App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
     for address in app.addresses() {
         tracing::info!("serving on {address}");
     }
-    wait(app)?;
+    wait(app, signals);
     if process.daemon
         && let Some(path) = &process.pid_file
     {
@@ -170,29 +173,47 @@ fn ask_to_stop(graceful: bool) {
     }
 }
 
+/// The signals that ask for something, caught from the moment this exists.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    interrupt: Caught,
+    terminate: Caught,
+    graceful: Caught,
+    hangup: Caught,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let context = runtime.enter();
+        let [interrupt, terminate, graceful, hangup] = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::user_defined1(),
+            SignalKind::hangup(),
+        ]
+        .map(signal);
+        drop(context);
+        let (interrupt, terminate) = (interrupt?, terminate?);
+        Ok(Self { runtime, interrupt, terminate, graceful: graceful?, hangup: hangup? })
+    }
+}
+
 /// Serves until somebody asks for an end.
-fn wait(app: App) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let reason = runtime
-        .block_on(async {
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut graceful = signal(SignalKind::user_defined1())?;
-            let mut hangup = signal(SignalKind::hangup())?;
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => return Ok("interrupted"),
-                    _ = terminate.recv() => return Ok("terminated"),
-                    _ = graceful.recv() => return Ok("asked for a graceful stop"),
-                    _ = hangup.recv() => app.reload(),
-                }
+fn wait(app: App, signals: Signals) {
+    let Signals { runtime, mut interrupt, mut terminate, mut graceful, mut hangup } = signals;
+    let reason = runtime.block_on(async {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return "interrupted",
+                _ = terminate.recv() => return "terminated",
+                _ = graceful.recv() => return "asked for a graceful stop",
+                _ = hangup.recv() => app.reload(),
             }
-        })
-        .map_err(failed)?;
+        }
+    });
     tracing::info!("{reason}: finishing what is under way");
     runtime.block_on(app.stop());
-    Ok(())
 }
 
 /// One line per event on stderr.

@@ -381,11 +381,9 @@ async fn accept_tcp(
     let TcpBound { listener, protocol, security, .. } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
-        wait_for_room(&service).await;
         let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
         let Ok(stream) = stream.into_std() else { continue };
-        if service.is_full() {
-            refuse(&service, &stream);
+        if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }
         if stream.set_nodelay(true).is_err() {
@@ -407,11 +405,9 @@ async fn accept_unix(
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let _removed_at_the_end = RemoveSocket(&unix.path);
     loop {
-        wait_for_room(&service).await;
         let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
         let Ok(stream) = stream.into_std() else { continue };
-        if service.is_full() {
-            refuse(&service, &stream);
+        if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }
         let ticket = service.register(Peer::Unix, stream.as_raw_fd());
@@ -445,22 +441,36 @@ async fn accepted<T>(result: io::Result<T>) -> Option<T> {
     }
 }
 
-/// Without `maxconns_fast` nobody is accepted while the server is full.
-async fn wait_for_room(service: &Service) {
-    if service.config.refuse_fast || !service.is_full() {
-        return;
+/// What becomes of somebody who comes when the server is full. Without `maxconns_fast` they wait for
+/// room, and those behind them in the kernel's queue. Returns whether there is room now.
+async fn find_room<S>(service: &Service, stream: &S) -> bool
+where
+    for<'a> &'a S: io::Write,
+{
+    if service.config.refuse_fast {
+        refuse(service, stream);
+        return false;
     }
     let counts = &service.stats.connections;
-    counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
-    counts.listen_disabled.store(true, Ordering::Relaxed);
-    tracing::warn!(limit = service.config.connections_max, "too many connections; new ones wait (see -c)");
+    // Several listeners may be waiting: together they are disabled once.
+    let first = !counts.listen_disabled.swap(true, Ordering::Relaxed);
+    if first {
+        counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            limit = service.config.connections_max,
+            "too many connections; new ones wait (see -c)"
+        );
+    }
     let since = Instant::now();
     while service.is_full() {
-        // Several listeners may wait: whoever is not told looks again soon.
+        // Whoever is not told looks again soon.
         let _told_or_not = tokio::time::timeout(Duration::from_millis(100), service.room.notified()).await;
     }
-    counts.listen_disabled.store(false, Ordering::Relaxed);
-    counts.time_in_listen_disabled_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+    if counts.listen_disabled.swap(false, Ordering::Relaxed) {
+        let waited = since.elapsed().as_micros() as u64;
+        counts.time_in_listen_disabled_us.fetch_add(waited, Ordering::Relaxed);
+    }
+    true
 }
 
 /// With `maxconns_fast` they hear why and are closed.

@@ -15,6 +15,7 @@ pub mod clock;
 mod connection;
 mod dispatch;
 mod dump;
+mod echo;
 mod forward;
 pub mod gate;
 pub mod limits;

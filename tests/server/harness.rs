@@ -35,9 +35,12 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(flags: &str) -> Self {
-        let config = config(flags);
-        let bound = Sockets::bind(&config).unwrap();
-        let app = App::start(&config, bound, Box::new(|_| {})).unwrap();
+        Self::run(&config(flags))
+    }
+
+    pub(crate) fn run(config: &Config) -> Self {
+        let bound = Sockets::bind(config).unwrap();
+        let app = App::start(config, bound, Box::new(|_| {})).unwrap();
         let address = app.addresses()[0];
         Self { app: Some(app), address }
     }
