@@ -1,12 +1,26 @@
 # shellcheck shell=bash
 # Sourced by other scripts: installs Debian packages that are missing.
 #
-#   need PROGRAM:PACKAGE ...
+#   need PROGRAM:PACKAGE ...      unless the program is there
+#   need_packages PACKAGE ...     for those that bring no program
 need() {
     local missing=() pair
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
+    install_missing "${missing[@]}"
+}
+
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+    done
+    install_missing "${missing[@]}"
+}
+
+install_missing() {
+    local missing=("$@")
     if [ ${#missing[@]} -eq 0 ]; then
         return
     fi

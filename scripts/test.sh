@@ -8,8 +8,19 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
 
-# memccapable; a reference server; ss and ip netns; nft; mount.
-need memccapable:libmemcached-tools memcached:memcached ss:iproute2 nft:nftables mount:mount
+# The reference server and its tools; namespaces, filters and mounts for the pair; the programs that
+# deploy/ is for; real clients.
+need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables mount:mount \
+    haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
+    systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3
+need_packages php-memcached python3-yaml python3-venv
+
+# A Python of the tests' own, for the client that Debian does not have.
+if [ ! -x target/python/bin/python ] || ! target/python/bin/python -c 'import pymemcache' 2>/dev/null; then
+    python3 -m venv target/python
+    target/python/bin/pip install --quiet pymemcache==4.0.0
+fi
+export TANDEM_PYTHON="$PWD/target/python/bin/python"
 
 # The pair's tests have one failing test start many processes; the default of 1024 files is tight.
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true

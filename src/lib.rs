@@ -7,6 +7,8 @@
 //! * [`server`]: sockets and connections; asks a gate whether it may serve, not why.
 //! * [`stats`]: what is counted, and the words in which it is told.
 //! * [`replica`]: where the engine meets the pair: journal, peer's changes, gate, proxying.
+//! * [`snapshot`]: items on disk from a graceful stop to the next start.
+//! * [`migration`]: joins a live repcached and takes its items over.
 //! * [`admin`]: the second port: health, metrics, status, control; and the client for it.
 //! * [`config`]: what the operator asked for, checked before anything is bound.
 //! * [`app`]: builds, starts and stops every part; the only file that knows them all.
@@ -18,7 +20,9 @@ pub mod bench;
 pub mod command;
 pub mod config;
 pub mod engine;
+pub mod migration;
 pub mod protocol;
 pub mod replica;
 pub mod server;
+pub mod snapshot;
 pub mod stats;

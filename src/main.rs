@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::{Uid, User, daemon, initgroups, setgid, setuid};
 use tandemd::app::{App, Sockets};
 use tandemd::config::{self, Config, EXIT_NO_USER, EXIT_SYSTEM, EXIT_USAGE, Invocation, Process};
-use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
@@ -66,15 +66,14 @@ fn run(config: &Config) -> Result<(), Failure> {
         write_by_rename(path, "lck", &port_lines(&bound))
             .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
     }
-    // Before anybody can be served: a client's `shutdown` arrives as a signal.
-    let signals =
-        Signals::catch().map_err(|error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}")))?;
+    // Before clients are served: a signal that comes early must not find the default action, which kills.
+    let mut signals = Signals::catch()?;
     let app =
         App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
     for address in app.addresses() {
         tracing::info!("serving on {address}");
     }
-    wait(app, signals);
+    signals.wait(app)?;
     if process.daemon
         && let Some(path) = &process.pid_file
     {
@@ -173,7 +172,7 @@ fn ask_to_stop(graceful: bool) {
     }
 }
 
-/// The signals that ask for something, caught from the moment this exists.
+/// The signals a node listens to, and the runtime that hears them.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     interrupt: Caught,
@@ -182,38 +181,46 @@ struct Signals {
     hangup: Caught,
 }
 
-impl Signals {
-    fn catch() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let context = runtime.enter();
-        let [interrupt, terminate, graceful, hangup] = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::user_defined1(),
-            SignalKind::hangup(),
-        ]
-        .map(signal);
-        drop(context);
-        let (interrupt, terminate) = (interrupt?, terminate?);
-        Ok(Self { runtime, interrupt, terminate, graceful: graceful?, hangup: hangup? })
-    }
-}
+type Caught = tokio::signal::unix::Signal;
 
-/// Serves until somebody asks for an end.
-fn wait(app: App, signals: Signals) {
-    let Signals { runtime, mut interrupt, mut terminate, mut graceful, mut hangup } = signals;
-    let reason = runtime.block_on(async {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => return "interrupted",
-                _ = terminate.recv() => return "terminated",
-                _ = graceful.recv() => return "asked for a graceful stop",
-                _ = hangup.recv() => app.reload(),
+impl Signals {
+    /// From here on none of them kills.
+    fn catch() -> Result<Self, Failure> {
+        let caught = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let inside = runtime.enter();
+            let interrupt = signal(SignalKind::interrupt())?;
+            let terminate = signal(SignalKind::terminate())?;
+            let graceful = signal(SignalKind::user_defined1())?;
+            let hangup = signal(SignalKind::hangup())?;
+            drop(inside);
+            Ok(Self { runtime, interrupt, terminate, graceful, hangup })
+        };
+        caught()
+            .map_err(|error: std::io::Error| (EXIT_SYSTEM, format!("signals cannot be waited for: {error}")))
+    }
+
+    /// Serves until somebody asks for an end.
+    fn wait(&mut self, app: App) -> Result<(), Failure> {
+        let Self { runtime, interrupt, terminate, graceful, hangup } = self;
+        let (reason, keep) = runtime.block_on(async {
+            tokio::spawn(app.notify());
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => return ("interrupted", false),
+                    _ = terminate.recv() => return ("terminated", false),
+                    _ = graceful.recv() => return ("asked for a graceful stop", true),
+                    _ = hangup.recv() => app.reload(),
+                }
             }
+        });
+        tracing::info!("{reason}: finishing what is under way");
+        if keep {
+            return runtime.block_on(app.stop_gracefully()).map_err(|problem| (EXIT_SYSTEM, problem));
         }
-    });
-    tracing::info!("{reason}: finishing what is under way");
-    runtime.block_on(app.stop());
+        runtime.block_on(app.stop());
+        Ok(())
+    }
 }
 
 /// One line per event on stderr.

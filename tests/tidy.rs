@@ -36,9 +36,25 @@ fn report(problems: Vec<String>) {
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["app", "config", "server"]),
     ("bin", &["admin", "bench"]),
-    ("app", &["config", "server", "admin", "replica", "stats", "engine", "protocol", "command"]),
+    (
+        "app",
+        &[
+            "config",
+            "server",
+            "admin",
+            "replica",
+            "migration",
+            "snapshot",
+            "stats",
+            "engine",
+            "protocol",
+            "command",
+        ],
+    ),
     ("config", &["server", "admin", "engine", "protocol"]),
     ("replica", &["server", "engine", "protocol", "command", "stats"]),
+    ("migration", &["server", "engine", "command"]),
+    ("snapshot", &["engine", "command"]),
     ("server", &["protocol", "engine", "command", "stats"]),
     ("admin", &["stats"]),
     ("stats", &["engine", "command"]),
@@ -50,8 +66,14 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What the rooms may name of the replication crate.
-const REPLICATION: &[(&str, &str)] =
-    &[("app", ""), ("replica", ""), ("config", ""), ("engine", "change"), ("server", "change")];
+const REPLICATION: &[(&str, &str)] = &[
+    ("app", ""),
+    ("replica", ""),
+    ("config", ""),
+    ("engine", "change"),
+    ("server", "change"),
+    ("snapshot", "change"),
+];
 
 #[test]
 fn arrows_between_rooms_point_down() {

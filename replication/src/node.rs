@@ -537,7 +537,7 @@ impl Node {
         let copied = self.sender.as_ref().and_then(Sender::copied);
         let in_sync = match self.role.state {
             State::Backup => self.is_level(),
-            _ => self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some()),
+            _ => self.can_yield(),
         };
         PairStatus {
             role: self.role.clone(),

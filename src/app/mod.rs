@@ -1,7 +1,9 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+mod notify;
 mod pair;
 mod view;
+mod warm;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -14,6 +16,7 @@ use crate::admin;
 use crate::config::{Config, HostPort};
 use crate::engine::memory::{Geometry, Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
+use crate::migration::Migration;
 use crate::replica::report;
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
@@ -23,6 +26,7 @@ use crate::stats::{Detail, PairReport, Shape, Stats};
 
 use pair::{PairSockets, Prepared, Running};
 use view::View;
+use warm::Warm;
 
 /// A running node.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct App {
     server: Server,
     stats: Arc<Stats>,
     pair: Option<Handle>,
+    migration: Option<Migration>,
+    warm: Option<Warm>,
 }
 
 /// Every socket of a node, bound before anything runs: a port in use stops the start, and a daemon's
@@ -113,11 +119,13 @@ impl App {
         };
         let engine: Arc<dyn Engine> =
             Arc::new(Memory::new(MemoryConfig { geometry: Some(geometry), ..memory }, journal));
+        // Before anybody is served.
+        let warm = Warm::load(config, &engine, &clock).map_err(StartError)?;
         let detail = Detail::new(config.server.detail_enabled, config.server.prefix_delimiter);
         let stats = Arc::new(Stats::new(stats_shape(config), Arc::clone(&engine), detail));
         let parts = Parts {
             engine: Arc::clone(&engine),
-            gate,
+            gate: Arc::clone(&gate),
             stats: Arc::clone(&stats),
             clock: Arc::clone(&clock),
             auth,
@@ -139,6 +147,7 @@ impl App {
             }
             _ => None,
         };
+        let moving = Arc::clone(&clock);
         if let Some(handle) = &pair {
             tell_of_pair(&stats, handle, config);
         }
@@ -149,7 +158,8 @@ impl App {
             serve_admin(listener, View { address, stats: Arc::clone(&stats), clock, pair })
                 .map_err(threads)?;
         }
-        Ok(Self { server, stats, pair })
+        let migration = warm::join_repcached(config, &engine, &gate, &moving).map_err(threads)?;
+        Ok(Self { server, stats, pair, migration, warm })
     }
 
     /// Where TCP clients are served.
@@ -167,6 +177,11 @@ impl App {
         &self.stats
     }
 
+    /// Tells the service manager, if there is one, that the node listens, what it is and that it lives.
+    pub fn notify(&self) -> impl Future<Output = ()> + Send + use<> {
+        notify::tell(self.pair.as_ref().map(Handle::subscribe))
+    }
+
     /// SIGHUP: reads again what can change.
     pub fn reload(&self) {
         match self.server.auth().reload() {
@@ -182,10 +197,25 @@ impl App {
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
     /// requests finish, closes everything.
     pub async fn stop(self) {
+        let _not_kept = self.end().await;
+    }
+
+    /// As [`App::stop`], and keeps the items for the next start if there is a place for them (`-e`).
+    pub async fn stop_gracefully(self) -> Result<(), String> {
+        match self.end().await {
+            Some(warm) => warm.save(),
+            None => Ok(()),
+        }
+    }
+
+    async fn end(self) -> Option<Warm> {
+        notify::stopping();
+        drop(self.migration);
         if let Some(pair) = self.pair {
             pair.shutdown().await;
         }
         self.server.stop();
+        self.warm
     }
 }
 

@@ -115,7 +115,8 @@ impl Prepared {
             config::BackupRequests::Reject => BackupRequests::Reject,
         };
         let gate = PairGate::new(
-            config.server.threads,
+            // One more than the server has: what comes from a repcached is executed beside it.
+            config.server.threads + 1,
             Arc::new(driver::now),
             backup_requests,
             PARK_LIMIT,

@@ -138,13 +138,24 @@ impl Reader<'_> {
         for list in self.texts("extended") {
             extended.take(&list, &mut self.problems);
         }
-        self.refuse_what_is_not_here();
         let engine = self.engine();
         let server = self.server(&extended);
         let process = self.process(env, is_root);
         let pair = self.pair(&server.listen);
         let admin = self.admin(pair.is_some());
-        let mut config = Config { server, engine, pair, admin, process, settings: Vec::new(), extended };
+        let memory_file = self.memory_file();
+        let repcached = self.repcached();
+        let mut config = Config {
+            server,
+            engine,
+            pair,
+            memory_file,
+            repcached,
+            admin,
+            process,
+            settings: Vec::new(),
+            extended,
+        };
         config.settings = settings::table(&config, &self.slabs());
         config
     }
@@ -584,6 +595,30 @@ impl Reader<'_> {
         })
     }
 
+    /// A file in a directory that is there; whether it can be written is known after `-u` only.
+    fn memory_file(&mut self) -> Option<PathBuf> {
+        let text = self.text("memory-file")?;
+        let path = PathBuf::from(&text);
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let problem = match directory.unwrap_or_else(|| std::path::Path::new(".")).metadata() {
+            _ if path.file_name().is_none() || path.is_dir() => "it takes the name of a file".to_owned(),
+            Ok(directory) if directory.is_dir() => return Some(path),
+            Ok(_) => "it is to lie in something that is no directory".to_owned(),
+            Err(error) => format!("its directory: {error}"),
+        };
+        self.problem(EXIT_USAGE, format!("-e {text}: {problem}; name a file in a directory that exists"));
+        None
+    }
+
+    fn repcached(&mut self) -> Option<HostPort> {
+        let text = self.text("repcached-peer")?;
+        let peer = self.address("--repcached-peer", &text)?;
+        if peer.host == Host::Any {
+            self.problem(EXIT_USAGE, "--repcached-peer *: it takes a name or an address".to_owned());
+        }
+        Some(peer)
+    }
+
     fn memory_bytes_or_default(&self) -> u64 {
         self.text("memory-limit").and_then(|text| bytes(&text, 1 << 20)).unwrap_or(64 << 20)
     }
@@ -602,13 +637,6 @@ impl Reader<'_> {
                 }
                 Some(address)
             }
-        }
-    }
-
-    /// Parts of memcached that this build does not have: said, not ignored.
-    fn refuse_what_is_not_here(&mut self) {
-        if let Some(text) = self.text("memory-file") {
-            self.problem(EXIT_USAGE, format!("-e {text}: warm restart is not in this build; leave it out"));
         }
     }
 
@@ -797,7 +825,12 @@ fn memory(command: Command) -> Command {
         value("slab-growth-factor", Some('f'), "X", "Accepted for memcached's sake [default: 1.25]"),
         value("slab-min-size", Some('n'), "N", "Accepted for memcached's sake [default: 48]"),
         switch("enable-largepages", Some('L'), "Accepted for memcached's sake"),
-        value("memory-file", Some('e'), "FILE", "").hide(true),
+        value(
+            "memory-file",
+            Some('e'),
+            "FILE",
+            "Keep items there from a graceful stop (SIGUSR1) to the next start; for a node without a peer",
+        ),
     ])
 }
 
@@ -857,6 +890,7 @@ fn pair(command: Command) -> Command {
         value("start-alone", None, "YES|NO", "Serve alone if the peer is silent at start [default: yes]"),
         value("backup-requests", None, "HOW", "What a backup does with requests: proxy, local-reads or reject [default: proxy]"),
         value("backlog", None, "MB", "Recent changes kept for a peer that was away [default: 16 or 1/16 of -m, whichever is more]"),
+        value("repcached-peer", None, "HOST[:PORT]", "Take over the items of a live repcached 2.x and follow its changes [default port: 11212]"),
         value("queue-length", Some('q'), "N", "Accepted for repcached's sake").hide_long_help(true),
     ])
 }

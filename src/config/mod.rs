@@ -33,6 +33,10 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The other node, if there is one.
     pub pair: Option<Pair>,
+    /// Where items survive a graceful stop (`-e`).
+    pub memory_file: Option<PathBuf>,
+    /// A repcached whose items are taken over (`--repcached-peer`).
+    pub repcached: Option<HostPort>,
     /// Where the admin port listens, if anywhere.
     pub admin: Option<HostPort>,
     /// What concerns the process, not the service.

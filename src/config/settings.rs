@@ -112,7 +112,10 @@ pub(super) fn table(config: &Config, slabs: &[(&'static str, String); 2]) -> Vec
         ("ssl_kernel_tls", "no".to_owned()),
         ("ssl_min_version", "tlsv1.2".to_owned()),
         ("num_napi_ids", "(null)".to_owned()),
-        ("memory_file", "(null)".to_owned()),
+        (
+            "memory_file",
+            config.memory_file.as_ref().map_or_else(|| "(null)".to_owned(), |p| p.display().to_string()),
+        ),
         ("client_flags_size", "4".to_owned()),
     ];
     for (key, value) in &mut rows {

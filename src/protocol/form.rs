@@ -60,9 +60,11 @@ impl Form<'_> {
         }
     }
 
-    /// The request makes no sense to the server: `CLIENT_ERROR reason`.
+    /// The request makes no sense to the server: `CLIENT_ERROR reason`. In the binary protocol, statistics
+    /// that make none are statistics that there are not.
     pub fn client_error(&self, reason: &str, out: &mut Output) {
         match &self.0 {
+            Kind::Binary(form) if form.is_stat() => form.error(binary::Status::NotFound, b"Not found", out),
             Kind::Binary(form) => form.error(binary::Status::InvalidArguments, reason.as_bytes(), out),
             _ => self.words("CLIENT_ERROR ", reason, out),
         }

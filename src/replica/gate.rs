@@ -56,8 +56,9 @@ pub struct PairGate {
     park_limit: Duration,
     /// Why nobody serves, behind `SERVER_ERROR `.
     reason: Mutex<&'static str>,
-    /// Counts grants that let more in than before: parked connections wait for it to move.
-    opened: watch::Sender<u64>,
+    /// Counts changes of the mode. Moves also when an expired grant is renewed: parked connections
+    /// wait for it.
+    term: watch::Sender<u64>,
     upstream: OpenUpstream,
 }
 
@@ -78,14 +79,14 @@ impl PairGate {
             backup_requests,
             park_limit,
             reason: Mutex::new("no master yet: this node has just started"),
-            opened: watch::Sender::new(0),
+            term: watch::Sender::new(0),
             upstream,
         }
     }
 
     /// Opens, extends or closes. Called by the control thread only.
     pub fn set(&self, view: GateView) {
-        let admitted_before = self.admits();
+        let before = (self.mode.load(Ordering::SeqCst), self.admits());
         match view {
             GateView::Serve { until } => {
                 self.until.store(until.0, Ordering::SeqCst);
@@ -105,8 +106,9 @@ impl PairGate {
                 self.close(REFUSE, reason);
             }
         }
-        if !admitted_before && self.admits() {
-            self.opened.send_modify(|count| *count += 1);
+        let after = (self.mode.load(Ordering::SeqCst), self.admits());
+        if before != after {
+            self.term.send_modify(|term| *term += u64::from(before.0 != after.0));
         }
     }
 
@@ -158,23 +160,36 @@ impl Gate for PairGate {
     }
 
     fn leave(&self, worker: usize) -> bool {
-        let granted = self.granted()
-            || self.mode.load(Ordering::SeqCst) == FORWARD
-                && self.backup_requests == BackupRequests::LocalReads;
+        // A backup's local reads rest on no grant.
+        let local_read =
+            self.backup_requests == BackupRequests::LocalReads && self.mode.load(Ordering::SeqCst) == FORWARD;
+        let acknowledged = self.granted() || local_read;
         self.raise(worker, false);
-        granted
+        acknowledged
     }
 
     fn serves(&self) -> bool {
         self.mode.load(Ordering::SeqCst) == SERVE && self.granted()
     }
 
+    fn term(&self) -> u64 {
+        *self.term.borrow()
+    }
+
+    fn ended(&self, term: u64) -> BoxFuture<'_, ()> {
+        let mut watch = self.term.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as `self`.
+            let _never_gone = watch.wait_for(|now| *now != term).await;
+        })
+    }
+
     fn changed(&self) -> BoxFuture<'_, ()> {
-        let mut opened = self.opened.subscribe();
+        let mut term = self.term.subscribe();
         Box::pin(async move {
             // Subscribed before looking, so no opening is missed.
             while !self.admits() {
-                if opened.changed().await.is_err() {
+                if term.changed().await.is_err() {
                     return;
                 }
             }
@@ -266,6 +281,20 @@ mod tests {
         assert!(matches!(reject.enter(0), Admission::Refuse(_)));
         reject.set(GateView::Refuse("left the pair"));
         assert_eq!(reject.enter(0), Admission::Refuse("left the pair"));
+    }
+
+    #[tokio::test]
+    async fn a_stream_to_the_master_is_good_for_one_term() {
+        let (gate, _) = gate(BackupRequests::Proxy);
+        gate.set(GateView::Forward);
+        let term = gate.term();
+        gate.set(GateView::Forward);
+        assert_eq!(gate.term(), term, "nothing changed");
+        gate.set(GateView::Serve { until: Mono(200) });
+        gate.ended(term).await;
+        let term = gate.term();
+        gate.set(GateView::Serve { until: Mono(300) });
+        assert_eq!(gate.term(), term, "a longer grant is no new term");
     }
 
     #[tokio::test]

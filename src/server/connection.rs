@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::forward::{Planned, Then, plan};
-use super::gate::{Answer, Upstream};
+use super::gate::{Answer, Gate, Upstream};
 use super::resting::Resting;
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::watch::{Reason, Watching};
@@ -84,7 +84,8 @@ struct Connection {
     session: Session,
     stream: Stream,
     /// Opened when first needed.
-    upstream: Option<Box<dyn Upstream>>,
+    /// With the term it was opened in.
+    upstream: Option<(u64, Box<dyn Upstream>)>,
     /// Since when the request at the front waits for somebody who serves.
     parked_since: Option<Instant>,
     shared: Rc<Shared>,
@@ -300,31 +301,36 @@ impl Connection {
             Planned::Nothing => return Ok(()),
         };
         let service = std::sync::Arc::clone(&self.shared.service);
+        let gate = &*service.gate;
+        let term = gate.term();
         let mut upstream = match self.upstream.take() {
-            Some(upstream) => upstream,
-            None => match service.gate.upstream().await {
-                Ok(upstream) => upstream,
+            Some((opened_in, upstream)) if opened_in == term => upstream,
+            _ => match opened(gate, term).await {
+                Some(upstream) => upstream,
                 // Nothing was sent: whoever serves next may execute it.
-                Err(_) => return self.park(input, out).await,
+                None => return self.park(input, out).await,
             },
         };
         self.parked_since = None;
         self.shared.cell().proxied_requests.add(planned.requests);
         let mark = out.total();
         let mut passage = Passage::new(planned.then);
-        let mut result = self.exchange(&mut *upstream, &planned.raw, &mut passage, out).await;
+        let mut result = self.exchange_in(gate, term, &mut *upstream, &planned.raw, &mut passage, out).await;
         if matches!(result, Err(Broken::Upstream)) && planned.repeatable && !passage.streamed {
             // Reads do no harm twice. A stream may have been cut while it lay idle.
             out.truncate(mark);
+            if gate.term() != term {
+                return Ok(());
+            }
             passage = Passage::new(planned.then);
-            if let Ok(other) = service.gate.upstream().await {
+            if let Some(other) = opened(gate, term).await {
                 upstream = other;
-                result = self.exchange(&mut *upstream, &planned.raw, &mut passage, out).await;
+                result = self.exchange_in(gate, term, &mut *upstream, &planned.raw, &mut passage, out).await;
             }
         }
         match result {
             Ok(executed) => {
-                self.upstream = Some(upstream);
+                self.upstream = Some((term, upstream));
                 let whole = executed == planned.raw.len();
                 let then = planned.then;
                 self.advance(input, then, executed, whole);
@@ -361,6 +367,28 @@ impl Connection {
             }
             Then::EatKeys(count) => input.eat(count),
             Then::Victim => self.session.skip_victim(input),
+        }
+    }
+
+    /// Sends one batch and passes its answer on, as long as the other node is the one that serves, and
+    /// a little longer: when the role was handed over it answers at once, when it hangs it never does.
+    async fn exchange_in(
+        &mut self,
+        gate: &dyn Gate,
+        term: u64,
+        upstream: &mut dyn Upstream,
+        raw: &[u8],
+        passage: &mut Passage,
+        out: &mut Output,
+    ) -> Result<usize, Broken> {
+        let patience = async {
+            gate.ended(term).await;
+            tokio::time::sleep(limits::UPSTREAM_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            result = self.exchange(upstream, raw, passage, out) => result,
+            () = patience => Err(Broken::Upstream),
         }
     }
 
@@ -425,6 +453,15 @@ pub(super) fn broken(error: &io::Error, shared: &Shared) -> Gone {
 pub(super) fn kick(shared: &Shared) -> Gone {
     shared.cell().idle_kicks.add(1);
     Gone(Reason::IdleTimeout)
+}
+
+/// A stream to the node that serves, unless that changes before there is one.
+async fn opened(gate: &dyn Gate, term: u64) -> Option<Box<dyn Upstream>> {
+    tokio::select! {
+        biased;
+        upstream = gate.upstream() => upstream.ok(),
+        () = gate.ended(term) => None,
+    }
 }
 
 /// What broke while requests were elsewhere.

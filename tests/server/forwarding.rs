@@ -21,6 +21,7 @@ struct Turned {
     /// The time at which `leave` says no, and what the gate turns to then.
     fails_at: std::sync::Mutex<Option<(u64, Admission)>>,
     left: AtomicU64,
+    term: tokio::sync::watch::Sender<u64>,
     /// The serving node: a listener whose connections are adopted by it.
     master: Option<SocketAddr>,
     park_limit: Duration,
@@ -34,6 +35,7 @@ impl Turned {
             holds: AtomicBool::new(true),
             fails_at: None.into(),
             left: AtomicU64::new(0),
+            term: tokio::sync::watch::Sender::new(0),
             master,
             park_limit: Duration::from_millis(200),
         })
@@ -41,6 +43,7 @@ impl Turned {
 
     fn turn(&self, admission: Admission) {
         *self.admission.lock().unwrap() = admission;
+        self.term.send_modify(|term| *term += 1);
         self.changed.notify_waiters();
     }
 }
@@ -63,6 +66,17 @@ impl Gate for Turned {
 
     fn serves(&self) -> bool {
         self.enter(0) == Admission::Serve
+    }
+
+    fn term(&self) -> u64 {
+        *self.term.borrow()
+    }
+
+    fn ended(&self, term: u64) -> BoxFuture<'_, ()> {
+        let mut watch = self.term.subscribe();
+        Box::pin(async move {
+            watch.wait_for(|now| *now != term).await.unwrap();
+        })
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -214,6 +228,23 @@ fn what_the_serving_node_did_not_touch_is_executed_by_who_serves_next() {
     std::thread::sleep(Duration::from_millis(20));
     forwarding.turn(Admission::Serve);
     client.expect("STORED\r\nVALUE b 0 1\r\ny\r\nEND\r\n");
+}
+
+#[test]
+fn a_hung_master_holds_no_client_once_somebody_else_serves() {
+    // It takes connections, as a stopped process's kernel does, and never says a word.
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gate = Turned::new(Admission::Forward, Some(hung.local_addr().unwrap()));
+    let node = Gated::start("", Arc::clone(&gate) as Arc<dyn Gate>);
+    let (mut writer, mut reader) = (node.client(), node.client());
+    writer.send("set a 0 0 1\r\nb\r\n");
+    reader.send("get a\r\n");
+    let streams = [hung.accept().unwrap(), hung.accept().unwrap()];
+    gate.turn(Admission::Serve);
+    // Nobody knows what became of the write; the read is simply asked of this node.
+    writer.expect("SERVER_ERROR ");
+    reader.expect("END\r\n");
+    drop(streams);
 }
 
 #[test]

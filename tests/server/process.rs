@@ -19,9 +19,19 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(flags: &str, directory: &Path) -> Self {
+        Self::start_with(flags, directory, Stdio::piped())
+    }
+
+    /// Its log goes to a file.
+    pub(crate) fn start_logging(flags: &str, directory: &Path, log: &Path) -> Self {
+        Self::start_with(flags, directory, std::fs::File::create(log).unwrap().into())
+    }
+
+    fn start_with(flags: &str, directory: &Path, log: Stdio) -> Self {
         let file = directory.join("ports");
         let child = tandemd(&format!("-u root -l 127.0.0.1 -p -1 {flags}"))
             .env("MEMCACHED_PORT_FILENAME", &file)
+            .stderr(log)
             .spawn()
             .unwrap();
         until("the port file", || file.exists());
@@ -34,7 +44,7 @@ impl Running {
         crate::harness::Client::connect(([127, 0, 0, 1], self.port).into())
     }
 
-    fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 }

@@ -20,7 +20,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -219,6 +219,11 @@ impl Handle {
     }
 }
 
+/// How long a wish for a switchover waits for the backup to be level.
+const LEVEL_SOON: Duration = Duration::from_secs(1);
+/// How often it is asked again meanwhile.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
 /// Asks and commands a running node without keeping it running.
 #[derive(Clone, Debug)]
 pub struct Remote {
@@ -241,7 +246,18 @@ impl Remote {
     /// Does what a person asks for and returns when it is done, or why it cannot be.
     pub async fn command(&self, wish: Operator) -> Result<(), String> {
         let was_master = self.status.borrow().pair.role.state == State::Master;
-        self.ask(wish).await?;
+        let mut granted = self.ask(wish).await;
+        // A peer that has just changed its role is level within a heartbeat: nobody should have to ask twice.
+        let until = Instant::now() + LEVEL_SOON;
+        while wish == Operator::Switchover
+            && granted.is_err()
+            && self.status.borrow().pair.control_up
+            && Instant::now() < until
+        {
+            tokio::time::sleep(ASK_AGAIN).await;
+            granted = self.ask(wish).await;
+        }
+        granted?;
         let done = |state: State| match wish {
             Operator::Switchover if was_master => matches!(state, State::Joining | State::Backup),
             Operator::Switchover | Operator::Promote { .. } => state == State::Master,

@@ -55,7 +55,7 @@ impl Marks {
 }
 
 /// The part every item has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: u64,
     pub(super) deadline: u32,
@@ -99,11 +99,15 @@ impl Header {
     #[inline]
     pub(super) fn write(&self, bytes: &mut [u8]) {
         let bytes: &mut [u8; HEADER] = bytes.first_chunk_mut().expect("a slot is longer than its header");
-        let word = u32::from(self.key_len) | u32::from(self.value_len) << 8 | u32::from(self.marks.0) << 22;
         bytes[0..8].copy_from_slice(&self.version.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.deadline.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.accessed.to_le_bytes());
-        bytes[16..20].copy_from_slice(&word.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.access().to_le_bytes());
+    }
+
+    /// The last eight bytes: last access and word.
+    const fn access(&self) -> u64 {
+        let word = self.key_len as u64 | (self.value_len as u64) << 8 | (self.marks.0 as u64) << 22;
+        self.accessed as u64 | word << 32
     }
 }
 
@@ -112,10 +116,31 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+/// Whether the slot that `bytes` begins with has this key.
+#[inline]
+pub(super) fn has_key(bytes: &[u8], key: &[u8]) -> bool {
+    let word = u32_at(bytes, 16);
+    if word as u8 as usize != key.len() {
+        return false;
+    }
+    let marks = Marks((word >> 22) as u16);
+    let lead = HEADER
+        + if marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
+        + if marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 };
+    bytes[lead..lead + key.len()] == *key
+}
+
+/// Notes a read: when it was, and what is remembered of it. Nothing else of the header changes.
+#[inline]
+pub(super) fn write_access(bytes: &mut [u8], header: &Header) {
+    bytes[12..20].copy_from_slice(&header.access().to_le_bytes());
+}
+
 /// An item where it lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item<'a> {
     pub(super) header: Header,
+    /// From its slot on, as far as the segment goes.
     bytes: &'a [u8],
 }
 
@@ -123,8 +148,7 @@ impl<'a> Item<'a> {
     /// The item whose slot `bytes` begins with.
     #[inline]
     pub(super) fn at(bytes: &'a [u8]) -> Self {
-        let header = Header::read(bytes);
-        Self { header, bytes: &bytes[..header.slot()] }
+        Self { header: Header::read(bytes), bytes }
     }
 
     #[inline]

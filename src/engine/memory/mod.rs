@@ -545,7 +545,10 @@ impl Shard {
         self.counters.emptied();
         Remains {
             segments: std::mem::replace(&mut self.segments, segment::Segments::new(&geometry)),
-            index: std::mem::replace(&mut self.index, Index::new(geometry.block_buckets)),
+            index: std::mem::replace(
+                &mut self.index,
+                Index::new(geometry.block_buckets, shard::full_permille(self.id)),
+            ),
             _larges: std::mem::take(&mut self.larges),
         }
     }

@@ -9,7 +9,7 @@ use super::geometry::Geometry;
 use super::item::{Header, Item};
 
 /// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
-const ALLOCATOR_BYTES: usize = 64;
+const ALLOCATOR_BYTES: usize = 32;
 /// Bytes charged for a segment beyond its own: its description.
 const DESCRIPTION_BYTES: usize = 64;
 
@@ -38,7 +38,8 @@ pub(super) enum Place {
 
 #[derive(Debug)]
 pub(super) struct Segment {
-    bytes: Box<[u8]>,
+    /// Bytes there are.
+    size: usize,
     /// Bytes written.
     pub(super) used: usize,
     /// Bytes of those that belong to no item any more.
@@ -57,15 +58,11 @@ pub(super) struct Segment {
 
 impl Segment {
     pub(super) fn room(&self) -> usize {
-        self.bytes.len() - self.used
+        self.size - self.used
     }
 
     pub(super) fn live(&self) -> usize {
         self.used - self.dead
-    }
-
-    pub(super) fn header(&self, offset: usize) -> Header {
-        Header::read(&self.bytes[offset..])
     }
 }
 
@@ -73,6 +70,8 @@ impl Segment {
 #[derive(Debug)]
 pub(super) struct Segments {
     pub(super) list: Vec<Segment>,
+    /// Their memory, apart from their description, so that finding an item touches little else.
+    buffers: Vec<Box<[u8]>>,
     pub(super) free: Vec<u32>,
     pub(super) vacant: Vec<u32>,
     pub(super) queues: [VecDeque<u32>; 2],
@@ -89,6 +88,7 @@ impl Segments {
     pub(super) fn new(geometry: &Geometry) -> Self {
         Self {
             list: Vec::new(),
+            buffers: Vec::new(),
             free: Vec::new(),
             vacant: Vec::new(),
             queues: [VecDeque::new(), VecDeque::new()],
@@ -120,14 +120,15 @@ impl Segments {
         let bytes = vec![0; self.segment_bytes - ALLOCATOR_BYTES].into_boxed_slice();
         if let Some(id) = self.vacant.pop() {
             let segment = &mut self.list[id as usize];
-            segment.bytes = bytes;
+            segment.size = bytes.len();
             segment.place = Place::Free;
+            self.buffers[id as usize] = bytes;
             self.free.push(id);
             return;
         }
         self.free.push(self.list.len() as u32);
         self.list.push(Segment {
-            bytes,
+            size: bytes.len(),
             used: 0,
             dead: 0,
             queue: Queue::Small,
@@ -137,13 +138,15 @@ impl Segments {
             opened: 0,
             generation: 0,
         });
+        self.buffers.push(bytes);
     }
 
     /// Frees the memory of a free segment, if there is one. Its cost is to be released.
     pub(super) fn remove_free(&mut self) -> bool {
         let Some(id) = self.free.pop() else { return false };
         let segment = &mut self.list[id as usize];
-        segment.bytes = Box::default();
+        segment.size = 0;
+        self.buffers[id as usize] = Box::default();
         segment.place = Place::Vacant;
         self.vacant.push(id);
         true
@@ -156,7 +159,7 @@ impl Segments {
         segment.dead = 0;
         segment.earliest = u32::MAX;
         segment.oldest = u64::MAX;
-        segment.generation += 1;
+        segment.generation = segment.generation.wrapping_add(1);
         segment.place = Place::Free;
         self.free.push(id);
     }
@@ -238,13 +241,18 @@ impl Segments {
     /// The bytes from a location to the end of its segment.
     #[inline]
     pub(super) fn bytes(&self, location: u32) -> &[u8] {
-        &self.list[self.segment_of(location)].bytes[self.offset_of(location)..]
+        &self.buffers[self.segment_of(location)][self.offset_of(location)..]
     }
 
     #[inline]
     pub(super) fn bytes_mut(&mut self, location: u32) -> &mut [u8] {
         let (segment, offset) = (self.segment_of(location), self.offset_of(location));
-        &mut self.list[segment].bytes[offset..]
+        &mut self.buffers[segment][offset..]
+    }
+
+    /// The header of the slot at that place.
+    pub(super) fn header(&self, id: u32, offset: usize) -> Header {
+        Header::read(&self.buffers[id as usize][offset..])
     }
 
     #[inline]
@@ -257,7 +265,7 @@ impl Segments {
         let (source, target) = (self.segment_of(from), self.segment_of(to));
         let (start, end) = (self.offset_of(from), self.offset_of(to));
         let [source, target] =
-            self.list.get_disjoint_mut([source, target]).expect("a slot moves to another segment");
-        target.bytes[end..end + slot].copy_from_slice(&source.bytes[start..start + slot]);
+            self.buffers.get_disjoint_mut([source, target]).expect("a slot moves to another segment");
+        target[end..end + slot].copy_from_slice(&source[start..start + slot]);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
 use super::counters::Counters;
-use super::eviction::Victim;
+use super::eviction::{SmallShare, Victim};
 use super::expiry::Crawl;
 use super::geometry::Geometry;
 use super::index::Index;
@@ -50,6 +50,7 @@ pub(super) struct Shard {
     pub(super) floor: u64,
     /// Bytes of live items by queue, their large values included.
     pub(super) live_bytes: [u64; 2],
+    pub(super) share: SmallShare,
     pub(super) victim: Option<Victim>,
     pub(super) crawl: Crawl,
     pub(super) counters: Counters,
@@ -81,6 +82,14 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// Bytes of the value.
+    pub(super) fn len(&self) -> usize {
+        match &self.content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Large(pages) => pages.len(),
+        }
+    }
+
     fn value_len(&self) -> usize {
         match &self.content {
             Content::Inline(bytes) => bytes.len(),
@@ -111,17 +120,23 @@ impl Draft<'_> {
     }
 }
 
+/// At which load a shard's index grows; shards differ, so that they do not grow together.
+pub(super) const fn full_permille(id: usize) -> usize {
+    770 + id * 37 % 80
+}
+
 impl Shard {
     /// An empty shard. The cost of its first index block has been taken from the budget.
     pub(super) fn new(id: usize, slot: u8, shared: Arc<Shared>) -> Self {
         Self {
             id,
             segments: Segments::new(&shared.geometry),
-            index: Index::new(shared.geometry.block_buckets),
+            index: Index::new(shared.geometry.block_buckets, full_permille(id)),
             larges: Larges::default(),
             clock: Clock::new(id, slot),
             floor: 0,
             live_bytes: [0; 2],
+            share: SmallShare::default(),
             victim: None,
             crawl: Crawl::default(),
             counters: Counters::new(),
@@ -136,7 +151,7 @@ impl Shard {
     /// The item of this key, dead or alive.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |location| self.segments.item(location).key() == key)
+        self.index.find(hash, |location| item::has_key(self.segments.bytes(location), key))
     }
 
     /// Whether an item with this header is dead, though it is still there.
@@ -164,15 +179,18 @@ impl Shard {
     }
 
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
-    /// way is `reclaimed`, as memcached counts it.
+    /// way is `reclaimed`, as memcached counts it, and not found flushed or expired.
     pub(super) fn find_to_store(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
-        let before = self.index.len();
-        let found = self.find_live(hash, key, now);
-        if self.index.len() < before {
-            let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
-            self.counters.class(class).reclaimed += 1;
+        self.secs = now.secs;
+        let location = self.find(hash, key)?;
+        let header = Header::read(self.segments.bytes(location));
+        if !self.is_dead(&header, now) {
+            return Some(location);
         }
-        found
+        self.kill(hash, location);
+        let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
+        self.counters.class(class).reclaimed += 1;
+        None
     }
 
     #[inline]
@@ -208,9 +226,15 @@ impl Shard {
     #[inline]
     pub(super) fn hit(&self, location: u32, now: Now) -> Hit<'_> {
         let item = self.item(location);
-        let (header, (size, class)) = (item.header, self.measure(&item));
+        self.hit_of(&item, self.measure(&item), now)
+    }
+
+    /// The same, for an item that was measured already.
+    #[inline]
+    pub(super) fn hit_of<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
+        let header = item.header;
         Hit {
-            value: self.value(&item),
+            value: self.value(item),
             flags: item.flags(),
             cas: self.shown(item.cas()),
             deadline: Deadline(header.deadline),
@@ -305,11 +329,21 @@ impl Shard {
                 &stub
             }
         };
+        // What replaces an item in place and counts as it did changes no sum.
+        let mut alike = false;
         let location = match old {
             Some(old) => {
-                let before = self.item(old).header;
+                let item = self.item(old);
+                let before = item.header;
                 let queue = self.queue_at(old);
-                self.leave(old);
+                alike = before.slot() == slot
+                    && before.value_len == header.value_len
+                    && !before.marks.has(Marks::LARGE)
+                    && !header.marks.has(Marks::LARGE)
+                    && (item.flags() == 0) == (draft.flags == 0);
+                if !alike {
+                    self.leave(old);
+                }
                 if before.slot() == slot {
                     header.marks = header.marks.with_heat(before.marks.heat().max(1));
                     old
@@ -322,7 +356,13 @@ impl Shard {
                 }
             }
             None => {
-                let queue = if self.index.recall(hash) { Queue::Main } else { Queue::Small };
+                let queue = match self.index.recall(hash) {
+                    Some(from) => {
+                        self.share.missed(from, slot as u64);
+                        Queue::Main
+                    }
+                    None => Queue::Small,
+                };
                 let new = self.append(queue, slot, now.secs);
                 self.index.insert(hash, new);
                 new
@@ -331,7 +371,9 @@ impl Shard {
         let bytes = self.segments.bytes_mut(location);
         item::write(bytes, header, draft.flags, draft.explicit, draft.key, value);
         self.note(location, &header);
-        self.enter(location);
+        if !alike {
+            self.enter(location);
+        }
         self.counters.total_items += 1;
         location
     }

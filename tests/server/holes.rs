@@ -1,0 +1,1 @@
+//! Holes that other servers had, over a socket.
