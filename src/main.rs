@@ -63,7 +63,7 @@ fn run(config: &Config) -> Result<(), Failure> {
         })?;
     }
     if let Some(path) = &process.port_file {
-        write_by_rename(path, "lck", &port_lines(&bound.addresses()))
+        write_by_rename(path, "lck", &port_lines(&bound))
             .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
     }
     // Before clients are served: a signal that comes early must not find the default action, which kills.
@@ -145,11 +145,14 @@ fn warn_if_open(config: &Config, addresses: &[SocketAddr]) {
 }
 
 /// Lines that test rigs read to find the ports.
-fn port_lines(addresses: &[SocketAddr]) -> String {
-    let line = |address: &SocketAddr| {
-        format!("TCP {}: {}\n", if address.is_ipv6() { "INET6" } else { "INET" }, address.port())
+fn port_lines(bound: &Sockets) -> String {
+    let line = |transport: &str, address: &SocketAddr| {
+        format!("{transport} {}: {}\n", if address.is_ipv6() { "INET6" } else { "INET" }, address.port())
     };
-    addresses.iter().map(line).collect()
+    let tcp = bound.addresses();
+    let udp = bound.udp_addresses();
+    let tcp = tcp.iter().map(|address| line("TCP", address));
+    tcp.chain(udp.iter().map(|address| line("UDP", address))).collect()
 }
 
 /// Readers see the whole file or none.

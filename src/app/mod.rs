@@ -68,6 +68,11 @@ impl Sockets {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.clients.addresses()
     }
+
+    /// Where UDP clients will be served.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.clients.udp_addresses()
+    }
 }
 
 fn bind_admin(listen: &HostPort) -> Result<TcpListener, String> {
@@ -160,6 +165,11 @@ impl App {
     /// Where TCP clients are served.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.server.addresses()
+    }
+
+    /// Where UDP clients are served.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        self.server.udp_addresses()
     }
 
     /// What is counted.

@@ -138,7 +138,6 @@ impl Reader<'_> {
         for list in self.texts("extended") {
             extended.take(&list, &mut self.problems);
         }
-        self.refuse_what_is_not_here();
         let engine = self.engine();
         let server = self.server(&extended);
         let process = self.process(env, is_root);
@@ -216,11 +215,31 @@ impl Reader<'_> {
             }
             text.bytes().next().unwrap_or(b':')
         });
-        let (listen, port) = (self.listen(), self.port());
+        let listen = self.listen();
+        let udp = self.port("udp-port", "-U", Port::Off);
+        let port = if udp == Port::Off { Port::Number(11211) } else { udp };
+        let port = self.port("port", "-p", port);
         let tls = self.tls(extended, &listen, port, unix.is_some());
+        if udp != Port::Off {
+            let why = [
+                (auth_file.is_some(), "Cannot use UDP with ascii authentication enabled (-U 0 to disable)"),
+                (
+                    sasl,
+                    "ERROR: You cannot enable UDP while using binary SASL authentication. (-U 0 to disable)",
+                ),
+                (
+                    tls.is_some(),
+                    "ERROR: You cannot enable UDP while using TLS: it would be open. (-U 0 to disable)",
+                ),
+            ];
+            for (_, text) in why.iter().filter(|(holds, _)| *holds) {
+                self.problem(EXIT_USAGE, (*text).to_owned());
+            }
+        }
         server::Config {
             listen,
             port,
+            udp,
             unix,
             backlog: self.count("listen-backlog", 1024, 1, 1 << 20, "-b", None),
             connections_max: self.count(
@@ -341,16 +360,16 @@ impl Reader<'_> {
         all
     }
 
-    fn port(&mut self) -> Port {
-        match self.text("port") {
-            None => Port::Number(11211),
+    fn port(&mut self, id: &str, flag: &str, default: Port) -> Port {
+        match self.text(id) {
+            None => default,
             Some(text) => match text.parse::<i64>() {
                 Ok(0) => Port::Off,
                 Ok(-1) => Port::Ephemeral,
                 Ok(number @ 1..=65535) => Port::Number(number as u16),
                 _ => {
                     let text = format!(
-                        "ERROR: Invalid port number {text}. (-p takes 1 to 65535, 0 for none, -1 for any free one)"
+                        "ERROR: Invalid port number {text}. ({flag} takes 1 to 65535, 0 for none, -1 for any free one)"
                     );
                     self.problem(EXIT_USAGE, text);
                     Port::Off
@@ -621,18 +640,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Parts of memcached that this build does not have: said, not ignored.
-    fn refuse_what_is_not_here(&mut self) {
-        if let Some(text) = self.text("udp-port")
-            && text != "0"
-        {
-            self.problem(
-                EXIT_USAGE,
-                format!("-U {text}: UDP is not in this build; use -U 0 or leave it out"),
-            );
-        }
-    }
-
     fn address(&mut self, flag: &str, text: &str) -> Option<HostPort> {
         HostPort::parse(text)
             .map_err(|remedy| self.problem(EXIT_USAGE, format!("{flag} {text}: {remedy}")))
@@ -798,7 +805,7 @@ fn network(command: Command) -> Command {
         value("listen-backlog", Some('b'), "N", "Length of the queue of connections to be accepted [default: 1024]"),
         value("protocol", Some('B'), "NAME", "ascii, binary or auto [default: auto]"),
         value("max-reqs-per-event", Some('R'), "N", "Requests of one connection before others have a turn [default: 20]"),
-        value("udp-port", Some('U'), "N", "UDP port; only 0 (off) in this build"),
+        value("udp-port", Some('U'), "N", "UDP port, and the TCP port without -p; 0 for none, -1 for any free one [default: 0]"),
         switch("enable-ssl", Some('Z'), "TLS for clients; needs -o ssl_chain_cert=FILE,ssl_key=FILE; SIGHUP and `refresh_certs` read them again"),
         value("napi_ids", Some('N'), "N", "").hide(true),
     ])

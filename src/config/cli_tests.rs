@@ -106,7 +106,10 @@ fn refusals_have_memcacheds_texts_and_codes() {
         ("-S -B ascii", 64, "ERROR: You cannot allow the ASCII protocol while using SASL"),
         ("-Y f -B binary", 64, "ERROR: You cannot allow the BINARY protocol"),
         ("-l host:70000", 71, "-l host:70000:"),
-        ("-U 11211", 64, "-U 11211:"),
+        ("-U 70000", 64, "ERROR: Invalid port number 70000. (-U takes"),
+        ("-U 11211 -Y f", 64, "Cannot use UDP with ascii authentication enabled (-U 0 to disable)"),
+        ("-U 11211 -S", 64, "ERROR: You cannot enable UDP while using binary SASL"),
+        ("-U 1 -Z -o ssl_chain_cert=c,ssl_key=k", 64, "ERROR: You cannot enable UDP while using TLS"),
         ("-Z -o ssl_key=k", 64, "-Z needs -o ssl_chain_cert=FILE"),
         ("-Z -o ssl_chain_cert=c", 64, "-Z needs -o ssl_key=FILE"),
         ("-Z -p 0 -o ssl_chain_cert=c,ssl_key=k", 64, "ERROR: You cannot enable SSL without a TCP port."),
@@ -216,6 +219,18 @@ fn tls_is_what_the_words_of_memcached_say() {
     ] {
         assert!(config.settings.contains(&(name, value.to_owned())), "{name}");
     }
+}
+
+#[test]
+fn the_udp_port_is_the_tcp_port_too_unless_said_otherwise() {
+    let ports = |line: &str| {
+        let server = config(line).server;
+        (server.port, server.udp)
+    };
+    assert_eq!(ports(""), (Port::Number(11211), Port::Off));
+    assert_eq!(ports("-U 0"), (Port::Number(11211), Port::Off));
+    assert_eq!(ports("-U 11311"), (Port::Number(11311), Port::Number(11311)));
+    assert_eq!(ports("-U -1 -p 11311"), (Port::Number(11311), Port::Ephemeral));
 }
 
 #[test]

@@ -9,11 +9,12 @@ use crate::server::Port;
 pub(super) fn table(config: &Config, slabs: &[(&'static str, String); 2]) -> Vec<(&'static str, String)> {
     let yes = |on: bool| if on { "yes" } else { "no" }.to_owned();
     let server = &config.server;
-    let port = match server.port {
+    let port = |port: Port| match port {
         Port::Off => "0".to_owned(),
         Port::Ephemeral => "-1".to_owned(),
         Port::Number(number) => number.to_string(),
     };
+    let is_unix = server.unix.is_some();
     let interfaces: Vec<String> = server
         .listen
         .iter()
@@ -27,8 +28,8 @@ pub(super) fn table(config: &Config, slabs: &[(&'static str, String); 2]) -> Vec
     let mut rows: Vec<(&'static str, String)> = vec![
         ("maxbytes", config.engine.memory_bytes.to_string()),
         ("maxconns", server.connections_max.to_string()),
-        ("tcpport", if server.unix.is_some() { "0".to_owned() } else { port }),
-        ("udpport", "0".to_owned()),
+        ("tcpport", port(if is_unix { Port::Off } else { server.port })),
+        ("udpport", port(if is_unix { Port::Off } else { server.udp })),
         ("inter", interfaces),
         ("verbosity", config.process.verbosity.to_string()),
         ("oldest", "0".to_owned()),

@@ -226,8 +226,9 @@ enum Head<'b> {
     Bad(&'static [u8]),
 }
 
-/// Decodes one connection's bytes. Keeps a few words of state, never bytes of requests.
-#[derive(Debug)]
+/// Decodes one connection's bytes. Keeps a few words of state, never bytes of requests. A clone stands
+/// where the original stands, for whoever may have to go back.
+#[derive(Clone, Debug)]
 pub struct Codec {
     protocol: Protocol,
     limits: Limits,
@@ -235,7 +236,7 @@ pub struct Codec {
 }
 
 /// What the bytes at the front of the buffer belong to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// A new request.
     Idle,

@@ -1,6 +1,7 @@
-//! A client's connection: reads, lets the session eat, writes once per wake-up, and waits.
+//! A client's connection at work: reads, lets the session eat, writes once per wake-up, until nothing is
+//! under way. What it is then stands in `resting`.
 //!
-//! While nothing is under way a connection holds no buffer. Unsent replies stop it from reading, so a
+//! Unsent replies stop it from reading, so a
 //! client that never reads costs at most one reply beyond `limits::OUTPUT_PAUSE_BYTES`.
 
 use std::future::poll_fn;
@@ -16,34 +17,33 @@ use tokio::time::Instant;
 
 use super::forward::{Planned, Then, plan};
 use super::gate::{Answer, Gate, Upstream};
+use super::resting::Resting;
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::watch::{Reason, Watching};
 use super::worker::{Shared, Stream};
 use super::{ConnectionState, Ticket, limits};
-use crate::protocol::{Output, Protocol};
+use crate::protocol::Output;
 
-/// Serves one client until it leaves.
-pub(super) async fn serve(shared: Rc<Shared>, stream: Stream, protocol: Protocol, ticket: Ticket) {
-    let session = Session::new(protocol, &shared.service, ticket.info.descriptor);
-    let mut connection = Connection { session, stream, ticket, upstream: None, parked_since: None, shared };
-    while !connection.shared.draining.get() {
-        let buffer = match connection.first_bytes().await {
-            Ok(buffer) => buffer,
-            Err(Gone(reason)) => {
-                connection.ticket.reason = reason;
-                return;
-            }
-        };
-        let busy = Busy::new(&connection.shared);
-        let stays = connection.work(buffer).await;
-        drop(busy);
-        if !stays {
-            if matches!(connection.stream, Stream::Tls(_)) {
-                Box::pin(connection.stream.say_goodbye()).await;
-            }
-            return;
-        }
+/// Handles what a client sent and what follows it, until nothing is under way; nothing comes back if
+/// the connection ends.
+pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> {
+    let Resting { ticket, stream, shared, upstream, session, protocol, locked, .. } = resting;
+    let session = match session {
+        Some(session) => *session,
+        None => Session::new(protocol, &shared.service, ticket.info.descriptor, locked),
+    };
+    let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
+    connection.count_read(buffer.len());
+    let busy = Busy::new(&connection.shared);
+    let stays = connection.work(buffer).await;
+    drop(busy);
+    if stays {
+        return Some(connection.rest());
     }
+    if matches!(connection.stream, Stream::Tls(_)) {
+        Box::pin(connection.stream.say_goodbye()).await;
+    }
+    None
 }
 
 /// Counts a connection that has something under way.
@@ -78,10 +78,11 @@ impl Drop for Aside {
     }
 }
 
+/// A connection with something under way.
 struct Connection {
+    ticket: Ticket,
     session: Session,
     stream: Stream,
-    ticket: Ticket,
     /// Opened when first needed.
     /// With the term it was opened in.
     upstream: Option<(u64, Box<dyn Upstream>)>,
@@ -92,7 +93,7 @@ struct Connection {
 
 /// The connection is of no use any more.
 #[derive(Debug)]
-struct Gone(Reason);
+pub(super) struct Gone(pub(super) Reason);
 
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Self {
@@ -101,38 +102,6 @@ impl From<io::Error> for Gone {
 }
 
 impl Connection {
-    /// Waits for bytes without holding a buffer.
-    async fn first_bytes(&mut self) -> Result<Vec<u8>, Gone> {
-        self.show(ConnectionState::Waiting);
-        let Self { stream, shared, .. } = self;
-        let wait = poll_fn(|context| {
-            let mut buffer = shared.take_buffer();
-            buffer.reserve(limits::READ_BYTES);
-            match stream.poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(buffer)),
-                other => {
-                    shared.give_buffer(buffer);
-                    // No bytes and no error: the client closed.
-                    other.map(|read| {
-                        Err(match read {
-                            Ok(_) => Gone(Reason::Normal),
-                            Err(error) => broken(&error, shared),
-                        })
-                    })
-                }
-            }
-        });
-        let buffer = match shared.service.config.idle_timeout {
-            None => wait.await?,
-            Some(limit) => match tokio::time::timeout(limit, wait).await {
-                Ok(buffer) => buffer?,
-                Err(_elapsed) => return Err(self.kick()),
-            },
-        };
-        self.count_read(buffer.len());
-        Ok(buffer)
-    }
-
     /// Handles what was read and what follows it, until nothing is under way. Returns whether the
     /// connection stays open.
     async fn work(&mut self, buffer: Vec<u8>) -> bool {
@@ -172,6 +141,9 @@ impl Connection {
                     self.body_bytes().await?;
                 }
                 Action::Again => {
+                    if turn == 0 {
+                        self.shared.cell().conn_yields.add(1);
+                    }
                     self.flush(out).await?;
                     tokio::task::yield_now().await;
                     turn = self.shared.service.config.requests_per_turn;
@@ -457,17 +429,30 @@ impl Connection {
     }
 
     fn kick(&self) -> Gone {
-        self.shared.cell().idle_kicks.add(1);
-        Gone(Reason::IdleTimeout)
+        kick(&self.shared)
+    }
+
+    /// Nothing is under way any more.
+    fn rest(self) -> Resting {
+        let Self { ticket, session, stream, upstream, shared, .. } = self;
+        let (protocol, locked) = (session.codec.protocol(), session.is_locked());
+        let session = session.is_midway().then(|| Box::new(session));
+        Resting::new(ticket, stream, shared, upstream, session, protocol, locked)
     }
 }
 
 /// Nothing can be read any more. What is no TLS, but should be, is counted.
-fn broken(error: &io::Error, shared: &Shared) -> Gone {
+pub(super) fn broken(error: &io::Error, shared: &Shared) -> Gone {
     if error.kind() == io::ErrorKind::InvalidData {
         shared.service.stats.tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
     }
     Gone(Reason::Error)
+}
+
+/// A client was silent for too long.
+pub(super) fn kick(shared: &Shared) -> Gone {
+    shared.cell().idle_kicks.add(1);
+    Gone(Reason::IdleTimeout)
 }
 
 /// A stream to the node that serves, unless that changes before there is one.

@@ -176,18 +176,26 @@ fn cachedump(session: &mut Session, words: &[u8], form: &Form<'_>, service: &Ser
 
 fn connections(service: &Service, now: Now, tell: &mut dyn FnMut(&str, &str)) {
     for (descriptor, address) in &service.listening {
+        let is_udp = address.starts_with("udp:");
+        if is_udp {
+            tell(&format!("{descriptor}:UDP"), "UDP");
+        }
         tell(&format!("{descriptor}:addr"), address);
-        tell(&format!("{descriptor}:state"), "conn_listening");
+        let state = if is_udp { "conn_read" } else { "conn_listening" };
+        tell(&format!("{descriptor}:state"), state);
         tell(&format!("{descriptor}:secs_since_last_cmd"), &now.secs.to_string());
     }
-    for info in service.everybody().values() {
+    for info in service.everybody().places.iter().flatten() {
         let descriptor = info.descriptor;
         let (address, local) = match &info.peer {
             Peer::Tcp(peer, local) => (
                 format!("tcp:{}", super::listener::shown(peer)),
-                format!("tcp:{}", super::listener::shown(local)),
+                service.listening.get(usize::from(*local)).map(|(_, name)| name.clone()).unwrap_or_default(),
             ),
-            Peer::Unix(path) => ("unix:".to_owned(), format!("unix:{path}")),
+            Peer::Unix => (
+                "unix:".to_owned(),
+                service.listening.first().map(|(_, name)| name.clone()).unwrap_or_default(),
+            ),
             Peer::Proxied(peer) => (format!("tcp:{}", super::listener::shown(peer)), "proxy".to_owned()),
         };
         let state = match info.state.load(Ordering::Relaxed) {

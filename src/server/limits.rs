@@ -45,6 +45,17 @@ pub const HANDSHAKE_BYTES: usize = 64 * 1024;
 pub const TLS_SESSIONS: usize = 4096;
 /// How long saying goodbye under TLS may take.
 pub const TLS_GOODBYE: Duration = Duration::from_secs(1);
+/// Largest datagram there is.
+pub const DATAGRAM_BYTES: usize = 64 * 1024;
+/// Bytes of a datagram with a part of an answer, as memcached has it.
+pub const UDP_DATAGRAM_BYTES: usize = 1400;
+/// Bytes of an answer over UDP, without frames.
+pub const UDP_ANSWER_BYTES: usize = 64 * 1024 - 47 * 8;
+/// Bytes a UDP source is sent at once and per second beyond what it sent itself: as an amplifier this
+/// node is of no use, and whoever reads much uses TCP.
+pub const UDP_SOURCE_BYTES: i64 = 512 * 1024;
+/// UDP sources that are told apart.
+pub const UDP_SOURCES: usize = 4096;
 /// How often background work is done when there is little.
 pub const UPKEEP: Duration = Duration::from_millis(100);
 /// Items per shard looked at in one slice of background work.

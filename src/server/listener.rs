@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -39,6 +39,7 @@ impl std::error::Error for BindError {}
 #[derive(Debug)]
 pub struct Bound {
     tcp: Vec<TcpBound>,
+    udp: Vec<(UdpSocket, SocketAddr, Protocol)>,
     unix: Option<(UnixListener, UnixListen, Protocol)>,
     tls: Option<Tls>,
 }
@@ -60,6 +61,7 @@ impl Bound {
                 Ok(listener) => {
                     return Ok(Self {
                         tcp: Vec::new(),
+                        udp: Vec::new(),
                         unix: Some((listener, unix.clone(), config.protocol)),
                         tls: None,
                     });
@@ -72,22 +74,28 @@ impl Bound {
         let tls = tls.map_err(|problem| errors.push(BindError(problem))).unwrap_or_default();
         let everywhere = [Listen { host: None, port: None, protocol: None, security: Security::Default }];
         let listen = if config.listen.is_empty() { &everywhere[..] } else { &config.listen };
-        let mut tcp = Vec::new();
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
         for element in listen {
-            let port = match (element.port, config.port) {
-                (Some(port), _) | (None, Port::Number(port)) => port,
-                (None, Port::Ephemeral) => 0,
-                (None, Port::Off) => continue,
-            };
             let protocol = element.protocol.unwrap_or(config.protocol);
-            match bind_element(element, port, config.backlog) {
+            if config.udp != Port::Off
+                && let Some(port) = port_of(element, config.udp)
+            {
+                match bind_element(element, port, "UDP", &bind_udp) {
+                    Ok(sockets) => udp.extend(
+                        sockets.into_iter().map(|(socket, address)| (socket.into(), address, protocol)),
+                    ),
+                    Err(error) => errors.push(error),
+                }
+            }
+            let Some(port) = port_of(element, config.port) else { continue };
+            match bind_element(element, port, "TCP", &|address| bind_tcp(address, config.backlog)) {
                 Ok(listeners) => {
                     let security = match element.security {
                         Security::Default if config.tls.is_none() => Security::Plain,
                         security => security,
                     };
                     tcp.extend(listeners.into_iter().map(|(listener, address)| TcpBound {
-                        listener,
+                        listener: listener.into(),
                         address,
                         protocol,
                         security,
@@ -96,7 +104,7 @@ impl Bound {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(Self { tcp, unix: None, tls }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { tcp, udp, unix: None, tls }) } else { Err(errors) }
     }
 
     /// Where TCP clients will be served.
@@ -104,13 +112,23 @@ impl Bound {
         self.tcp.iter().map(|bound| bound.address).collect()
     }
 
+    /// Where UDP clients will be served.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().map(|(_, address, _)| *address).collect()
+    }
+
     /// Starts workers and accepts.
     pub fn start(mut self, config: Config, parts: Parts) -> io::Result<Server> {
-        let addresses = self.addresses();
+        let (addresses, udp_addresses) = (self.addresses(), self.udp_addresses());
         let listening =
             self.tcp
                 .iter()
                 .map(|bound| (bound.listener.as_raw_fd(), format!("tcp:{}", shown(&bound.address))))
+                .chain(
+                    self.udp
+                        .iter()
+                        .map(|(socket, address, _)| (socket.as_raw_fd(), format!("udp:{}", shown(address)))),
+                )
                 .chain(self.unix.iter().map(|(listener, unix, _)| {
                     (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
                 }))
@@ -127,7 +145,6 @@ impl Bound {
             on_shutdown: parts.on_shutdown,
             verbosity: parts.verbosity.into(),
             connections: Default::default(),
-            next_connection: Default::default(),
             next_worker: Default::default(),
             room: tokio::sync::Notify::new(),
             listening,
@@ -140,9 +157,19 @@ impl Bound {
         let workers: Vec<Worker> = (0..service.config.threads)
             .map(|index| Worker::start(index, Arc::clone(&service)))
             .collect::<io::Result<_>>()?;
-        let inboxes = workers.iter().map(Worker::inbox).collect();
+        let inboxes: Vec<_> = workers.iter().map(Worker::inbox).collect();
+        for (inbox, (socket, _, protocol)) in inboxes.iter().cycle().zip(self.udp.drain(..)) {
+            inbox.give_datagrams(socket, protocol);
+        }
         let acceptor = Acceptor::start(Arc::clone(&service), inboxes, self)?;
-        Ok(Server { service, workers, acceptor: Some(acceptor), upkeep: Some(upkeep), addresses })
+        Ok(Server {
+            service,
+            workers,
+            acceptor: Some(acceptor),
+            upkeep: Some(upkeep),
+            addresses,
+            udp_addresses,
+        })
     }
 }
 
@@ -151,11 +178,21 @@ pub(super) fn shown(address: &SocketAddr) -> String {
     address.to_string()
 }
 
+/// The port of an address, its own or the one of all; `None` if it has none.
+const fn port_of(element: &Listen, port: Port) -> Option<u16> {
+    match (element.port, port) {
+        (Some(port), _) | (None, Port::Number(port)) => Some(port),
+        (None, Port::Ephemeral) => Some(0),
+        (None, Port::Off) => None,
+    }
+}
+
 fn bind_element(
     element: &Listen,
     port: u16,
-    backlog: u32,
-) -> Result<Vec<(TcpListener, SocketAddr)>, BindError> {
+    transport: &str,
+    bind: &dyn Fn(SocketAddr) -> io::Result<RawSocket>,
+) -> Result<Vec<(RawSocket, SocketAddr)>, BindError> {
     let name = element.host.as_deref().unwrap_or("*");
     let failed = |error: io::Error| {
         let remedy = match error.kind() {
@@ -165,7 +202,7 @@ fn bind_element(
             _ => "choose another -p or -l",
         };
         BindError(format!(
-            "failed to listen on one of interface(s) {name}, TCP port {port}: {error}; {remedy}"
+            "failed to listen on one of interface(s) {name}, {transport} port {port}: {error}; {remedy}"
         ))
     };
     let (addresses, optional): (Vec<SocketAddr>, bool) = match &element.host {
@@ -199,16 +236,17 @@ fn bind_element(
             let first: &SocketAddr = first;
             address.set_port(first.port());
         }
-        let bound = bind_tcp(address, backlog).or_else(|error| {
+        let bound = bind(address).or_else(|error| {
             if port != 0 {
                 return Err(error);
             }
             address.set_port(0);
-            bind_tcp(address, backlog)
+            bind(address)
         });
         match bound {
             Ok(listener) => {
                 let address = listener.local_addr().map_err(failed)?;
+                let address = address.as_socket().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
                 listeners.push((listener, address));
             }
             // A family or an address that this machine lacks, while there are others.
@@ -228,7 +266,17 @@ fn is_absent(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
 }
 
-fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+fn bind_udp(address: SocketAddr) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -239,7 +287,7 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn bind_unix(unix: &UnixListen, backlog: u32) -> Result<UnixListener, BindError> {
@@ -298,9 +346,9 @@ impl Acceptor {
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let workers: Arc<[Inbox]> = workers.into();
-                for tcp in bound.tcp {
+                for (place, tcp) in (0..).zip(bound.tcp) {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
-                    tokio::task::spawn_local(async move { accept_tcp(service, workers, tcp).await });
+                    tokio::task::spawn_local(async move { accept_tcp(service, workers, tcp, place).await });
                 }
                 if let Some((listener, unix, protocol)) = bound.unix {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
@@ -324,21 +372,24 @@ impl Drop for Acceptor {
     }
 }
 
-async fn accept_tcp(service: Arc<Service>, workers: Arc<[Inbox]>, bound: TcpBound) -> io::Result<()> {
-    let TcpBound { listener, address: local, protocol, security } = bound;
+async fn accept_tcp(
+    service: Arc<Service>,
+    workers: Arc<[Inbox]>,
+    bound: TcpBound,
+    place: u16,
+) -> io::Result<()> {
+    let TcpBound { listener, protocol, security, .. } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
-        wait_for_room(&service).await;
         let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
         let Ok(stream) = stream.into_std() else { continue };
-        if service.is_full() {
-            refuse(&service, &stream);
+        if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }
         if stream.set_nodelay(true).is_err() {
             continue;
         }
-        let ticket = service.register(Peer::Tcp(peer, local), stream.as_raw_fd());
+        let ticket = service.register(Peer::Tcp(peer, place), stream.as_raw_fd());
         let socket = Socket::Tcp(stream);
         service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
     }
@@ -352,17 +403,14 @@ async fn accept_unix(
     protocol: Protocol,
 ) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let path: Arc<str> = unix.path.display().to_string().into();
     let _removed_at_the_end = RemoveSocket(&unix.path);
     loop {
-        wait_for_room(&service).await;
         let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
         let Ok(stream) = stream.into_std() else { continue };
-        if service.is_full() {
-            refuse(&service, &stream);
+        if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }
-        let ticket = service.register(Peer::Unix(Arc::clone(&path)), stream.as_raw_fd());
+        let ticket = service.register(Peer::Unix, stream.as_raw_fd());
         let socket = Socket::Unix(stream);
         let security = Security::Plain;
         service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
@@ -393,22 +441,36 @@ async fn accepted<T>(result: io::Result<T>) -> Option<T> {
     }
 }
 
-/// Without `maxconns_fast` nobody is accepted while the server is full.
-async fn wait_for_room(service: &Service) {
-    if service.config.refuse_fast || !service.is_full() {
-        return;
+/// What becomes of somebody who comes when the server is full. Without `maxconns_fast` they wait for
+/// room, and those behind them in the kernel's queue. Returns whether there is room now.
+async fn find_room<S>(service: &Service, stream: &S) -> bool
+where
+    for<'a> &'a S: io::Write,
+{
+    if service.config.refuse_fast {
+        refuse(service, stream);
+        return false;
     }
     let counts = &service.stats.connections;
-    counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
-    counts.listen_disabled.store(true, Ordering::Relaxed);
-    tracing::warn!(limit = service.config.connections_max, "too many connections; new ones wait (see -c)");
+    // Several listeners may be waiting: together they are disabled once.
+    let first = !counts.listen_disabled.swap(true, Ordering::Relaxed);
+    if first {
+        counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            limit = service.config.connections_max,
+            "too many connections; new ones wait (see -c)"
+        );
+    }
     let since = Instant::now();
     while service.is_full() {
-        // Several listeners may wait: whoever is not told looks again soon.
+        // Whoever is not told looks again soon.
         let _told_or_not = tokio::time::timeout(Duration::from_millis(100), service.room.notified()).await;
     }
-    counts.listen_disabled.store(false, Ordering::Relaxed);
-    counts.time_in_listen_disabled_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+    if counts.listen_disabled.swap(false, Ordering::Relaxed) {
+        let waited = since.elapsed().as_micros() as u64;
+        counts.time_in_listen_disabled_us.fetch_add(waited, Ordering::Relaxed);
+    }
+    true
 }
 
 /// With `maxconns_fast` they hear why and are closed.

@@ -5,8 +5,8 @@
 //! request is shared but the engine. Before a batch is executed the [`gate`] is asked whether this
 //! node may; the server does not know why it may not.
 //!
-//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
-//! write, wait), `tls`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
+//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `resting` (wait), `connection` (read,
+//! write, wait), `tls`, `udp`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
 //! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
 //! about what happens), `auth`.
 
@@ -15,21 +15,23 @@ pub mod clock;
 mod connection;
 mod dispatch;
 mod dump;
+mod echo;
 mod forward;
 pub mod gate;
 pub mod limits;
 mod listener;
 mod proxied;
+mod resting;
 mod session;
 mod tls;
+mod udp;
 mod upkeep;
 mod watch;
 mod worker;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// TCP port (`-p`) of addresses without one of their own.
     pub port: Port,
+    /// UDP port (`-U`) of addresses without one of their own.
+    pub udp: Port,
     /// UNIX socket instead of TCP (`-s`, `-a`).
     pub unix: Option<UnixListen>,
     /// Queue of connections to be accepted (`-b`).
@@ -109,10 +113,10 @@ pub struct Listen {
     pub security: Security,
 }
 
-/// `-p`.
+/// `-p`, `-U`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
-    /// 0: no TCP.
+    /// 0: none.
     Off,
     /// -1: any free one.
     Ephemeral,
@@ -161,12 +165,18 @@ pub struct Server {
     acceptor: Option<listener::Acceptor>,
     upkeep: Option<upkeep::Upkeep>,
     addresses: Vec<SocketAddr>,
+    udp_addresses: Vec<SocketAddr>,
 }
 
 impl Server {
     /// Where TCP clients are served.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where UDP clients are served.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp_addresses
     }
 
     /// A connection from the peer that carries its clients' requests in frames (see `proxied`).
@@ -244,8 +254,7 @@ pub(crate) struct Service {
     on_shutdown: Box<dyn Fn(bool) + Send + Sync>,
     verbosity: AtomicU8,
     /// Everybody who is connected; touched when one comes, goes, or `stats conns` asks.
-    connections: Mutex<HashMap<u64, Arc<ConnectionInfo>>>,
-    next_connection: AtomicU64,
+    connections: Mutex<Connections>,
     next_worker: AtomicUsize,
     /// A connection closed: an acceptor that waits for room looks again.
     room: tokio::sync::Notify,
@@ -265,19 +274,25 @@ impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
     fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
         self.watchers.connected(&peer, descriptor);
-        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let mut everybody = self.everybody();
+        let place = everybody.free.pop().unwrap_or(everybody.places.len() as u32);
         let info = Arc::new(ConnectionInfo {
+            place,
             peer,
             descriptor,
             last_command: AtomicU32::new(self.clock.now().secs),
             state: AtomicU8::new(ConnectionState::Waiting as u8),
         });
+        match everybody.places.get_mut(place as usize) {
+            Some(free) => *free = Some(Arc::clone(&info)),
+            None => everybody.places.push(Some(Arc::clone(&info))),
+        }
+        drop(everybody);
         let counts = &self.stats.connections;
         counts.total_connections.fetch_add(1, Ordering::Relaxed);
         let now = counts.curr_connections.fetch_add(1, Ordering::Relaxed) + 1;
         counts.connection_structures.fetch_max(now, Ordering::Relaxed);
-        self.everybody().insert(id, Arc::clone(&info));
-        Ticket { id, info, service: Arc::clone(self), reason: Reason::Shutdown }
+        Ticket { info, service: Arc::clone(self), reason: Reason::Shutdown }
     }
 
     /// Reads the certificates again, if there are any.
@@ -289,7 +304,7 @@ impl Service {
         Some(reloaded)
     }
 
-    fn everybody(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ConnectionInfo>>> {
+    fn everybody(&self) -> std::sync::MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -304,9 +319,19 @@ impl Service {
     }
 }
 
-/// A connection, as `stats conns` shows it.
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+struct Connections {
+    places: Vec<Option<Arc<ConnectionInfo>>>,
+    /// Places that nobody has.
+    free: Vec<u32>,
+}
+
+/// A connection, as `stats conns` shows it. There are many, so it is small.
 #[derive(Debug)]
 struct ConnectionInfo {
+    /// Among everybody.
+    place: u32,
     peer: Peer,
     descriptor: i32,
     /// Engine second of the last bytes.
@@ -325,12 +350,12 @@ enum ConnectionState {
 }
 
 /// Who is at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Peer {
-    /// A client, and where it came in.
-    Tcp(SocketAddr, SocketAddr),
+    /// A client, and where among what listens it came in.
+    Tcp(SocketAddr, u16),
     /// A local client.
-    Unix(Arc<str>),
+    Unix,
     /// The peer, on behalf of its clients.
     Proxied(SocketAddr),
 }
@@ -338,7 +363,6 @@ enum Peer {
 /// Stands for one open connection.
 #[derive(Debug)]
 struct Ticket {
-    id: u64,
     info: Arc<ConnectionInfo>,
     service: Arc<Service>,
     /// Why it ends, if it ends.
@@ -348,7 +372,10 @@ struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.service.watchers.disconnected(&self.info.peer, self.info.descriptor, self.reason);
-        self.service.everybody().remove(&self.id);
+        let mut everybody = self.service.everybody();
+        everybody.places[self.info.place as usize] = None;
+        everybody.free.push(self.info.place);
+        drop(everybody);
         self.service.stats.connections.curr_connections.fetch_sub(1, Ordering::Relaxed);
         self.service.room.notify_one();
     }

@@ -107,6 +107,9 @@ async fn answer(
                 return false;
             }
             Action::Again => {
+                if turn == 0 {
+                    shared.cell().conn_yields.add(1);
+                }
                 turn = service.config.requests_per_turn;
                 tokio::task::yield_now().await;
             }

@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use super::gate::Admission;
 use super::watch::{Witness, kind};
 use super::worker::Shared;
-use super::{Service, auth, dispatch, dump::Dump, limits};
+use super::{Service, auth, dispatch, dump::Dump, echo, limits};
 use crate::command::{Command, Now, Op, Outcome, Pages, Refusal, Replies};
 use crate::engine::Reserved;
 use crate::protocol::{Codec, Decoded, Form, Limits, Output, Protocol, Request, Session as Asked};
@@ -199,12 +199,12 @@ enum End<'b> {
 }
 
 impl Session {
-    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32) -> Self {
+    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32, locked: bool) -> Self {
         Self {
             codec: Codec::new(protocol, service.protocol_limits()),
             body: None,
             dump: None,
-            locked: service.auth.is_required(),
+            locked,
             said_goodbye: false,
             descriptor,
         }
@@ -212,7 +212,12 @@ impl Session {
 
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
-        Self { locked: false, ..Self::new(Protocol::Auto, service, descriptor) }
+        Self::new(Protocol::Auto, service, descriptor, false)
+    }
+
+    /// Whether it still has to prove who it is.
+    pub(super) const fn is_locked(&self) -> bool {
+        self.locked
     }
 
     /// Whether something is under way that the input does not show.
@@ -304,7 +309,6 @@ impl Session {
                 return Action::Read(1);
             }
             if *turn == 0 {
-                shared.cell().conn_yields.add(1);
                 return Action::Again;
             }
             let action = match service.gate.enter(shared.index) {
@@ -330,15 +334,15 @@ impl Session {
         }
         let service = &*shared.service;
         let mark = out.total();
-        let was_midway = self.codec.is_midway();
+        let before = self.codec.is_midway().then(|| self.codec.clone());
+        let echoes = service.verbosity.load(Ordering::Relaxed) >= 2;
         let now = service.clock.now();
         let (eaten, action, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
-            let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn);
+            let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
             *turn -= batch.0.len();
-            self.echo(service, input.bytes(), eaten);
             self.execute(service, &batch, now, out);
-            let retry = !was_midway && !self.codec.is_midway() && batch.0.iter().all(is_pure_read);
+            let retry = batch.0.iter().all(is_pure_read);
             let action = match end {
                 End::Full => None,
                 End::Incomplete(more) => Some(Action::Read(more)),
@@ -353,6 +357,9 @@ impl Session {
                 }
                 End::Body { head_len, value_len, trailer_len } => {
                     let head = input.bytes()[eaten..eaten + head_len].to_vec();
+                    if echoes && self.codec.protocol() != Protocol::Binary {
+                        echo::request(self.descriptor, &head);
+                    }
                     eaten += head_len;
                     self.begin_body(head, value_len, trailer_len, now, shared, out);
                     None
@@ -367,15 +374,23 @@ impl Session {
         };
         shared.cell().turns.add(1);
         if service.gate.leave(shared.index) {
+            if echoes && self.codec.protocol() != Protocol::Binary {
+                let unsent = out.to_vec();
+                echo::replies(self.descriptor, &unsent[unsent.len() - (out.total() - mark)..]);
+            }
             input.eat(eaten);
             return action;
         }
         out.truncate(mark);
         if retry && self.body.is_none() && self.dump.is_none() && eaten > 0 {
             // Nothing but reads: they are asked again, of whoever serves now.
+            match before {
+                Some(before) => self.codec = before,
+                None => self.restart(),
+            }
             return None;
         }
-        if was_midway || (self.codec.is_midway() && self.codec.resumption().is_some()) {
+        if before.is_some() || (self.codec.is_midway() && self.codec.resumption().is_some()) {
             return Some(Action::Close);
         }
         refuse(&input.bytes()[..eaten], &self.codec, UNKNOWN_AFTER_PAUSE, out);
@@ -385,7 +400,13 @@ impl Session {
 
     /// Decodes requests for the engine until there is a reason to stop.
     #[inline]
-    fn gather<'b>(&mut self, bytes: &'b [u8], batch: &mut Batch<'b>, turn: usize) -> (usize, End<'b>) {
+    fn gather<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        batch: &mut Batch<'b>,
+        turn: usize,
+        echoes: bool,
+    ) -> (usize, End<'b>) {
         let most = turn.min(limits::BATCH_REQUESTS);
         let mut eaten = 0;
         while batch.0.len() < most {
@@ -393,7 +414,15 @@ impl Session {
             if rest.is_empty() {
                 return (eaten, End::Incomplete(1));
             }
-            match self.codec.decode(rest) {
+            let begins = echoes && !self.codec.is_midway();
+            let decoded = self.codec.decode(rest);
+            if begins
+                && self.codec.protocol() != Protocol::Binary
+                && matches!(decoded, Decoded::Request { .. })
+            {
+                echo::request(self.descriptor, rest);
+            }
+            match decoded {
                 Decoded::Request { request: Request::Item { command, form }, used } => {
                     eaten += used;
                     batch.0.push(command);
@@ -530,7 +559,15 @@ impl Session {
             let trailer_len = body.trailer_len;
             input.eat(trailer_len);
             shared.cell().turns.add(1);
-            if !service.gate.leave(shared.index) {
+            let holds = service.gate.leave(shared.index);
+            if holds
+                && self.codec.protocol() != Protocol::Binary
+                && service.verbosity.load(Ordering::Relaxed) >= 2
+            {
+                let unsent = out.to_vec();
+                echo::replies(self.descriptor, &unsent[unsent.len() - (out.total() - mark)..]);
+            }
+            if !holds {
                 out.truncate(mark);
                 if let Some(form) = form {
                     form.refuse(UNKNOWN_AFTER_PAUSE, out);
@@ -651,8 +688,15 @@ impl Session {
             return None;
         }
         if self.codec.is_midway() {
-            // Half an answer is out already and cannot be taken back.
-            return Some(Action::Close);
+            // Half an answer may be out already: its end says that the rest is missing.
+            let end = memchr::memchr(b'\n', input.bytes());
+            let (Some(end), Some(_)) = (end, self.codec.resumption()) else { return Some(Action::Close) };
+            input.eat(end + 1);
+            self.restart();
+            out.extend(b"SERVER_ERROR ");
+            out.extend(reason.as_bytes());
+            out.extend(b"\r\n");
+            return None;
         }
         let mut codec = Codec::new(self.codec.protocol(), *self.codec.limits());
         match codec.decode(input.bytes()) {
@@ -785,25 +829,6 @@ impl Session {
             if input.is_empty() {
                 return Some(Action::Read(1));
             }
-        }
-    }
-
-    /// `-vv`: each request on stderr, as memcached shows it.
-    fn echo(&self, service: &Service, bytes: &[u8], eaten: usize) {
-        if service.verbosity.load(Ordering::Relaxed) < 2 || self.codec.protocol() == Protocol::Binary {
-            return;
-        }
-        for line in bytes[..eaten]
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .take(limits::BATCH_REQUESTS)
-        {
-            let line = line.trim_ascii_end();
-            eprintln!(
-                "<{} {}",
-                self.descriptor,
-                line[..line.len().min(limits::AUTH_LINE_BYTES)].escape_ascii()
-            );
         }
     }
 }

@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::resting::Client;
 use super::tls::{Secured, Security};
-use super::watch::Reason;
-use super::{Service, Ticket, connection, limits, proxied};
+use super::{Service, Ticket, limits, proxied, udp};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
 
@@ -33,6 +33,7 @@ pub(super) struct Inbox(UnboundedSender<Message>);
 #[derive(Debug)]
 enum Message {
     Serve(Arrival),
+    Datagrams(std::net::UdpSocket, Protocol),
     Drain,
 }
 
@@ -40,6 +41,10 @@ impl Inbox {
     pub(super) fn give(&self, arrival: Arrival) {
         // A worker that is gone serves nobody: the connection closes.
         let _stopping = self.0.send(Message::Serve(arrival));
+    }
+
+    pub(super) fn give_datagrams(&self, socket: std::net::UdpSocket, protocol: Protocol) {
+        let _stopping = self.0.send(Message::Datagrams(socket, protocol));
     }
 }
 
@@ -100,7 +105,10 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
     while let Some(message) = inbox.recv().await {
         match message {
             Message::Serve(arrival) => {
-                tokio::task::spawn_local(serve(Rc::clone(&shared), arrival));
+                serve(&shared, arrival);
+            }
+            Message::Datagrams(socket, protocol) => {
+                tokio::task::spawn_local(udp::serve(Rc::clone(&shared), socket, protocol));
             }
             Message::Drain => break,
         }
@@ -112,33 +120,15 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
     }
 }
 
-async fn serve(shared: Rc<Shared>, arrival: Arrival) {
-    let Arrival { socket, protocol, security, proxied, mut ticket } = arrival;
-    let stream = match socket {
-        Socket::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
-        Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
-    };
-    // A socket that cannot be registered is closed; its client sees that.
-    let Ok(stream) = stream else { return };
-    let stream = match (stream, security, &shared.service.tls) {
-        (stream, Security::Plain, _) => stream,
-        (Stream::Tcp(stream), security, Some(tls)) => {
-            let counts = &shared.service.stats.tls;
-            match Box::pin(tls.accept(security, stream, counts)).await {
-                Some(secured) => Stream::Tls(secured),
-                None => {
-                    ticket.reason = Reason::Error;
-                    return;
-                }
-            }
+fn serve(shared: &Rc<Shared>, arrival: Arrival) {
+    let shared = Rc::clone(shared);
+    if let Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } = arrival {
+        // A socket that cannot be registered is closed; its other end sees that.
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            tokio::task::spawn_local(proxied::serve(shared, Stream::Tcp(stream), ticket));
         }
-        // No listener is like that.
-        _ => return,
-    };
-    if proxied {
-        proxied::serve(shared, stream, ticket).await;
-    } else {
-        connection::serve(shared, stream, protocol, ticket).await;
+    } else if let Ok(client) = Client::new(shared, arrival) {
+        tokio::task::spawn_local(client);
     }
 }
 

@@ -18,6 +18,8 @@ struct Turned {
     changed: tokio::sync::Notify,
     /// What `leave` says.
     holds: AtomicBool,
+    /// The time at which `leave` says no, and what the gate turns to then.
+    fails_at: std::sync::Mutex<Option<(u64, Admission)>>,
     left: AtomicU64,
     term: tokio::sync::watch::Sender<u64>,
     /// The serving node: a listener whose connections are adopted by it.
@@ -31,6 +33,7 @@ impl Turned {
             admission: admission.into(),
             changed: tokio::sync::Notify::new(),
             holds: AtomicBool::new(true),
+            fails_at: None.into(),
             left: AtomicU64::new(0),
             term: tokio::sync::watch::Sender::new(0),
             master,
@@ -51,7 +54,13 @@ impl Gate for Turned {
     }
 
     fn leave(&self, _worker: usize) -> bool {
-        self.left.fetch_add(1, Ordering::Relaxed);
+        let left = self.left.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((at, next)) = *self.fails_at.lock().unwrap()
+            && at == left
+        {
+            self.turn(next);
+            return false;
+        }
         self.holds.load(Ordering::Relaxed)
     }
 
@@ -264,6 +273,29 @@ fn a_deposed_node_acknowledges_nothing() {
     until("a second try", || gate.left.load(Ordering::Relaxed) > left + 1);
     gate.holds.store(true, Ordering::Relaxed);
     client.expect("VALUE a 0 1\r\ny\r\nEND\r\n");
+}
+
+#[test]
+fn a_multiget_in_whose_middle_the_roles_swap_is_answered_to_its_end() {
+    let keys: String = (0..60).map(|key| format!(" k{key}")).collect();
+    let values = |keys: std::ops::Range<u32>| -> String {
+        keys.map(|key| format!("VALUE k{key} 0 1\r\nx\r\n")).collect()
+    };
+    let sets: String = (0..60).map(|key| format!("set k{key} 0 0 1 noreply\r\nx\r\n")).collect();
+    for (next, whole) in [(Admission::Forward, true), (Admission::Park, false)] {
+        let master = Gated::start("", Arc::new(Open));
+        let gate = Turned::new(Admission::Serve, Some(entrance(&master)));
+        let node = Gated::start("", Arc::clone(&gate) as Arc<dyn Gate>);
+        for node in [&master, &node] {
+            node.client().ask(format!("{sets}mn\r\n"), "MN\r\n");
+        }
+        let mut client = node.client();
+        client.ask("mn\r\n", "MN\r\n");
+        // The first batch of the line is answered here, the second one not.
+        *gate.fails_at.lock().unwrap() = Some((gate.left.load(Ordering::Relaxed) + 2, next));
+        let rest = if whole { values(20..60) + "END\r\n" } else { "SERVER_ERROR nobody serves\r\n".into() };
+        client.ask(format!("get{keys}\r\nversion\r\n"), values(0..20) + &rest + "VERSION");
+    }
 }
 
 #[test]

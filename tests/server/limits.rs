@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use crate::harness::{Node, until};
+use crate::harness::{Client, Node, until};
 
 #[test]
 fn lengths_that_lie_are_refused() {
@@ -109,6 +109,8 @@ fn without_maxconns_fast_one_waits_for_room() {
     let node = Node::start("-c 1 -o no_maxconns_fast");
     let mut first = node.client();
     first.ask("version\r\n", "VERSION");
+    // To be full is not yet to turn somebody away.
+    assert_eq!(first.stat("listen_disabled_num"), 0);
     let mut second = node.client();
     second.send("get none\r\n");
     until("the listener to be disabled", || {
@@ -116,7 +118,29 @@ fn without_maxconns_fast_one_waits_for_room() {
     });
     drop(first);
     second.expect("END\r\n");
-    assert!(second.stat("listen_disabled_num") >= 1);
+    assert_eq!(second.stat("listen_disabled_num"), 1);
+    assert!(second.stat("time_in_listen_disabled_us") > 0);
+    assert_eq!(second.stat("accepting_conns"), 1);
+}
+
+#[test]
+fn several_listeners_that_wait_for_room_are_disabled_once_and_refuse_nobody() {
+    let node = Node::start("-c 2 -o no_maxconns_fast -l 127.0.0.2");
+    let other_address = node.app().addresses()[1];
+    let mut first = node.client();
+    first.ask("mn\r\n", "MN\r\n");
+    let mut second = Client::connect(other_address);
+    second.ask("mn\r\n", "MN\r\n");
+    let mut waiting = [node.client(), Client::connect(other_address)];
+    for client in &mut waiting {
+        client.send("mn\r\n");
+    }
+    until("the listeners to be disabled", || first.stat("accepting_conns") == 0);
+    drop((first, second));
+    for client in &mut waiting {
+        client.expect("MN\r\n");
+    }
+    assert_eq!(waiting[0].stat("listen_disabled_num"), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod auth;
 mod classic;
+mod crowd;
 mod forwarding;
 mod harness;
 mod holes;
@@ -13,5 +14,6 @@ mod migration;
 mod process;
 mod statistics;
 mod tls;
+mod udp;
 mod warm;
 mod watch;

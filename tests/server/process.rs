@@ -18,7 +18,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn start(flags: &str, directory: &Path) -> Self {
+    pub(crate) fn start(flags: &str, directory: &Path) -> Self {
         Self::start_with(flags, directory, Stdio::piped())
     }
 
@@ -154,4 +154,47 @@ fn users_are_checked_before_anything_is_bound() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("can't find the user nobody-of-that-name"), "{said}");
     }
+}
+
+#[test]
+fn with_two_v_requests_and_replies_are_on_stderr() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut running = Running::start("-vv", directory.path());
+    let mut client = running.client();
+    let large = "y".repeat(5_000);
+    client.ask(
+        format!("set a 0 0 6\r\nsecret\r\nget a b\r\nset l 0 0 5000\r\n{large}\r\nbogus\r\n"),
+        "STORED\r\nVALUE a 0 6\r\nsecret\r\nEND\r\nSTORED\r\nERROR\r\n",
+    );
+    let rows = client.stats("conns");
+    let address = format!("tcp:{}", client.0.local_addr().unwrap());
+    let descriptor = rows.iter().find(|(_, value)| *value == address).unwrap().0.replace(":addr", "");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    let mut said = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let echoed: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix(['<', '>']).map(|rest| (line, rest)))
+        .filter(|(_, rest)| rest.starts_with(&format!("{descriptor} ")))
+        .map(|(line, _)| line)
+        .take(9)
+        .collect();
+    let expected = [
+        "<$ set a 0 0 6",
+        ">$ STORED",
+        "<$ get a b",
+        ">$ sending key a",
+        ">$ END",
+        "<$ set l 0 0 5000",
+        ">$ STORED",
+        "<$ bogus",
+        ">$ ERROR",
+    ]
+    .map(|line| line.replace('$', &descriptor));
+    let mut sorted = (echoed.clone(), expected.to_vec());
+    // Requests that came together are shown together, before their replies.
+    sorted.0.sort_unstable();
+    sorted.1.sort_unstable();
+    assert_eq!(sorted.0, sorted.1, "{said}");
+    assert!(!said.contains("secret"), "{said}");
 }

@@ -1,0 +1,174 @@
+//! A connection with nothing under way, which is what most are most of the time.
+//!
+//! Intuition: thousands wait while a few work. So the task of a connection is a few words by itself: a
+//! socket and what must not be forgotten. Only while something is under way does it own a session, a
+//! buffer and the state of its work, in a box that is given back with the last answer.
+//!
+//! Promise: a resting connection costs its registration, its line in `stats conns` and a task of two
+//! cache line pairs.
+
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+
+use super::connection::{self, Gone};
+use super::gate::Upstream;
+use super::session::Session;
+use super::tls::Security;
+use super::watch::Reason;
+use super::worker::{Arrival, Shared, Socket, Stream};
+use super::{ConnectionState, Ticket, limits};
+use crate::protocol::Protocol;
+
+/// A connection's task.
+pub(super) struct Client(State);
+
+enum State {
+    Resting(Resting),
+    Busy(Pin<Box<dyn Future<Output = Option<Resting>>>>),
+    Gone,
+}
+
+/// What is kept while nothing is under way.
+pub(super) struct Resting {
+    /// Before the socket, so that its end is told before its descriptor is somebody else's.
+    pub(super) ticket: Ticket,
+    pub(super) stream: Stream,
+    pub(super) shared: Rc<Shared>,
+    /// Opened when first needed, with the term it was opened in.
+    pub(super) upstream: Option<(u64, Box<dyn Upstream>)>,
+    /// What it is in the middle of, if it is: a body that is thrown away, or a line of keys.
+    pub(super) session: Option<Box<Session>>,
+    /// When its patience ends (`idle_timeout`).
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What it speaks, as far as it is decided.
+    pub(super) protocol: Protocol,
+    /// It has not said yet who it is.
+    pub(super) locked: bool,
+}
+
+impl Client {
+    /// The task of a connection that just arrived.
+    pub(super) fn new(shared: Rc<Shared>, arrival: Arrival) -> io::Result<Self> {
+        let Arrival { socket, protocol, security, mut ticket, .. } = arrival;
+        let locked = shared.service.auth.is_required();
+        let rest = move |stream, shared: Rc<Shared>, ticket| {
+            Resting::new(ticket, stream, shared, None, None, protocol, locked)
+        };
+        let stream = match socket {
+            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+            Socket::Tcp(stream) => {
+                let stream = TcpStream::from_std(stream)?;
+                if security != Security::Plain {
+                    let handshake = async move {
+                        let service = &shared.service;
+                        let secured = match &service.tls {
+                            Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
+                            // No listener is like that.
+                            None => None,
+                        };
+                        if secured.is_none() {
+                            ticket.reason = Reason::Error;
+                        }
+                        Some(rest(Stream::Tls(secured?), shared, ticket))
+                    };
+                    return Ok(Self(State::Busy(Box::pin(handshake))));
+                }
+                Stream::Tcp(stream)
+            }
+        };
+        Ok(Self(State::Resting(rest(stream, shared, ticket))))
+    }
+}
+
+impl Future for Client {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let state = &mut self.get_mut().0;
+        loop {
+            match mem::replace(state, State::Gone) {
+                State::Resting(mut resting) => match resting.poll_first_bytes(context) {
+                    Poll::Pending => {
+                        *state = State::Resting(resting);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(buffer)) => {
+                        *state = State::Busy(Box::pin(connection::serve(resting, buffer)));
+                    }
+                    Poll::Ready(Err(Gone(reason))) => resting.ticket.reason = reason,
+                },
+                State::Busy(mut work) => match work.as_mut().poll(context) {
+                    Poll::Pending => {
+                        *state = State::Busy(work);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Some(resting)) if !resting.shared.draining.get() => {
+                        *state = State::Resting(resting);
+                    }
+                    Poll::Ready(_) => {}
+                },
+                State::Gone => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Resting {
+    pub(super) fn new(
+        ticket: Ticket,
+        stream: Stream,
+        shared: Rc<Shared>,
+        upstream: Option<(u64, Box<dyn Upstream>)>,
+        session: Option<Box<Session>>,
+        protocol: Protocol,
+        locked: bool,
+    ) -> Self {
+        ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
+        Self { ticket, stream, shared, upstream, session, timer: None, protocol, locked }
+    }
+
+    /// Waits for bytes without holding a buffer.
+    fn poll_first_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>, Gone>> {
+        let mut buffer = self.shared.take_buffer();
+        buffer.reserve(limits::READ_BYTES);
+        let read = self.stream.poll_read(context, &mut buffer);
+        if let Poll::Ready(Ok(1..)) = read {
+            self.timer = None;
+            return Poll::Ready(Ok(buffer));
+        }
+        self.shared.give_buffer(buffer);
+        match read {
+            // No bytes and no error: the client closed.
+            Poll::Ready(Ok(_)) => Poll::Ready(Err(Gone(Reason::Normal))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(connection::broken(&error, &self.shared))),
+            Poll::Pending => self.poll_patience(context),
+        }
+    }
+
+    fn poll_patience<T>(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Gone>> {
+        let Some(limit) = self.shared.service.config.idle_timeout else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timer.as_mut().poll(context).map(|()| Err(connection::kick(&self.shared)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ConnectionInfo;
+
+    #[test]
+    fn a_resting_connection_is_small() {
+        // With this the runtime's task takes 256 bytes, as its registration does.
+        assert!(size_of::<Client>() <= 120, "{}", size_of::<Client>());
+        assert!(size_of::<ConnectionInfo>() <= 56, "{}", size_of::<ConnectionInfo>());
+    }
+}
