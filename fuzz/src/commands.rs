@@ -37,7 +37,7 @@ pub fn memory() -> Memory {
 
 /// Its oracle.
 pub fn model() -> ModelEngine {
-    ModelEngine::new(SHARDS, SEED, !0 << 56, ITEM_SIZE_MAX, Arc::new(NoJournal))
+    ModelEngine::new(SHARDS, SEED, !0 << 56, ITEM_SIZE_MAX, Arc::new(NoJournal)).with_inline_max(INLINE_MAX)
 }
 
 /// The clock at the beginning.

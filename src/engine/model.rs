@@ -24,6 +24,7 @@ pub struct ModelEngine {
     hasher: Hasher,
     shards: usize,
     item_size_max: usize,
+    inline_max: usize,
     journal: Arc<dyn Journal>,
     flush_at: AtomicU32,
 }
@@ -100,6 +101,7 @@ struct Run<'a> {
     key: &'a [u8],
     now: Now,
     item_size_max: usize,
+    inline_max: usize,
     reply: &'a mut dyn FnMut(Outcome<'_>),
 }
 
@@ -125,9 +127,15 @@ impl ModelEngine {
             hasher: Hasher::masked(seed, hash_mask),
             shards,
             item_size_max,
+            inline_max: usize::MAX,
             journal,
             flush_at: AtomicU32::new(0),
         }
+    }
+
+    /// As an engine that keeps longer values outside of its segments, where no number is counted.
+    pub fn with_inline_max(self, inline_max: usize) -> Self {
+        Self { inline_max, ..self }
     }
 
     /// Forgets an item as an eviction does.
@@ -363,7 +371,8 @@ impl Run<'_> {
         if arith.compare.is_some_and(|unique| unique != 0 && unique != before.cas()) {
             return (self.reply)(Outcome::Exists);
         }
-        let Some(number) = number::parse(&before.value) else {
+        let counted = before.value.len() <= self.inline_max;
+        let Some(number) = number::parse(&before.value).filter(|_| counted) else {
             return (self.reply)(Outcome::NonNumeric);
         };
         let number = match arith.increment {
@@ -516,6 +525,7 @@ impl Engine for ModelEngine {
                 key: &command.key,
                 now,
                 item_size_max: self.item_size_max,
+                inline_max: self.inline_max,
                 reply: &mut |outcome| replies.reply(index, outcome),
             };
             run.command(&command.op);
@@ -523,7 +533,7 @@ impl Engine for ModelEngine {
     }
 
     fn inline_max(&self) -> usize {
-        usize::MAX
+        self.inline_max
     }
 
     fn reserve(&self, len: usize, _now: Now) -> Result<Reserved, OutOfMemory> {

@@ -204,7 +204,8 @@ impl Bench {
             geometry: Some(Geometry { shards: 4, ..tiny(1) }),
             ..config.clone()
         };
-        let model = ModelEngine::new(shards, 11, hash_mask, ITEM_SIZE_MAX, Arc::clone(&tapes[1]) as _);
+        let model = ModelEngine::new(shards, 11, hash_mask, ITEM_SIZE_MAX, Arc::clone(&tapes[1]) as _)
+            .with_inline_max(tiny(shards).inline_max);
         Self {
             memory: Memory::new(config, Arc::clone(&tapes[0]) as _),
             model,
