@@ -12,7 +12,7 @@
 //! * [`admin`]: the second port: health, metrics, status, control; and the client for it.
 //! * [`config`]: what the operator asked for, checked before anything is bound.
 //! * [`app`]: builds, starts and stops every part; the only file that knows them all.
-//! * [`bench`]: a load generator for any memcached server, and a small client for tests.
+//! * [`mod@bench`]: a load generator for any memcached server, and a small client for tests.
 
 pub mod admin;
 pub mod app;

@@ -7,7 +7,7 @@
 //! Everything that decides is pure: no socket, no clock, no randomness. [`node::Node`] takes facts
 //! (`handle_*`) and hands out what is to be done (`poll_*`), and the time is an argument
 //! ([`time::Mono`]). So a whole pair runs in virtual time, thousands of times faster than real, and
-//! one seed is one run ([`testing`]).
+//! one seed is one run (`testing`).
 //!
 //! In reading order:
 //! * [`change`], [`frame`]: what travels. [`wire`]: how the rarely sent parts are serialised.

@@ -1,6 +1,6 @@
 //! What is replicated, as the pair sees it: something that takes changes and can be walked.
 //!
-//! Implemented over the engine elsewhere, and over a map in [`crate::testing`]. All of it may be
+//! Implemented over the engine elsewhere, and over a map in `testing`. All of it may be
 //! called from the thread that runs the pair while clients' commands run on others.
 
 use crate::change::Change;
