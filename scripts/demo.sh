@@ -4,5 +4,6 @@
 #   scripts/demo.sh [--keep] [--items N] [--profile fast|lan|wan]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --locked --quiet --bins --example demo
-exec "${CARGO_TARGET_DIR:-target}/release/examples/demo" "$@"
+echo "building (a few minutes the first time)…"
+cargo build --profile fast --locked --quiet --bins --example demo
+exec "${CARGO_TARGET_DIR:-target}/fast/examples/demo" "$@"
