@@ -95,6 +95,11 @@ pub trait Engine: Send + Sync {
 pub trait Journal: Send + Sync {
     /// `change` is the effect of a command on an item of `shard`. Deadlines are in engine seconds.
     fn record(&self, shard: usize, change: &Change<'_>);
+
+    /// Whether changes go anywhere at all; an engine asks once, when it is made.
+    fn records(&self) -> bool {
+        true
+    }
 }
 
 /// A node without a peer records nothing.
@@ -103,6 +108,10 @@ pub struct NoJournal;
 
 impl Journal for NoJournal {
     fn record(&self, _shard: usize, _change: &Change<'_>) {}
+
+    fn records(&self) -> bool {
+        false
+    }
 }
 
 /// There is no memory and nothing may be evicted for it.
@@ -254,8 +263,31 @@ pub const SLAB_SIZES: [usize; SLAB_CLASSES] = {
     sizes
 };
 
+/// Classes of sizes up to 8 KiB, in steps of eight bytes: class sizes are multiples of eight.
+static SMALL_CLASSES: [u8; 1025] = {
+    let mut classes = [1; 1025];
+    let (mut class, mut eighths) = (0, 0);
+    while eighths < classes.len() {
+        while SLAB_SIZES[class] < eighths * 8 {
+            class += 1;
+        }
+        classes[eighths] = class as u8 + 1;
+        eighths += 1;
+    }
+    classes
+};
+
 /// The slab class memcached would put an item of that size in.
+#[inline]
 pub fn memcached_class(size: usize) -> u8 {
+    // Every command asks this, so the common sizes are looked up.
+    match SMALL_CLASSES.get(size.div_ceil(8)) {
+        Some(&class) => class,
+        None => large_class(size),
+    }
+}
+
+fn large_class(size: usize) -> u8 {
     let below = SLAB_SIZES.partition_point(|&chunk| chunk < size);
     below.min(SLAB_CLASSES - 1) as u8 + 1
 }
@@ -270,6 +302,9 @@ mod tests {
         assert_eq!(SLAB_SIZES[35..], [252_696, 315_872, 394_840, 524_288]);
         for (size, class) in [(1, 1), (96, 1), (97, 2), (524_288, 39), (1 << 20, 39)] {
             assert_eq!(memcached_class(size), class, "{size}");
+        }
+        for size in 0..20_000 {
+            assert_eq!(memcached_class(size), large_class(size), "looked up or searched for: {size}");
         }
     }
 }

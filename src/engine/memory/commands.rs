@@ -86,7 +86,7 @@ impl Shard {
             return;
         };
         let item = self.item(location);
-        let (before, (_, class)) = (item.header, self.measure(&item));
+        let (before, measure) = (item.header, self.measure(&item));
         let stale = before.marks.has(Marks::STALE);
         let recache = get.recache.is_some_and(|seconds| {
             before.deadline != 0 && before.deadline < Exptime(seconds).deadline(at.now).0
@@ -109,12 +109,9 @@ impl Shard {
         if get.touch.is_some() {
             self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
         }
-        self.count_read(get, class);
-        let mut hit = self.hit(location, at.now);
-        hit.deadline = Deadline(before.deadline);
-        hit.idle_secs = at.now.secs.saturating_sub(before.accessed);
-        hit.fetched = before.marks.has(Marks::FETCHED);
-        hit.win_sent = before.marks.has(Marks::WIN_SENT);
+        self.count_read(get, measure.1);
+        let mut hit = self.hit_as(&self.segments.item_as(location, before), measure, at.now);
+        hit.deadline_after = Deadline(header.deadline);
         hit.won = won;
         reply.send(Outcome::Hit(hit));
     }
@@ -464,10 +461,10 @@ impl Shard {
 
     fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
+        let cas = self.shown(draft.explicit.unwrap_or(draft.version));
+        let kept = Kept { cas, len: draft.content.len() };
         let location = self.put(at.hash, draft, old, at.now);
         self.record_put(location);
-        let item = self.item(location);
-        let kept = Kept { cas: self.shown(item.cas()), len: self.value(&item).len() };
         reply.send(Outcome::Stored(kept));
     }
 

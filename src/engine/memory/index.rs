@@ -45,16 +45,20 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Marks (the top bit of a byte each) of the lanes whose tag is `tag`.
+    /// The lanes whose tag is `tag`.
     #[inline]
     fn lanes(&self, tag: u8) -> Lanes {
-        const LOW: u128 = u128::from_le_bytes([0x7f; 16]);
-        let mut bytes = [0; 16];
-        bytes[..LANES].copy_from_slice(&self.tags);
-        let differ = u128::from_le_bytes(bytes) ^ u128::from_le_bytes([tag; 16]);
-        // Exact, unlike the shorter formula: no borrow runs into the next byte.
-        let equal = !(((differ & LOW) + LOW) | differ | LOW);
-        Lanes(equal & (u128::MAX >> 32))
+        const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.tags;
+        let equal = |tags: u64| {
+            let differ = tags ^ u64::from_le_bytes([tag; 8]);
+            // Exact, unlike the shorter formula: no borrow runs into the next byte.
+            !(((differ & LOW) + LOW) | differ | LOW)
+        };
+        let first = equal(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        let others = equal(u64::from(u32::from_le_bytes([i, j, k, l])));
+        // A mark is the top bit of its byte, so those of the last four lanes find room between.
+        Lanes(first | (others & u64::from(u32::MAX)) >> 1)
     }
 
     fn occupied(&self) -> impl Iterator<Item = usize> + '_ {
@@ -85,8 +89,9 @@ impl Bucket {
     }
 }
 
-/// Lanes of a bucket, from the first.
-struct Lanes(u128);
+/// Lanes of a bucket: of the first eight in the top bits of its bytes, of the last four in the bits
+/// below those of the first bytes.
+struct Lanes(u64);
 
 impl Iterator for Lanes {
     type Item = usize;
@@ -96,9 +101,10 @@ impl Iterator for Lanes {
         if self.0 == 0 {
             return None;
         }
-        let lane = self.0.trailing_zeros() / 8;
+        let bit = self.0.trailing_zeros();
         self.0 &= self.0 - 1;
-        Some(lane as usize)
+        // The eighth bit of a byte, or the seventh.
+        Some((bit / 8 + if bit % 8 == 7 { 0 } else { 8 }) as usize)
     }
 }
 
@@ -114,13 +120,20 @@ struct Block {
 struct Table {
     blocks: Vec<Block>,
     homes: usize,
+    /// A power of two, and which one: nothing is divided on the way to a bucket.
     block_buckets: usize,
+    block_shift: u32,
 }
 
 impl Table {
     /// A table of that many blocks, none of which has memory yet.
     fn new(blocks: usize, block_buckets: usize) -> Self {
-        Self { blocks: Vec::with_capacity(blocks), homes: blocks * block_buckets - 1, block_buckets }
+        Self {
+            blocks: Vec::with_capacity(blocks),
+            homes: blocks * block_buckets - 1,
+            block_buckets,
+            block_shift: block_buckets.trailing_zeros(),
+        }
     }
 
     fn blocks_at_full_size(&self) -> usize {
@@ -139,12 +152,12 @@ impl Table {
 
     #[inline]
     fn bucket(&self, at: usize) -> &Bucket {
-        &self.blocks[at / self.block_buckets].buckets[at % self.block_buckets]
+        &self.blocks[at >> self.block_shift].buckets[at & (self.block_buckets - 1)]
     }
 
     #[inline]
     fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
-        &mut self.blocks[at / self.block_buckets].buckets[at % self.block_buckets]
+        &mut self.blocks[at >> self.block_shift].buckets[at & (self.block_buckets - 1)]
     }
 
     fn ghost_row(&mut self, home: usize) -> &mut [u16; ROW] {

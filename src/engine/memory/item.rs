@@ -68,15 +68,32 @@ pub(super) struct Header {
 
 impl Header {
     /// Where key and value begin.
+    #[inline]
     const fn lead(&self) -> usize {
+        Self::lead_of(self.marks)
+    }
+
+    #[inline]
+    const fn lead_of(marks: Marks) -> usize {
         HEADER
-            + if self.marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
-            + if self.marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 }
+            + if marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
+            + if marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 }
     }
 
     /// Bytes of the slot.
+    #[inline]
     pub(super) const fn slot(&self) -> usize {
         (self.lead() + self.key_len as usize + self.value_len as usize).next_multiple_of(4)
+    }
+
+    /// Whether an item with this header takes the same room, by our accounting and by memcached's, as
+    /// one with that header and the same key. Large values differ in what the header does not show.
+    #[inline]
+    pub(super) fn is_shaped_like(&self, other: &Self) -> bool {
+        const SHAPE: u16 = Marks::HAS_FLAGS.0 | Marks::HAS_EXPLICIT.0 | Marks::LARGE.0;
+        self.value_len == other.value_len
+            && (self.marks.0 ^ other.marks.0) & SHAPE == 0
+            && !self.marks.has(Marks::LARGE)
     }
 
     /// Reads the header of the slot that `bytes` begins with.
@@ -123,7 +140,12 @@ impl<'a> Item<'a> {
     /// The item whose slot `bytes` begins with.
     #[inline]
     pub(super) fn at(bytes: &'a [u8]) -> Self {
-        let header = Header::read(bytes);
+        Self::with(Header::read(bytes), bytes)
+    }
+
+    /// The same, with its header read already.
+    #[inline]
+    pub(super) fn with(header: Header, bytes: &'a [u8]) -> Self {
         Self { header, bytes: &bytes[..header.slot()] }
     }
 
@@ -141,15 +163,18 @@ impl<'a> Item<'a> {
     }
 
     /// The number of its large value.
+    #[inline]
     pub(super) fn large(&self) -> Option<u32> {
         self.header.marks.has(Marks::LARGE).then(|| u32_at(self.value(), 0))
     }
 
+    #[inline]
     pub(super) fn flags(&self) -> u32 {
         if self.header.marks.has(Marks::HAS_FLAGS) { u32_at(self.bytes, HEADER) } else { 0 }
     }
 
     /// The CAS unique that a client gave it.
+    #[inline]
     pub(super) fn explicit(&self) -> Option<u64> {
         if !self.header.marks.has(Marks::HAS_EXPLICIT) {
             return None;
@@ -158,9 +183,20 @@ impl<'a> Item<'a> {
         Some(u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes")))
     }
 
+    #[inline]
     pub(super) fn cas(&self) -> u64 {
         self.explicit().unwrap_or(self.header.version)
     }
+}
+
+/// Whether the item whose slot `bytes` begins with has that key: what every look-up asks, so it reads
+/// no more of the header than it needs.
+#[inline]
+pub(super) fn has_key(bytes: &[u8], key: &[u8]) -> bool {
+    let Some(head) = bytes.first_chunk::<HEADER>() else { return false };
+    let word = u32_at(head, 16);
+    let lead = Header::lead_of(Marks((word >> 22) as u16));
+    usize::from(word as u8) == key.len() && bytes.get(lead..lead + key.len()) == Some(key)
 }
 
 /// Writes a whole item into the slot that `bytes` begins with. The marks for flags and explicit

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::geometry::Geometry;
-use super::item::{Header, Item};
+use super::item::{self, Header, Item};
 
 /// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
 const ALLOCATOR_BYTES: usize = 64;
@@ -56,14 +56,17 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    #[inline]
     pub(super) fn room(&self) -> usize {
         self.bytes.len() - self.used
     }
 
+    #[inline]
     pub(super) fn live(&self) -> usize {
         self.used - self.dead
     }
 
+    #[inline]
     pub(super) fn header(&self, offset: usize) -> Header {
         Header::read(&self.bytes[offset..])
     }
@@ -173,6 +176,7 @@ impl Segments {
     }
 
     /// Bytes that fit into the open segment of a queue.
+    #[inline]
     pub(super) fn open_room(&self, queue: Queue) -> usize {
         self.open[queue as usize].map_or(0, |id| self.list[id as usize].room())
     }
@@ -212,6 +216,7 @@ impl Segments {
     }
 
     /// Reserves a slot at the end of a segment that has room for it.
+    #[inline]
     pub(super) fn append(&mut self, id: u32, slot: usize) -> u32 {
         let segment = &mut self.list[id as usize];
         debug_assert!(slot <= segment.room());
@@ -220,6 +225,7 @@ impl Segments {
         self.location(id, offset)
     }
 
+    #[inline]
     pub(super) fn location(&self, id: u32, offset: usize) -> u32 {
         id << self.shift | (offset >> 2) as u32
     }
@@ -250,6 +256,18 @@ impl Segments {
     #[inline]
     pub(super) fn item(&self, location: u32) -> Item<'_> {
         Item::at(self.bytes(location))
+    }
+
+    /// The item there, whose header was read before.
+    #[inline]
+    pub(super) fn item_as(&self, location: u32, header: Header) -> Item<'_> {
+        Item::with(header, self.bytes(location))
+    }
+
+    /// Whether the item there has that key.
+    #[inline]
+    pub(super) fn has_key(&self, location: u32, key: &[u8]) -> bool {
+        item::has_key(self.bytes(location), key)
     }
 
     /// Copies a slot to another place.

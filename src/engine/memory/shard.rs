@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) hasher: Hasher,
     pub(super) journal: Arc<dyn Journal>,
+    /// Whether the journal keeps what it is told.
+    pub(super) records: bool,
     /// Items may be evicted for new ones (not with `-M`).
     pub(super) evict: bool,
     /// CAS uniques are shown (not with `-C`).
@@ -64,6 +66,16 @@ pub(super) struct Shard {
 pub(super) enum Content<'a> {
     Inline(&'a [u8]),
     Large(Pages),
+}
+
+impl Content<'_> {
+    /// Bytes of the value.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Large(pages) => pages.len(),
+        }
+    }
 }
 
 /// An item to be.
@@ -134,7 +146,7 @@ impl Shard {
     /// The item of this key, dead or alive.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |location| self.segments.item(location).key() == key)
+        self.index.find(hash, |location| self.segments.has_key(location, key))
     }
 
     /// Whether an item with this header is dead, though it is still there.
@@ -182,6 +194,7 @@ impl Shard {
         self.shared.hasher.hash(self.item(location).key())
     }
 
+    #[inline]
     fn queue_at(&self, location: u32) -> Queue {
         self.segments.list[self.segments.segment_of(location)].queue
     }
@@ -206,9 +219,15 @@ impl Shard {
     #[inline]
     pub(super) fn hit(&self, location: u32, now: Now) -> Hit<'_> {
         let item = self.item(location);
-        let (header, (size, class)) = (item.header, self.measure(&item));
+        self.hit_as(&item, self.measure(&item), now)
+    }
+
+    /// As [`Shard::hit`], for an item that was measured before.
+    #[inline]
+    pub(super) fn hit_as<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
+        let header = item.header;
         Hit {
-            value: self.value(&item),
+            value: self.value(item),
             flags: item.flags(),
             cas: self.shown(item.cas()),
             deadline: Deadline(header.deadline),
@@ -226,6 +245,7 @@ impl Shard {
     }
 
     /// A CAS unique as clients see it.
+    #[inline]
     pub(super) fn shown(&self, cas: u64) -> u64 {
         if self.shared.cas { cas } else { 0 }
     }
@@ -256,8 +276,11 @@ impl Shard {
         self.shared.journal.record(self.id, change);
     }
 
+    #[inline]
     pub(super) fn record_put(&self, location: u32) {
-        self.record(&self.change(location));
+        if self.shared.records {
+            self.record(&self.change(location));
+        }
     }
 
     /// Records that this key is gone. The version outlives whatever was here.
@@ -274,6 +297,7 @@ impl Shard {
     }
 
     /// Keeps the lower bounds of the item's segment.
+    #[inline]
     fn note(&mut self, location: u32, header: &Header) {
         let at = self.segments.segment_of(location);
         let segment = &mut self.segments.list[at];
@@ -295,6 +319,11 @@ impl Shard {
     pub(super) fn put(&mut self, hash: u64, draft: Draft<'_>, old: Option<u32>, now: Now) -> u32 {
         let mut header = draft.header(now.secs);
         let slot = header.slot();
+        if let Some(old) = old
+            && header.is_shaped_like(&self.item(old).header)
+        {
+            return self.overwrite(old, header, &draft);
+        }
         let stub;
         let value: &[u8] = match &draft.content {
             Content::Inline(bytes) => bytes,
@@ -332,6 +361,17 @@ impl Shard {
         self.enter(location);
         self.counters.total_items += 1;
         location
+    }
+
+    /// Stores an item over one of the same shape, which changes nothing that is counted by size.
+    fn overwrite(&mut self, old: u32, mut header: Header, draft: &Draft<'_>) -> u32 {
+        let Content::Inline(value) = &draft.content else { unreachable!("large values have no shape") };
+        let heat = self.item(old).header.marks.heat();
+        header.marks = header.marks.with_heat(heat.max(1));
+        item::write(self.segments.bytes_mut(old), header, draft.flags, draft.explicit, draft.key, value);
+        self.note(old, &header);
+        self.counters.total_items += 1;
+        old
     }
 
     /// A slot at the end of a queue.
