@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::forward::{Planned, Then, plan};
 use super::gate::{Answer, Upstream};
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
-use super::worker::{Shared, Stream};
+use super::worker::{Desk, Shared, Stream};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::{Output, Protocol};
 
@@ -26,10 +26,11 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream, protocol: Protocol
     let session = Session::new(protocol, &shared.service, ticket.info.descriptor);
     let mut connection = Connection { session, stream, ticket, upstream: None, parked_since: None, shared };
     while !connection.shared.draining.get() {
-        let Ok(buffer) = connection.first_bytes().await else { return };
+        let Ok(mut desk) = connection.first_bytes().await else { return };
         let busy = Busy::new(&connection.shared);
-        let stays = connection.work(buffer).await;
+        let stays = connection.work(&mut desk).await;
         drop(busy);
+        connection.shared.give_desk(desk);
         if !stays {
             return;
         }
@@ -75,41 +76,26 @@ impl From<io::Error> for Gone {
 
 impl Connection {
     /// Waits for bytes without holding a buffer.
-    async fn first_bytes(&mut self) -> Result<Vec<u8>, Gone> {
+    async fn first_bytes(&mut self) -> Result<Box<Desk>, Gone> {
         self.show(ConnectionState::Waiting);
         let Self { stream, shared, .. } = self;
-        let wait = poll_fn(|context| {
-            let mut buffer = shared.take_buffer();
-            buffer.reserve(limits::READ_BYTES);
-            match stream.poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(buffer)),
-                other => {
-                    shared.give_buffer(buffer);
-                    other.map(|_| Err(Gone))
-                }
-            }
-        });
-        let buffer = match shared.service.config.idle_timeout {
+        let wait = poll_fn(|context| shared.poll_desk(stream, context));
+        let desk = match shared.service.config.idle_timeout {
             None => wait.await?,
             Some(limit) => match tokio::time::timeout(limit, wait).await {
-                Ok(buffer) => buffer?,
+                Ok(desk) => desk?,
                 Err(_elapsed) => return Err(self.kick()),
             },
         };
-        self.count_read(buffer.len());
-        Ok(buffer)
+        self.count_read(desk.input.len());
+        Ok(desk)
     }
 
     /// Handles what was read and what follows it, until nothing is under way. Returns whether the
     /// connection stays open.
-    async fn work(&mut self, buffer: Vec<u8>) -> bool {
+    async fn work(&mut self, desk: &mut Desk) -> bool {
         self.show(ConnectionState::Working);
-        let mut input = Input::new(buffer);
-        let mut out = self.shared.take_output();
-        let stays = self.turns(&mut input, &mut out).await.unwrap_or(false);
-        self.shared.give_buffer(input.into_buffer());
-        self.shared.give_output(out);
-        stays
+        self.turns(&mut desk.input, &mut desk.out).await.unwrap_or(false)
     }
 
     async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<bool, Gone> {
@@ -153,11 +139,10 @@ impl Connection {
     async fn more_bytes(&mut self, input: &mut Input, more: usize) -> Result<(), Gone> {
         let stream = &mut self.stream;
         let read = poll_fn(|context| {
-            let buffer = input.room(more.max(limits::READ_BYTES));
-            let result = stream.poll_read(context, buffer);
+            let result = stream.poll_read(context, input.room(more.max(limits::READ_BYTES)));
             if result.is_pending() {
                 // Whoever sends half a command and waits holds half a command, not a whole buffer.
-                buffer.shrink_to_fit();
+                input.shrink();
             }
             result
         });
@@ -166,6 +151,7 @@ impl Connection {
         if count == 0 {
             return Err(Gone);
         }
+        input.fill(count);
         self.count_read(count);
         Ok(())
     }
@@ -173,7 +159,7 @@ impl Connection {
     /// Reads bytes of a large value to where they stay.
     async fn body_bytes(&mut self) -> Result<(), Gone> {
         let (stream, session) = (&mut self.stream, &mut self.session);
-        let read = poll_fn(|context| stream.poll_read_slice(context, session.body_room()));
+        let read = poll_fn(|context| stream.poll_read(context, session.body_room()));
         let count = within(self.shared.service.config.idle_timeout, read).await;
         let count = count.ok_or_else(|| self.kick())??;
         if count == 0 {
@@ -346,8 +332,8 @@ impl Connection {
 
     fn count_read(&self, count: usize) {
         self.shared.cell().bytes_read.add(count as u64);
-        let now = self.shared.service.clock.now();
-        self.ticket.info.last_command.store(now.secs, Ordering::Relaxed);
+        // The second of the worker's last batch is near enough.
+        self.ticket.info.last_command.store(self.shared.secs.get(), Ordering::Relaxed);
     }
 
     fn show(&self, state: ConnectionState) {
@@ -407,17 +393,21 @@ impl Passage {
 
 /// One write of as much as the kernel takes.
 pub(super) fn write_some(stream: &Stream, out: &mut Output) -> io::Result<usize> {
-    let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
-    let count = out.slices(&mut slices);
-    let written = match &slices[..count] {
-        [one] => stream.try_write(one)?,
-        several => stream.try_write_vectored(several)?,
+    let written = match out.piece() {
+        Some(bytes) => stream.try_write(bytes)?,
+        None => write_slices(stream, out)?,
     };
     if written == 0 {
         return Err(io::ErrorKind::WriteZero.into());
     }
     out.advance(written);
     Ok(written)
+}
+
+fn write_slices(stream: &Stream, out: &Output) -> io::Result<usize> {
+    let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
+    let count = out.slices(&mut slices);
+    stream.try_write_vectored(&slices[..count])
 }
 
 /// The future's value, unless it takes longer than the limit, if there is one.
@@ -429,21 +419,10 @@ async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Outp
 }
 
 impl Stream {
-    /// Reads into the buffer's free room. Unlike a mere attempt this notes that a short read emptied
-    /// the socket, so that the next wait costs no system call.
+    /// Reads into a slice. Unlike a mere attempt this notes that a short read emptied the socket, so
+    /// that the next wait costs no system call.
+    #[inline]
     pub(super) fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
-            Self::Unix(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
-        }
-    }
-
-    /// Reads into a slice.
-    pub(super) fn poll_read_slice(
         &mut self,
         context: &mut Context<'_>,
         target: &mut [u8],

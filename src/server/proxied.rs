@@ -75,7 +75,10 @@ async fn read_frame(stream: &mut Stream, input: &mut Input, shared: &Shared) -> 
             stream.poll_read(context, input.room(room))
         });
         match read.await {
-            Ok(count) if count > 0 => shared.cell().bytes_read.add(count as u64),
+            Ok(count) if count > 0 => {
+                input.fill(count);
+                shared.cell().bytes_read.add(count as u64);
+            }
             _ => return false,
         }
     }

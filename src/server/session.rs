@@ -20,25 +20,30 @@ use crate::protocol::{Codec, Decoded, Form, Limits, Output, Protocol, Request, S
 use crate::stats::{Counted, Detail};
 
 /// Bytes that arrived and were not eaten yet.
+///
+/// All of its memory is initialised once, so that a read costs no clearing.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     bytes: Vec<u8>,
     eaten: usize,
+    filled: usize,
 }
 
 impl Input {
     pub(super) const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, eaten: 0 }
+        let filled = bytes.len();
+        Self { bytes, eaten: 0, filled }
     }
 
     /// What is there.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.eaten..]
+        &self.bytes[self.eaten..self.filled]
     }
 
+    #[inline]
     pub(super) const fn len(&self) -> usize {
-        self.bytes.len() - self.eaten
+        self.filled - self.eaten
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -48,28 +53,52 @@ impl Input {
     #[inline]
     pub(super) const fn eat(&mut self, count: usize) {
         self.eaten += count;
-        debug_assert!(self.eaten <= self.bytes.len());
+        debug_assert!(self.eaten <= self.filled);
     }
 
-    /// The buffer to read into, with room for `room` bytes; what was eaten is gone.
-    pub(super) fn room(&mut self, room: usize) -> &mut Vec<u8> {
+    /// Where to read to, at least `room` bytes; what was eaten is gone.
+    #[inline]
+    pub(super) fn room(&mut self, room: usize) -> &mut [u8] {
         if self.eaten > 0 {
-            self.bytes.drain(..self.eaten);
+            self.bytes.copy_within(self.eaten..self.filled, 0);
+            self.filled -= self.eaten;
             self.eaten = 0;
         }
-        self.bytes.reserve(room);
-        &mut self.bytes
+        let end = self.filled + room;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    /// That many bytes were read into [`Input::room`].
+    #[inline]
+    pub(super) const fn fill(&mut self, count: usize) {
+        self.filled += count;
+        debug_assert!(self.filled <= self.bytes.len());
     }
 
     /// Puts bytes back in front.
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         self.bytes.splice(..self.eaten, bytes.iter().copied());
+        self.filled = self.filled - self.eaten + bytes.len();
         self.eaten = 0;
     }
 
-    /// The buffer itself, back to where it came from.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.bytes
+    /// Holds no more memory than what is there.
+    pub(super) fn shrink(&mut self) {
+        self.room(0);
+        self.bytes.truncate(self.filled);
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Forgets everything, but keeps memory for `capacity` bytes at most.
+    #[inline]
+    pub(super) fn clear(&mut self, capacity: usize) {
+        (self.eaten, self.filled) = (0, 0);
+        if self.bytes.capacity() > capacity {
+            self.bytes = Vec::new();
+        }
     }
 }
 
@@ -276,7 +305,7 @@ impl Session {
                 return Action::Flush;
             }
             if let Some(dump) = &mut self.dump {
-                if dump.step(service, service.clock.now(), out) {
+                if dump.step(service, shared.read_clock(), out) {
                     return Action::Again;
                 }
                 self.dump = None;
@@ -325,14 +354,14 @@ impl Session {
         let service = &*shared.service;
         let mark = out.total();
         let was_midway = self.codec.is_midway();
-        let now = service.clock.now();
-        let (eaten, action, retry) = {
+        let now = shared.read_clock();
+        let (eaten, action, open, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn);
             *turn -= batch.0.len();
             self.echo(service, input.bytes(), eaten);
             self.execute(service, &batch, now, out);
-            let retry = !was_midway && !self.codec.is_midway() && batch.0.iter().all(is_pure_read);
+            let is_midway = self.codec.is_midway();
             let action = match end {
                 End::Full => None,
                 End::Incomplete(more) => Some(Action::Read(more)),
@@ -356,11 +385,16 @@ impl Session {
                     Some(Action::Close)
                 }
             };
-            let retry = retry && action != Some(Action::Close);
-            (eaten, action, retry)
+            shared.cell().turns.add(1);
+            let open = service.gate.leave(shared.index);
+            let retry = !open
+                && !was_midway
+                && !is_midway
+                && batch.0.iter().all(is_pure_read)
+                && action != Some(Action::Close);
+            (eaten, action, open, retry)
         };
-        shared.cell().turns.add(1);
-        if service.gate.leave(shared.index) {
+        if open {
             input.eat(eaten);
             return action;
         }
@@ -466,7 +500,7 @@ impl Session {
         let mark = out.total();
         if let Some(mut body) = self.body.take() {
             *turn = turn.saturating_sub(1);
-            let now = service.clock.now();
+            let now = shared.read_clock();
             let pages = body.pages();
             debug_assert_eq!(pages.len(), body.value_len);
             let trailer = &input.bytes()[..body.trailer_len];
@@ -508,7 +542,7 @@ impl Session {
                 if admission == Admission::ServeReads {
                     service.gate.leave(shared.index);
                 }
-                let now = service.clock.now();
+                let now = shared.read_clock();
                 let (eaten, end) = self.gather_one(input.bytes());
                 *turn = turn.saturating_sub(1);
                 let action = match end {

@@ -8,12 +8,15 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::session::Input;
 use super::{Service, Ticket, connection, limits, proxied};
+use crate::command::Now;
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
 
@@ -132,8 +135,16 @@ pub(super) struct Shared {
     pub(super) busy: Cell<usize>,
     /// The server stops: who has nothing under way goes.
     pub(super) draining: Cell<bool>,
-    buffers: RefCell<Vec<Vec<u8>>>,
-    outputs: RefCell<Vec<Output>>,
+    /// The second of the last reading of the clocks.
+    pub(super) secs: Cell<u32>,
+    desks: RefCell<Vec<Box<Desk>>>,
+}
+
+/// What a connection needs while something is under way: what was read, and what is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) input: Input,
+    pub(super) out: Output,
 }
 
 impl Shared {
@@ -143,49 +154,66 @@ impl Shared {
             service,
             busy: Cell::new(0),
             draining: Cell::new(false),
-            buffers: RefCell::default(),
-            outputs: RefCell::default(),
+            secs: Cell::new(Now::FIRST),
+            desks: RefCell::default(),
         }
     }
 
+    /// Reads the clocks, for one batch.
+    #[inline]
+    pub(super) fn read_clock(&self) -> Now {
+        let now = self.service.clock.now();
+        self.secs.set(now.secs);
+        now
+    }
+
+    #[inline]
     pub(super) fn cell(&self) -> &WorkerCell {
         &self.service.stats.cells[self.index]
     }
 
-    /// An empty read buffer.
-    pub(super) fn take_buffer(&self) -> Vec<u8> {
-        self.account(1, limits::READ_BYTES as i64);
-        self.buffers.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Takes a read buffer back; one that grew is let go.
-    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
-        self.account(-1, -(limits::READ_BYTES as i64));
-        let mut buffers = self.buffers.borrow_mut();
-        if buffer.capacity() <= limits::READ_BYTES * 2 && buffers.len() < limits::POOL_BUFFERS {
-            buffer.clear();
-            buffers.push(buffer);
+    /// A desk with what `stream` has sent on it; none is taken while there is nothing.
+    #[inline]
+    pub(super) fn poll_desk(
+        &self,
+        stream: &mut Stream,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Box<Desk>>> {
+        let mut desks = self.desks.borrow_mut();
+        // On top lies the one that was used last: its memory is in the processor's cache.
+        let mut desk = desks.pop().unwrap_or_default();
+        let polled = stream.poll_read(context, desk.input.room(limits::READ_BYTES));
+        match polled {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                desk.input.fill(count);
+                self.account(1, limits::READ_BYTES as i64);
+                Poll::Ready(Ok(desk))
+            }
+            Poll::Ready(Ok(_end)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                desks.push(desk);
+                Poll::Pending
+            }
         }
     }
 
-    /// An empty output.
-    pub(super) fn take_output(&self) -> Output {
-        self.outputs.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Takes an output back, unsent replies and all.
-    pub(super) fn give_output(&self, mut output: Output) {
-        output.clear();
-        let mut outputs = self.outputs.borrow_mut();
-        if outputs.len() < limits::POOL_BUFFERS {
-            outputs.push(output);
+    /// Takes a desk back, unsent replies and all; a read buffer that grew is let go.
+    #[inline]
+    pub(super) fn give_desk(&self, mut desk: Box<Desk>) {
+        self.account(-1, -(limits::READ_BYTES as i64));
+        let mut desks = self.desks.borrow_mut();
+        if desks.len() < limits::POOL_BUFFERS {
+            desk.input.clear(limits::READ_BYTES * 2);
+            desk.out.clear();
+            desks.push(desk);
         }
     }
 
     fn account(&self, count: i64, bytes: i64) {
         let cell = self.cell();
         let add = |gauge: &std::sync::atomic::AtomicU64, by: i64| {
-            gauge.store(gauge.load(Ordering::Relaxed).saturating_add_signed(by), Ordering::Relaxed);
+            gauge.store(gauge.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
         };
         add(&cell.buffers, count);
         add(&cell.buffer_bytes, bytes);
