@@ -4,6 +4,7 @@
 //! `hits`, `latency`, `threads`. Times are CPU time of the thread, so that a busy machine disturbs little.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use tandemd::command::{Command, Exptime, Get, Now, Op, Outcome, Payload, Replies, Store, StoreMode, Value};
 use tandemd::engine::memory::{Memory, MemoryConfig};
-use tandemd::engine::{Engine, NoJournal};
+use tandemd::engine::{Engine, NoJournal, SLAB_SIZES, memcached_class, memcached_size};
 
 const NOW: Now = Now { secs: 100, unix_zero: 1_700_000_000, wall_ms: 60_000_000_000 };
 
@@ -53,7 +54,7 @@ impl Random {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
     fn unit(&mut self) -> f64 {
@@ -228,60 +229,98 @@ fn mixed_size(number: u64) -> usize {
 
 fn hits() {
     println!("\nhits: get, set on a miss, second half of 4,000,000 requests, 64 MiB");
-    println!("{:>34} {:>9} {:>10} {:>7} {:>12}", "workload", "memcached", "prototype", "ours", "items bytes");
+    println!("(LRU: the same bytes of memcached-sized chunks, exactly least recently used)");
+    println!("{:>34} {:>7} {:>7} {:>9}", "workload", "LRU", "ours", "points");
     let value = vec![b'v'; 16_000];
-    let run = |name: &str,
-               memcached: f64,
-               prototype: f64,
-               small: bool,
-               pick: &mut dyn FnMut(&mut Random, u64) -> u64| {
+    let run = |name: &str, small: bool, pick: &mut dyn FnMut(&mut Random, u64) -> u64| {
         let engine = engine(64 << 20, 4);
+        let mut lru = Lru::new(64 << 20);
         let mut random = Random(1234);
-        let (mut buffer, mut hits) = ([0; 20], 0u64);
+        let (mut buffer, mut hits, mut lru_hits) = ([0; 20], 0u64, 0u64);
         let mut replies = Copies::default();
         let requests = 4_000_000;
         for request in 0..requests {
             let number = pick(&mut random, request);
+            let len = if small { 32 } else { mixed_size(number) };
+            let counts = u64::from(request >= requests / 2);
             let before = replies.hits;
             engine.execute(&[get(key(&mut buffer, number))], NOW, &mut replies);
             if replies.hits == before {
-                let len = if small { 32 } else { mixed_size(number) };
                 engine.execute(&[set(key(&mut buffer, number), &value[..len])], NOW, &mut replies);
-            } else if request >= requests / 2 {
-                hits += 1;
+            } else {
+                hits += counts;
             }
+            lru_hits += counts * u64::from(lru.ask(number, memcached_size(buffer.len(), len, 0, true)));
         }
         let stats = engine.stats();
-        let ratio = hits as f64 / (requests / 2) as f64;
+        let ratio = |hits: u64| hits as f64 / (requests / 2) as f64;
         let (evicted, active) = stats.classes.values().fold((0, 0), |(evicted, active), class| {
             (evicted + class.evicted, active + class.evicted_active)
         });
         println!(
-            "{name:>34} {memcached:>9.4} {prototype:>10.4} {ratio:>7.4} {:>11.1}% ({} items, {:.2} % of evictions in use)",
-            stats.bytes as f64 * 100.0 / (64 << 20) as f64,
+            "{name:>34} {:>7.4} {:>7.4} {:>+9.1} ({} items for LRU's {}; {:.2} % of evictions in use)",
+            ratio(lru_hits),
+            ratio(hits),
+            100.0 * (ratio(hits) - ratio(lru_hits)),
             stats.curr_items,
+            lru.entries.len(),
             active as f64 * 100.0 / evicted.max(1) as f64
         );
     };
     let zipf = |count: f64, exponent: f64| Zipf { count, exponent };
     let z = zipf(4e6, 0.99);
-    run("zipf 0.99, 4M keys, 32 bytes", 0.8110, 0.8306, true, &mut |random, _| z.rank(random));
+    run("zipf 0.99, 4M keys, 32 bytes", true, &mut |random, _| z.rank(random));
     let z = zipf(1e6, 0.99);
-    run("zipf 0.99, 1M keys, mixed", 0.7928, 0.8271, false, &mut |random, _| z.rank(random));
+    run("zipf 0.99, 1M keys, mixed", false, &mut |random, _| z.rank(random));
     let z = zipf(1e6, 0.8);
-    run("zipf 0.8, mixed", 0.5301, 0.6062, false, &mut |random, _| z.rank(random));
+    run("zipf 0.8, mixed", false, &mut |random, _| z.rank(random));
     let z = zipf(1e6, 1.1);
-    run("zipf 1.1, mixed", 0.8751, 0.8928, false, &mut |random, _| z.rank(random));
+    run("zipf 1.1, mixed", false, &mut |random, _| z.rank(random));
     let z = zipf(1e6, 0.9);
-    run("zipf 0.9 + 25 % scan", 0.5169, 0.5973, false, &mut |random, request| {
+    run("zipf 0.9 + 25 % scan", false, &mut |random, request| {
         if random.below(4) == 0 { 10_000_000 + request } else { z.rank(random) }
     });
     let z = zipf(1e6, 0.99);
-    run("drifting popularity", 0.7702, 0.7735, false, &mut |random, request| z.rank(random) + request / 20);
-    run("recent keys (exponential)", 0.5218, 0.5660, false, &mut |random, request| {
+    run("drifting popularity", false, &mut |random, request| z.rank(random) + request / 20);
+    run("recent keys (exponential)", false, &mut |random, request| {
         let back = -(1.0 - random.unit()).ln() * 100_000.0;
         (request / 2 + 1_000_000).saturating_sub(back as u64)
     });
+}
+
+/// Exactly least recently used, over items rounded up to memcached's chunks: what memcached's
+/// eviction aims at, without its page and class losses and without its hash table's bytes.
+struct Lru {
+    limit: usize,
+    used: usize,
+    clock: u64,
+    entries: HashMap<u64, (u64, usize)>,
+    order: BTreeMap<u64, u64>,
+}
+
+impl Lru {
+    fn new(limit: usize) -> Self {
+        Self { limit, used: 0, clock: 0, entries: HashMap::new(), order: BTreeMap::new() }
+    }
+
+    /// Whether it was there; it is now.
+    fn ask(&mut self, number: u64, size: usize) -> bool {
+        self.clock += 1;
+        let chunk = SLAB_SIZES[usize::from(memcached_class(size)) - 1];
+        let before = self.entries.insert(number, (self.clock, chunk));
+        self.order.insert(self.clock, number);
+        if let Some((clock, _)) = before {
+            self.order.remove(&clock);
+            return true;
+        }
+        self.used += chunk;
+        while self.used > self.limit
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.used -= self.entries.remove(&oldest).map_or(0, |(_, chunk)| chunk);
+        }
+        false
+    }
 }
 
 fn percentile(sorted: &[u64], part: f64) -> u64 {
@@ -356,8 +395,30 @@ fn threads() {
     }
 }
 
+/// A little of everything, for an instruction counter: `valgrind --tool=callgrind … instructions`.
+fn instructions() {
+    let engine = engine(64 << 20, 1);
+    let keys: Vec<[u8; 32]> = (0..10_000)
+        .map(|number| {
+            let mut buffer = [0; 32];
+            key(&mut buffer, number);
+            buffer
+        })
+        .collect();
+    let value = [b'v'; 100];
+    fill(&engine, 10_000, 32, 100);
+    let random = |random: &mut Random| random.below(10_000) as usize;
+    for batch in [1, 16] {
+        time(&engine, 100_000, &keys, get, random, batch);
+        time(&engine, 100_000, &keys, |key| set(key, &value), random, batch);
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if words.iter().any(|word| word == "instructions") {
+        return instructions();
+    }
     let parts: [(&str, fn()); 5] =
         [("memory", memory), ("speed", speed), ("hits", hits), ("latency", latency), ("threads", threads)];
     for (name, part) in parts {

@@ -225,7 +225,16 @@ fn hang(pair: &Pair, round: usize) -> (Duration, usize) {
     pair.wait_paired();
     let mut reader = pair.nodes[survivor].client();
     let gone = |index: &&usize| reader.get(&format!("hung-{round}-{index}")).expect("a get").is_none();
-    (time, acknowledged.iter().filter(gone).count())
+    let lost = acknowledged.iter().filter(gone).count();
+    if lost > 0 {
+        eprintln!(
+            "round {round}: {} was stopped; {lost} of {} acknowledged writes are gone",
+            pair.nodes[master].name,
+            acknowledged.len()
+        );
+        pair.nodes.iter().for_each(|node| eprintln!("--- log of {} ---\n{}", node.name, node.log_tail(30)));
+    }
+    (time, lost)
 }
 
 fn restart(share: f64) -> Vec<Row> {
@@ -427,10 +436,9 @@ fn switchover(share: f64) -> Vec<Row> {
         guarded(&stop, || {
             let mut pauses = Vec::new();
             for _ in 0..count {
-                let master = pair.wait_paired();
-                counters.iter().for_each(|counter| counter.pause_us.store(0, Ordering::Relaxed));
-                pair.nodes[master].admin().switchover().expect("a switchover");
-                wait_for("the other node is master", PATIENCE, || pair.paired().filter(|&now| now != master));
+                pair.switch_over(|| {
+                    counters.iter().for_each(|counter| counter.pause_us.store(0, Ordering::Relaxed))
+                });
                 let longest = counters.iter().map(|counter| counter.pause_us.load(Ordering::Relaxed)).max();
                 pauses.push(Duration::from_micros(longest.unwrap_or(0)));
             }

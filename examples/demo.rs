@@ -112,6 +112,7 @@ fn play(mut pair: Pair, items: usize) -> (Pair, usize) {
         );
         story.tell(&pair, &text, &pauses(&probes));
 
+        pair.wait_synced();
         let switch = Instant::now();
         let asked = pair.nodes[survivor].admin().switchover();
         let text = match asked {

@@ -173,6 +173,7 @@ fn wait(app: App) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let reason = runtime
         .block_on(async {
+            tokio::spawn(app.notify());
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
             let mut graceful = signal(SignalKind::user_defined1())?;

@@ -98,10 +98,11 @@ impl Backlog {
             return;
         }
         self.append(shard, change);
-        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
-            if let Some(wake) = self.wake.get() {
-                wake();
-            }
+        if self.armed.load(Ordering::SeqCst)
+            && self.armed.swap(false, Ordering::SeqCst)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
         }
     }
 

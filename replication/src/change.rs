@@ -359,7 +359,9 @@ mod tests {
 
     use super::*;
 
-    fn any_put() -> impl Strategy<Value = (Vec<u8>, Vec<Vec<u8>>, u32, u32, u64, Option<u64>, [bool; 3])> {
+    type AnyPut = (Vec<u8>, Vec<Vec<u8>>, u32, u32, u64, Option<u64>, [bool; 3]);
+
+    fn any_put() -> impl Strategy<Value = AnyPut> {
         (
             prop::collection::vec(any::<u8>(), 1..=250),
             prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),

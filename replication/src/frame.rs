@@ -165,6 +165,9 @@ pub struct Handover {
     pub number: u64,
     /// Everything it ever recorded.
     pub position: Position,
+    /// `sent` of the last heartbeat it heard from the addressee: the offer stands only for a while
+    /// after that, so that one that lay in a stopped process's socket is not taken.
+    pub echo: Option<Mono>,
 }
 
 /// A request for the stream.
@@ -406,35 +409,105 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn encoded() -> BytesMut {
+    fn all() -> Vec<Frame> {
+        let position = Position { history: u128::MAX, applied: vec![1, 0, u64::MAX] };
+        let payload = Bytes::from_static(b"payload");
+        let heartbeat =
+            Heartbeat { echo: Some(Mono(7)), epoch: 9, sent: Mono(u64::MAX), ..Heartbeat::default() };
+        let raw = |kind| Frame::Raw { kind, tag: 77, payload: payload.clone() };
+        vec![
+            Frame::Heartbeat(heartbeat),
+            Frame::Handover(Handover { epoch: 3, number: 4, position: position.clone(), echo: None }),
+            Frame::Declined { number: 5 },
+            Frame::AskSwitchover,
+            Frame::Goodbye,
+            Frame::Follow(Follow { session: 6, position: Some(position.clone()) }),
+            Frame::Plan(Plan { session: 6, epoch: 3, copy: true, from: position, target: vec![8] }),
+            Frame::Changes { shard: 255, first: u64::MAX, secs: 9, payload: payload.clone() },
+            Frame::Chunk { secs: 10, payload: payload.clone() },
+            Frame::CopyEnd { target: vec![u64::MAX; 256] },
+            Frame::Ack { session: u32::MAX, applied: vec![0, 1] },
+            raw(RawKind::Handshake),
+            raw(RawKind::Request),
+            raw(RawKind::Reply),
+            raw(RawKind::Done),
+        ]
+    }
+
+    fn encoded(frame: &Frame) -> BytesMut {
         let mut bytes = BytesMut::new();
-        let payload = Bytes::from_static(b"changes, one behind the other");
-        let frame = Frame::Changes { shard: 3, first: 4711, secs: 9, payload };
-        Codec::default().encode(&frame, &mut bytes).expect("short");
+        Codec::default().encode(frame, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Bytes with a right header and a right checksum, whatever they say.
+    fn sealed(length: u32, kind: u8, payload: &[u8]) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        bytes.put_u32_le(length);
+        bytes.put_u32_le(crc32c::crc32c(payload));
+        bytes.put_u8(kind);
+        bytes.put_bytes(0x55, HEADER_CHECKED_BYTES - 9);
+        bytes.put_u32_le(crc32c::crc32c(&bytes));
+        bytes.put_slice(payload);
         bytes
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed_as_soon_as_the_header_or_the_frame_is_there() {
-        let whole = encoded();
-        assert!(Codec::default().decode(&mut whole.clone()).expect("undamaged").is_some());
-        for bit in 0..whole.len() * 8 {
-            let mut damaged = whole.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            // A damaged length must not make us wait for what never comes.
-            let error = Codec::default().decode(&mut damaged).expect_err("damaged");
-            assert!(matches!(error, FrameError::Damaged), "bit {bit}: {error}");
+    fn frames_arrive_as_they_were_however_the_bytes_are_cut() {
+        let mut codec = Codec::default();
+        let mut bytes = BytesMut::new();
+        for frame in all() {
+            codec.encode(frame, &mut bytes).unwrap();
+        }
+        for piece_bytes in [1, 7, 23, 24, 25, 28, 1000, bytes.len()] {
+            let (mut came, mut buffer) = (Vec::new(), BytesMut::new());
+            for piece in bytes.chunks(piece_bytes) {
+                buffer.extend_from_slice(piece);
+                while let Some(frame) = codec.decode(&mut buffer).unwrap() {
+                    came.push(frame);
+                }
+            }
+            assert_eq!(came, all());
         }
     }
 
     #[test]
-    fn part_of_a_frame_is_waited_for() {
-        let whole = encoded();
-        for length in 0..whole.len() {
-            let mut part = BytesMut::from(&whole[..length]);
-            assert!(Codec::default().decode(&mut part).expect("undamaged so far").is_none());
+    fn a_flipped_bit_is_noticed_as_soon_as_the_header_or_the_frame_is_there() {
+        for frame in all() {
+            let whole = encoded(&frame);
+            for bit in 0..whole.len() * 8 {
+                let mut damaged = whole.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                // A damaged length must not make us wait for what never comes.
+                let found = Codec::default().decode(&mut damaged);
+                assert!(matches!(found, Err(FrameError::Damaged)), "{frame:?} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_anything_is_reserved() {
+        let mut codec = Codec::new(1000);
+        assert!(matches!(codec.decode(&mut sealed(u32::MAX, 1, b"")), Err(FrameError::TooLong { .. })));
+        let mut allowed = sealed(900, 1, b"");
+        assert!(codec.decode(&mut allowed).unwrap().is_none());
+        assert!(allowed.capacity() < 2000);
+        let long = Frame::Chunk { secs: 0, payload: Bytes::from(vec![0; 1001]) };
+        assert!(matches!(codec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_with_a_right_checksum_are_a_frame_or_an_error(
+            kind in any::<u8>(),
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let decoded = Codec::default().decode(&mut sealed(payload.len() as u32, kind, &payload));
+            prop_assert!(!matches!(decoded, Err(FrameError::Damaged) | Ok(None)));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+mod notify;
 mod pair;
 mod view;
 
@@ -157,6 +158,11 @@ impl App {
         &self.stats
     }
 
+    /// Tells the service manager, if there is one, that the node listens, what it is and that it lives.
+    pub fn notify(&self) -> impl Future<Output = ()> + Send + use<> {
+        notify::tell(self.pair.as_ref().map(Handle::subscribe))
+    }
+
     /// SIGHUP: reads again what can change.
     pub fn reload(&self) {
         match self.server.auth().reload() {
@@ -166,11 +172,13 @@ impl App {
             Ok(()) => {}
             Err(error) => tracing::error!("{error}; the users of before stay in force"),
         }
+        self.server.reload_certificates();
     }
 
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
     /// requests finish, closes everything.
     pub async fn stop(self) {
+        notify::stopping();
         if let Some(pair) = self.pair {
             pair.shutdown().await;
         }
@@ -246,6 +254,8 @@ pub fn stats_shape(config: &Config) -> Shape {
         refuse_fast: config.server.refuse_fast,
         idle_timeout: config.server.idle_timeout.is_some(),
         track_sizes: config.extended.track_sizes,
+        tls: config.server.tls.is_some(),
+        tls_sessions: config.server.tls.as_ref().is_some_and(|tls| tls.session_cache),
         threads: config.server.threads,
         connections_max: config.server.connections_max,
         settings: config.settings.clone(),

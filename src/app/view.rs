@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tandem_replication::driver::{self, Remote, Snapshot};
 use tandem_replication::node::Operator;
 
-use crate::admin::metrics::{self, Metric};
+use crate::admin::metrics::Metric;
 use crate::admin::report::{Link, Node, Status};
 use crate::admin::{AdminSource, BoxFuture};
 use crate::replica::report;
@@ -77,7 +77,6 @@ impl AdminSource for View {
                     Metric::gauge(format!("memcached_{name}"), help, value)
                 }
             })
-            .chain(metrics::of_status(&self.status()))
             .collect()
     }
 

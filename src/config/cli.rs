@@ -19,7 +19,7 @@ use super::{
     Problem, Process, Profile, bytes, duration, listen, settings,
 };
 use crate::protocol::Protocol;
-use crate::server::{self, Listen, Port, UnixListen};
+use crate::server::{self, Listen, Port, Security, TlsConfig, UnixListen, Verify};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -204,9 +204,11 @@ impl Reader<'_> {
             }
             text.bytes().next().unwrap_or(b':')
         });
+        let (listen, port) = (self.listen(), self.port());
+        let tls = self.tls(extended, &listen, port, unix.is_some());
         server::Config {
-            listen: self.listen(),
-            port: self.port(),
+            listen,
+            port,
             unix,
             backlog: self.count("listen-backlog", 1024, 1, 1 << 20, "-b", None),
             connections_max: self.count(
@@ -246,7 +248,65 @@ impl Reader<'_> {
             cas: !self.flag("disable-cas"),
             auth_file,
             sasl,
+            tls,
         }
+    }
+
+    fn tls(
+        &mut self,
+        extended: &Extended,
+        listen: &[Listen],
+        port: Port,
+        is_unix: bool,
+    ) -> Option<TlsConfig> {
+        let word = |name: &str| extended.shown.get(name);
+        if !self.flag("enable-ssl") {
+            if let Some(name) = extended.shown.keys().find(|name| name.starts_with("ssl_")) {
+                self.problem(EXIT_USAGE, format!("-o {name} concerns TLS, but there is none: add -Z"));
+            }
+            if listen.iter().any(|listen| matches!(listen.security, Security::Basic | Security::Mutual)) {
+                self.problem(EXIT_USAGE, "-l btls: and mtls: need TLS: add -Z".to_owned());
+            }
+            return None;
+        }
+        if is_unix || (port == Port::Off && listen.iter().all(|listen| listen.port.is_none())) {
+            let text = "ERROR: You cannot enable SSL without a TCP port. (-Z with -s or -p 0: remove one)";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
+        for name in ["ssl_chain_cert", "ssl_key"] {
+            if word(name).is_none() {
+                self.problem(EXIT_USAGE, format!("-Z needs -o {name}=FILE"));
+            }
+        }
+        let verify = match word("ssl_verify_mode").map_or("0", String::as_str) {
+            "0" => Verify::Never,
+            "2" => Verify::Require,
+            // There is one handshake per connection, so `once` is what `request` is.
+            _ => Verify::Request,
+        };
+        let mutual = listen.iter().any(|listen| listen.security == Security::Mutual);
+        if (verify != Verify::Never || mutual) && word("ssl_ca_cert").is_none() {
+            let what = if mutual { "-l mtls:" } else { "-o ssl_verify_mode" };
+            self.problem(
+                EXIT_USAGE,
+                format!(
+                    "{what} asks clients for certificates: say with -o ssl_ca_cert=FILE who may sign them"
+                ),
+            );
+        }
+        let path = |name: &str| word(name).map(PathBuf::from);
+        let ciphers = word("ssl_ciphers").map_or("", String::as_str);
+        Some(TlsConfig {
+            chain: path("ssl_chain_cert").unwrap_or_default(),
+            key: path("ssl_key").unwrap_or_default(),
+            key_is_der: word("ssl_keyformat").is_some_and(|format| format == "2"),
+            authorities: path("ssl_ca_cert"),
+            verify,
+            only_13: word("ssl_min_version").is_some_and(|version| version == "tlsv1.3"),
+            ciphers: ciphers.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            session_cache: word("ssl_session_cache").is_some(),
+            write_buffer: word("ssl_wbuf_size").and_then(|size| size.parse().ok()).unwrap_or(16 << 10),
+        })
     }
 
     /// `-X` alone, as memcached has it, or the long name.
@@ -535,9 +595,6 @@ impl Reader<'_> {
                 format!("-U {text}: UDP is not in this build; use -U 0 or leave it out"),
             );
         }
-        if self.flag("enable-ssl") {
-            self.problem(EXIT_USAGE, "-Z: TLS is not in this build; leave it out".to_owned());
-        }
         if let Some(text) = self.text("memory-file") {
             self.problem(EXIT_USAGE, format!("-e {text}: warm restart is not in this build; leave it out"));
         }
@@ -700,7 +757,7 @@ fn switch(id: &'static str, letter: Option<char>, help: &'static str) -> Arg {
 fn network(command: Command) -> Command {
     command.next_help_heading("Network").args([
         value("port", Some('p'), "N", "TCP port; 0 for none, -1 for any free one [default: 11211]"),
-        value("listen", Some('l'), "ADDR", "Addresses to listen on: HOST, HOST:PORT, [V6]:PORT, comma separated; may be repeated [default: every interface]")
+        value("listen", Some('l'), "ADDR", "Addresses to listen on: HOST, HOST:PORT, [V6]:PORT, comma separated; may be repeated; with notls:, btls: or mtls: in front without TLS, with TLS, or with TLS and clients' certificates [default: every interface]")
             .action(ArgAction::Append),
         value("unix-socket", Some('s'), "FILE", "UNIX socket to listen on instead of TCP"),
         value("unix-mask", Some('a'), "MASK", "Access mask of the UNIX socket, octal [default: 700]"),
@@ -709,7 +766,7 @@ fn network(command: Command) -> Command {
         value("protocol", Some('B'), "NAME", "ascii, binary or auto [default: auto]"),
         value("max-reqs-per-event", Some('R'), "N", "Requests of one connection before others have a turn [default: 20]"),
         value("udp-port", Some('U'), "N", "UDP port; only 0 (off) in this build"),
-        switch("enable-ssl", Some('Z'), "").hide(true),
+        switch("enable-ssl", Some('Z'), "TLS for clients; needs -o ssl_chain_cert=FILE,ssl_key=FILE; SIGHUP and `refresh_certs` read them again"),
         value("napi_ids", Some('N'), "N", "").hide(true),
     ])
 }
@@ -742,7 +799,7 @@ fn service(command: Command) -> Command {
         switch("disable-dumping", None, "Refuse `stats cachedump`, `lru_crawler metadump` and `mgdump` (memcached's -X)"),
         switch("disable-watch", Some('W'), "Refuse the command `watch`"),
         value("prefix-delimiter", Some('D'), "CHAR", "Count by key prefix up to this character, as `stats detail on` does"),
-        value("extended", Some('o'), "LIST", "memcached's extended options, comma separated: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS, track_sizes; those that tune memcached's own memory layout are accepted without effect")
+        value("extended", Some('o'), "LIST", "memcached's extended options, comma separated: maxconns_fast, no_maxconns_fast, idle_timeout=SECONDS, track_sizes; for -Z: ssl_chain_cert=FILE, ssl_key=FILE, ssl_ca_cert=FILE, ssl_verify_mode=0 (no), 1 (request), 2 (require) or 3 (once), ssl_min_version=2 (TLS 1.2) or 3, ssl_ciphers=A:B, ssl_keyformat=1 (PEM) or 2 (DER), ssl_session_cache, ssl_wbuf_size=KB; those that tune memcached's own memory layout are accepted without effect")
             .action(ArgAction::Append),
     ])
 }

@@ -82,7 +82,14 @@ fn refusals_have_memcacheds_texts_and_codes() {
         ("-Y f -B binary", 64, "ERROR: You cannot allow the BINARY protocol"),
         ("-l host:70000", 71, "-l host:70000:"),
         ("-U 11211", 64, "-U 11211:"),
-        ("-Z", 64, "-Z:"),
+        ("-Z -o ssl_key=k", 64, "-Z needs -o ssl_chain_cert=FILE"),
+        ("-Z -o ssl_chain_cert=c", 64, "-Z needs -o ssl_key=FILE"),
+        ("-Z -p 0 -o ssl_chain_cert=c,ssl_key=k", 64, "ERROR: You cannot enable SSL without a TCP port."),
+        ("-Z -o ssl_chain_cert=c,ssl_key=k,ssl_verify_mode=2", 64, "-o ssl_verify_mode asks clients"),
+        ("-Z -l mtls:h:1 -o ssl_chain_cert=c,ssl_key=k", 64, "-l mtls: asks clients for certificates"),
+        ("-Z -o ssl_chain_cert=c,ssl_key=k,ssl_min_version=4", 1, "-o ssl_min_version=4: takes 2"),
+        ("-l btls:host:1", 64, "-l btls: and mtls: need TLS"),
+        ("-o ssl_key=k", 64, "-o ssl_key concerns TLS, but there is none: add -Z"),
         ("-a 999 -s /tmp/x", 64, "-a 999:"),
         ("--bogus", 1, "unrecognized option '--bogus'\nIllegal argument \"?\""),
         ("-z", 1, "invalid option -- 'z'\nIllegal argument \"?\""),
@@ -165,12 +172,33 @@ fn replication_beyond_loopback_needs_a_key() {
 }
 
 #[test]
+fn tls_is_what_the_words_of_memcached_say() {
+    let line = "-Z -l notls:h:1,btls:h:2,mtls:h:3,h:4 -o ssl_chain_cert=c,ssl_key=k,ssl_ca_cert=a \
+         -o ssl_verify_mode=3,ssl_min_version=3,ssl_session_cache,ssl_wbuf_size=64";
+    let config = config(line);
+    let tls = config.server.tls.unwrap();
+    assert_eq!((tls.verify, tls.only_13, tls.session_cache), (Verify::Request, true, true));
+    assert_eq!(tls.write_buffer, 64 << 10);
+    let security: Vec<_> = config.server.listen.iter().map(|listen| listen.security).collect();
+    assert_eq!(security, [Security::Plain, Security::Basic, Security::Mutual, Security::Default]);
+    for (name, value) in [
+        ("ssl_enabled", "yes"),
+        ("ssl_chain_cert", "c"),
+        ("ssl_verify_mode", "3"),
+        ("ssl_min_version", "tlsv1.3"),
+        ("ssl_wbuf_size", "65536"),
+        ("ssl_session_cache", "yes"),
+    ] {
+        assert!(config.settings.contains(&(name, value.to_owned())), "{name}");
+    }
+}
+
+#[test]
 fn help_and_version_are_printed() {
     let Ok(Invocation::Print(help)) = run("-h") else { panic!() };
-    for word in ["unix-socket", "sasl", "--peer", "Pair", "Network"] {
+    for word in ["unix-socket", "enable-ssl", "sasl", "--peer", "Pair", "Network"] {
         assert!(help.contains(word), "{word}");
     }
-    assert!(!help.contains("enable-ssl"));
     let Ok(Invocation::Print(version)) = run("-V") else { panic!() };
     assert_eq!(version, format!("memcached {}\n", server::VERSION));
 }

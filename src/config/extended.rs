@@ -85,6 +85,15 @@ impl Extended {
                 None => return refuse(format!("takes one of {}", choices.join(", "))),
             },
             (Takes::Text, Some(value)) => value.to_owned(),
+            (Takes::Kilobytes(low, high), Some(value)) => match value.trim().parse::<u64>() {
+                Ok(number) if (low..=high).contains(&number) => (number << 10).to_string(),
+                _ => return refuse(format!("takes a number of kilobytes from {low} to {high}")),
+            },
+            (Takes::TlsVersion, Some(value)) => match value.trim() {
+                "0" | "1" | "2" => "tlsv1.2".to_owned(),
+                "3" => "tlsv1.3".to_owned(),
+                _ => return refuse("takes 2 (TLS 1.2) or 3 (TLS 1.3); 0 and 1 mean 2 here".to_owned()),
+            },
             (Takes::MaybeNumber(shown, ..), None) => shown.to_owned(),
             (Takes::MaybeNumber(_, low, high), Some(value)) => match value.trim().parse::<u64>() {
                 Ok(number) if (low..=high).contains(&number) => number.to_string(),
@@ -142,6 +151,10 @@ enum Takes {
     Ratio,
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// A number of kilobytes in this range, shown in bytes.
+    Kilobytes(u64, u64),
+    /// 0 to 3: TLS 1.0 to 1.3. The two oldest are not spoken: 1.2 is the least.
+    TlsVersion,
     /// Anything.
     Text,
 }
@@ -159,8 +172,8 @@ const fn row(name: &'static str, takes: Takes, shows: Option<&'static str>) -> R
     Row { name, takes, shows }
 }
 
-/// Words whose parts are not in this build: TLS, flash storage, the Lua proxy.
-const LATER: [&str; 3] = ["ssl_", "ext_", "proxy_"];
+/// Words whose parts are not in this build: flash storage, the Lua proxy.
+const LATER: [&str; 2] = ["ext_", "proxy_"];
 
 const ROWS: &[Row] = &[
     row("maxconns_fast", Takes::Nothing("yes"), Some("maxconns_fast")),
@@ -202,6 +215,17 @@ const ROWS: &[Row] = &[
     row("no_inline_ascii_resp", Takes::Nothing(""), None),
     row("drop_privileges", Takes::Nothing(""), None),
     row("no_drop_privileges", Takes::Nothing(""), None),
+    row("ssl_chain_cert", Takes::Text, Some("ssl_chain_cert")),
+    row("ssl_key", Takes::Text, Some("ssl_key")),
+    row("ssl_verify_mode", Takes::Number(0, 3), Some("ssl_verify_mode")),
+    row("ssl_keyformat", Takes::Number(1, 2), Some("ssl_keyformat")),
+    row("ssl_ciphers", Takes::Text, Some("ssl_ciphers")),
+    row("ssl_ca_cert", Takes::Text, Some("ssl_ca_cert")),
+    row("ssl_wbuf_size", Takes::Kilobytes(1, 1 << 20), Some("ssl_wbuf_size")),
+    row("ssl_session_cache", Takes::Nothing("yes"), Some("ssl_session_cache")),
+    // The kernel encrypts for nobody here; what clients see is the same.
+    row("ssl_kernel_tls", Takes::Nothing("no"), Some("ssl_kernel_tls")),
+    row("ssl_min_version", Takes::TlsVersion, Some("ssl_min_version")),
     row("sock_cookie_id", Takes::Number(0, u32::MAX as u64), None),
 ];
 
@@ -228,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_wrong_word_is_reported() {
-        let (_, problems) = take("nonsense,hashpower=99,idle_timeout,ssl_key=x,hash_algorithm=md5");
+        let (_, problems) = take("nonsense,hashpower=99,idle_timeout,ext_path=x,hash_algorithm=md5");
         assert_eq!(problems.len(), 5);
         assert!(problems[0].text.starts_with("Illegal suboption \"nonsense\""));
         assert!(problems.iter().all(|problem| problem.exit == 1));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::protocol::Protocol;
-use crate::server::Listen;
+use crate::server::{Listen, Security};
 
 /// A host: a name or an address to be resolved, or every interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +79,14 @@ impl fmt::Display for HostPort {
 /// Reads one element of `-l`, with memcached's prefixes.
 pub(super) fn listen(element: &str) -> Result<Listen, String> {
     let mut rest = element;
-    let mut protocol = None;
+    let (mut protocol, mut security) = (None, Security::Default);
     loop {
         if let Some(tail) = rest.strip_prefix("notls:") {
-            rest = tail;
-        } else if rest.starts_with("btls:") || rest.starts_with("mtls:") {
-            return Err("TLS is not in this build; remove the prefix".to_owned());
+            (rest, security) = (tail, Security::Plain);
+        } else if let Some(tail) = rest.strip_prefix("btls:") {
+            (rest, security) = (tail, Security::Basic);
+        } else if let Some(tail) = rest.strip_prefix("mtls:") {
+            (rest, security) = (tail, Security::Mutual);
         } else if let Some(tail) = rest.strip_prefix("proto[") {
             let (name, tail) = tail
                 .split_once("]:")
@@ -113,7 +115,7 @@ pub(super) fn listen(element: &str) -> Result<Listen, String> {
         Host::Any => None,
         Host::Name(name) => Some(name),
     };
-    Ok(Listen { host, port, protocol })
+    Ok(Listen { host, port, protocol, security })
 }
 
 #[cfg(test)]
@@ -131,9 +133,12 @@ mod tests {
         assert_eq!(read("*"), Ok(("*".into(), None)));
         assert_eq!(read("notls:proto[ascii]:tag[a]:127.0.0.1:1"), Ok(("127.0.0.1".into(), Some(1))));
         assert_eq!(read("tag_x_:127.0.0.1"), Ok(("127.0.0.1".into(), None)));
-        for bad in
-            ["", ":11211", "host:70000", "host:x", "[::1", "btls:host", "proto[x]:host", "tag[123456789]:h"]
-        {
+        let security = |text: &str| listen(text).map(|listen| listen.security);
+        assert_eq!(security("host:1"), Ok(Security::Default));
+        assert_eq!(security("notls:host:1"), Ok(Security::Plain));
+        assert_eq!(security("btls:proto[binary]:host:1"), Ok(Security::Basic));
+        assert_eq!(security("mtls:[::1]:1"), Ok(Security::Mutual));
+        for bad in ["", ":11211", "host:70000", "host:x", "[::1", "proto[x]:host", "tag[123456789]:h"] {
             assert!(listen(bad).is_err(), "{bad}");
         }
     }

@@ -99,7 +99,7 @@ pub(super) fn table(config: &Config, slabs: &[(&'static str, String); 2]) -> Vec
         ("ext_max_frag", "0.80".to_owned()),
         ("slab_automove_freeratio", "0.010".to_owned()),
         ("ext_drop_unread", "no".to_owned()),
-        ("ssl_enabled", "no".to_owned()),
+        ("ssl_enabled", yes(server.tls.is_some())),
         ("ssl_chain_cert", "NULL".to_owned()),
         ("ssl_key", "NULL".to_owned()),
         ("ssl_verify_mode", "0".to_owned()),

@@ -50,9 +50,9 @@ pub(crate) const fn tag(hash: u64) -> u8 {
     if hash as u8 == 0 { 1 } else { hash as u8 }
 }
 
-/// What a ghost remembers of a key. Never 0.
+/// What a ghost remembers of a key. Never 0 or 1.
 #[inline]
 pub(crate) const fn fingerprint(hash: u64) -> u16 {
     let mixed = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16;
-    if mixed == 0 { 1 } else { mixed }
+    if mixed < 2 { 2 } else { mixed }
 }

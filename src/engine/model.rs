@@ -175,6 +175,14 @@ impl Run<'_> {
         None
     }
 
+    /// As [`Run::live`], for a store: a dead item that gives way was not found flushed or expired.
+    fn live_to_store(&mut self) -> Option<Item> {
+        let (flushed, expired) = (self.state.commands.get_flushed, self.state.commands.get_expired);
+        let item = self.live();
+        (self.state.commands.get_flushed, self.state.commands.get_expired) = (flushed, expired);
+        item
+    }
+
     fn version(&mut self) -> u64 {
         self.state.clocks[self.shard].next(self.now)
     }
@@ -224,34 +232,35 @@ impl Run<'_> {
     }
 
     fn get(&mut self, get: &Get) {
-        match get.kind {
-            ReadKind::GetAndTouch => self.state.commands.cmd_touch += 1,
-            _ => self.state.commands.cmd_get += 1,
-        }
         let Some(before) = self.live() else {
             let Some(exptime) = get.vivify else {
-                match get.kind {
-                    ReadKind::GetAndTouch => self.state.commands.touch_misses += 1,
-                    _ => self.state.commands.get_misses += 1,
-                }
+                let commands = &mut self.state.commands;
+                let (asked, missed) = match get.kind {
+                    ReadKind::GetAndTouch => (&mut commands.cmd_touch, &mut commands.touch_misses),
+                    _ => (&mut commands.cmd_get, &mut commands.get_misses),
+                };
+                *asked += 1;
+                *missed += 1;
                 return (self.reply)(Outcome::Miss);
             };
             let item = self.keep(Item {
                 deadline: self.deadline(exptime),
                 explicit: get.explicit,
                 bits: Bits { win_sent: true, binary_key: get.binary_key, stale: false },
+                fetched: !get.no_bump,
                 ..Item::default()
             });
             self.count_hit(get);
             let mut hit = item.hit(self.key, self.now);
-            (hit.created, hit.won, hit.win_sent) = (true, true, false);
+            (hit.created, hit.won, hit.win_sent, hit.fetched) = (true, true, false, false);
             return (self.reply)(Outcome::Hit(hit));
         };
         let mut item = before.clone();
         let recache = get.recache.is_some_and(|seconds| {
             before.deadline != 0 && before.deadline < Exptime(seconds).deadline(self.now).0
         });
-        let won = !before.bits.win_sent && (before.bits.stale || recache);
+        let told = get.kind == ReadKind::Meta;
+        let won = told && !before.bits.win_sent && (before.bits.stale || recache);
         item.bits.win_sent |= won;
         if !get.no_bump {
             item.fetched = true;
@@ -274,12 +283,14 @@ impl Run<'_> {
     fn count_hit(&mut self, get: &Get) {
         let commands = &mut self.state.commands;
         match (get.kind, get.touch) {
-            (ReadKind::GetAndTouch, _) => commands.touch_hits += 1,
-            (ReadKind::Meta, Some(_)) => {
+            (ReadKind::GetAndTouch, _) | (ReadKind::Meta, Some(_)) => {
                 commands.cmd_touch += 1;
                 commands.touch_hits += 1;
             }
-            _ => commands.get_hits += 1,
+            _ => {
+                commands.cmd_get += 1;
+                commands.get_hits += 1;
+            }
         }
     }
 
@@ -306,8 +317,8 @@ impl Run<'_> {
             self.state.commands.delete_misses += 1;
             return (self.reply)(Outcome::Exists);
         }
-        self.state.commands.delete_hits += 1;
         if !delete.invalidate && !delete.drop_value {
+            self.state.commands.delete_hits += 1;
             self.remove();
             return (self.reply)(Outcome::Deleted(Kept::default()));
         }
@@ -363,8 +374,13 @@ impl Run<'_> {
             true => self.state.commands.incr_hits += 1,
             false => self.state.commands.decr_hits += 1,
         }
+        let value = format!("{number:<width$}", width = before.value.len()).into_bytes();
+        let grown = value.len() > before.value.len();
+        let fresh = Bits { binary_key: before.bits.binary_key, ..Bits::default() };
         let item = self.keep(Item {
-            value: format!("{number:<width$}", width = before.value.len()).into_bytes(),
+            value,
+            bits: if grown { fresh } else { before.bits },
+            fetched: before.fetched && !grown,
             deadline: arith.touch.map_or(before.deadline, |exptime| self.deadline(exptime)),
             explicit: arith.explicit,
             ..before.clone()
@@ -407,7 +423,7 @@ impl Run<'_> {
             Payload::Bytes(bytes) => bytes.to_vec(),
             Payload::Pages(pages) => pages.chunks().concat(),
         };
-        let old = self.live();
+        let old = self.live_to_store();
         if extends {
             return self.extend(store, &value, old);
         }
@@ -429,6 +445,7 @@ impl Run<'_> {
                 self.state.commands.cas_hits += 1;
             }
             (Some(old), Some(unique)) if unique != 0 && store.invalidate && unique < old.cas() => {
+                self.state.commands.cas_hits += 1;
                 item.deadline = old.deadline;
                 item.bits.stale = true;
                 item.bits.win_sent = old.bits.win_sent;

@@ -45,6 +45,11 @@ impl Form<'_> {
         matches!(self.0, Kind::Binary(_))
     }
 
+    /// Whether it answers a meta command.
+    pub const fn is_meta(&self) -> bool {
+        matches!(self.0, Kind::Meta(_))
+    }
+
     /// The request could not be executed: `SERVER_ERROR reason`. Quiet commands hear it too, `noreply`
     /// does not; a multiget hears it once, in place of its `END`.
     pub fn refuse(&self, reason: &str, out: &mut Output) {
@@ -55,9 +60,11 @@ impl Form<'_> {
         }
     }
 
-    /// The request makes no sense to the server: `CLIENT_ERROR reason`.
+    /// The request makes no sense to the server: `CLIENT_ERROR reason`. In the binary protocol, statistics
+    /// that make none are statistics that there are not.
     pub fn client_error(&self, reason: &str, out: &mut Output) {
         match &self.0 {
+            Kind::Binary(form) if form.is_stat() => form.error(binary::Status::NotFound, b"Not found", out),
             Kind::Binary(form) => form.error(binary::Status::InvalidArguments, reason.as_bytes(), out),
             _ => self.words("CLIENT_ERROR ", reason, out),
         }

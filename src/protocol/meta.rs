@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::text::{BAD_FORMAT, NO_MEMORY_STORE, NON_NUMERIC, TOO_LARGE, VALUE_MAX};
-use super::words::{signed32, split, unsigned};
+use super::words::{count, signed32, split, unsigned};
 use super::{Codec, Decoded, Form as AnyForm, Head, Output, form::Kind};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Now, Op, Outcome, Payload, ReadKind, Refusal, Store,
@@ -26,6 +26,7 @@ const TOO_MANY: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
 const LONG_OPAQUE: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
 const BAD_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
 const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
+const BAD_MODE_LENGTH: &[u8] = b"CLIENT_ERROR incorrect length for M token\r\n";
 const BAD_STORE_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
 const BAD_ARITH_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
 const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory\r\n";
@@ -71,7 +72,10 @@ struct Flags {
     value: bool,
     drop_value: bool,
     invalidate: bool,
+    /// `N`.
     vivify: Option<Exptime>,
+    /// When an item that `N` makes dies: `T` behind it has the last word.
+    vivified: Option<Exptime>,
     touch: Option<Exptime>,
     recache: Option<i64>,
     client_flags: u32,
@@ -87,17 +91,15 @@ impl Flags {
     /// hide a later unknown or repeated one, as in memcached.
     fn read(&mut self, mut line: &[u8], before: usize) -> Result<(), &'static [u8]> {
         let mut seen = 0u128;
-        let mut words = before;
+        if before + count(line) > WORDS_MAX {
+            return Err(TOO_MANY);
+        }
         let mut wrong = None;
         let mut long_opaque = false;
         loop {
             let (word, rest) = split(line);
             line = rest;
             let Some((&letter, token)) = word.split_first() else { break };
-            words += 1;
-            if words > WORDS_MAX {
-                return Err(TOO_MANY);
-            }
             if letter >= 127 {
                 return Err(BAD_FORMAT);
             }
@@ -129,15 +131,24 @@ impl Flags {
             b'v' => self.value = true,
             b'x' => self.drop_value = true,
             b'I' => self.invalidate = true,
-            b'N' => self.vivify = Some(exptime()?),
-            b'T' => self.touch = Some(exptime()?),
+            b'N' => {
+                self.vivify = Some(exptime()?);
+                self.vivified = self.vivify;
+            }
+            b'T' => {
+                self.touch = Some(exptime()?);
+                self.vivified = self.vivified.and(self.touch);
+            }
             b'R' => self.recache = Some(exptime()?.0),
             b'F' => self.client_flags = unsigned(token).ok_or(BAD_FORMAT)? as u32,
             b'C' => self.compare = Some(unsigned(token).ok_or(BAD_TOKEN)?),
             b'E' => self.explicit = Some(unsigned(token).ok_or(BAD_TOKEN)?),
             b'J' => self.initial = unsigned(token).ok_or(BAD_INITIAL)?,
             b'D' => self.delta = Some(unsigned(token).ok_or(BAD_DELTA)?),
-            b'M' => self.mode = Some(token.first().copied().unwrap_or(b' ')),
+            b'M' => {
+                let &[mode] = token else { return Err(BAD_MODE_LENGTH) };
+                self.mode = Some(mode);
+            }
             b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' => {}
             _ => return Err(INVALID_FLAG),
         }
@@ -210,7 +221,7 @@ fn read<'b>(flags: &Flags) -> Op<'b> {
     Op::Get(Get {
         kind: ReadKind::Meta,
         touch: flags.touch,
-        vivify: flags.vivify,
+        vivify: flags.vivified,
         recache: flags.recache,
         explicit: flags.explicit,
         binary_key: flags.binary_key,
@@ -237,7 +248,7 @@ fn arithmetic<'b>(flags: &Flags) -> Option<Op<'b>> {
     Some(Op::Arith(Arith {
         increment,
         delta: flags.delta.unwrap_or(1),
-        initial: flags.vivify.map(|exptime| (flags.initial, exptime)),
+        initial: flags.vivified.map(|exptime| (flags.initial, exptime)),
         compare: flags.compare,
         touch: flags.touch,
         explicit: flags.explicit,
@@ -320,7 +331,8 @@ impl Form<'_> {
             Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Touched(_) if self.quiet => {}
             Outcome::Stored(kept) => self.status(b"HD", command, Some((kept.cas, kept.len)), out),
             Outcome::Deleted(_) | Outcome::Touched(_) => self.status(b"HD", command, None, out),
-            Outcome::Number(_, _) if self.quiet => {}
+            // A number that had to be made is worth an answer even so.
+            Outcome::Number(_, hit) if self.quiet && !hit.created => {}
             Outcome::Number(number, hit) => self.number(command, *number, hit, now, out),
             Outcome::NotStored => self.failure(b"NS", command, out),
             Outcome::Exists => self.failure(b"EX", command, out),
@@ -504,8 +516,13 @@ fn debug_line(command: &Command<'_>, hit: &Hit<'_>, now: Now, out: &mut Output) 
         out.extend(&command.key);
     }
     out.extend(b" exp=");
+    // memcached subtracts the wrong way round, and tools know it: seconds left are negative.
     match hit.deadline.left(now) {
-        Some(left) => out.number(u64::from(left)),
+        Some(0) => out.extend(b"0"),
+        Some(left) => {
+            out.extend(b"-");
+            out.number(u64::from(left));
+        }
         None => out.extend(b"-1"),
     }
     for (name, number) in [(" la=", u64::from(hit.idle_secs)), (" cas=", hit.cas)] {

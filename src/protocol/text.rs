@@ -422,12 +422,12 @@ fn session<'b>(codec: &Codec, word: &[u8], rest: &'b [u8], used: usize) -> Decod
             Some(delay) => (Session::FlushAll(Some(Exptime(i64::from(delay)))), noreply),
             None => return say_unless(noreply, BAD_EXPTIME, used),
         },
-        b"verbosity" => match unsigned(first).filter(|&level| level <= u64::from(u32::MAX)) {
+        b"verbosity" => match unsigned(first) {
             // At most 2, so it fits.
             Some(level) => (Session::Verbosity(level.min(2) as u8), noreply),
             None => return say_unless(noreply, BAD_FORMAT, used),
         },
-        b"cache_memlimit" => match unsigned(first).filter(|&limit| limit <= u64::from(u32::MAX)) {
+        b"cache_memlimit" => match unsigned(first) {
             Some(0..8) => {
                 let line = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
                 return say_unless(noreply, line, used);

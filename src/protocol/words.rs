@@ -77,6 +77,8 @@ pub(super) fn count(mut line: &[u8]) -> usize {
 pub(super) fn unsigned(word: &[u8]) -> Option<u64> {
     let digits = match word {
         [b'+', digits @ ..] => digits,
+        // No number below zero, but zero itself may have the sign, as in memcached.
+        [b'-', zeros @ ..] if zeros.iter().all(|&zero| zero == b'0') => zeros,
         _ => word,
     };
     if digits.is_empty() {

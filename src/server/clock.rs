@@ -48,6 +48,11 @@ impl Clock {
         }
     }
 
+    /// Microseconds since 1970 by the wall clock, for lines that people read.
+    pub fn unix_micros(&self) -> u64 {
+        unix().as_micros() as u64
+    }
+
     /// Follows the wall clock; to be called now and then.
     pub fn refresh(&self) {
         let elapsed = coarse_ms().saturating_sub(self.zero_ms);

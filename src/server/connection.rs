@@ -8,15 +8,16 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::forward::{Planned, Then, plan};
 use super::gate::{Answer, Upstream};
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
+use super::watch::{Reason, Watching};
 use super::worker::{Desk, Shared, Stream};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::{Output, Protocol};
@@ -26,12 +27,21 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream, protocol: Protocol
     let session = Session::new(protocol, &shared.service, ticket.info.descriptor);
     let mut connection = Connection { session, stream, ticket, upstream: None, parked_since: None, shared };
     while !connection.shared.draining.get() {
-        let Ok(mut desk) = connection.first_bytes().await else { return };
+        let mut desk = match connection.first_bytes().await {
+            Ok(desk) => desk,
+            Err(Gone(reason)) => {
+                connection.ticket.reason = reason;
+                return;
+            }
+        };
         let busy = Busy::new(&connection.shared);
         let stays = connection.work(&mut desk).await;
         drop(busy);
         connection.shared.give_desk(desk);
         if !stays {
+            if matches!(connection.stream, Stream::Tls(_)) {
+                Box::pin(connection.stream.say_goodbye()).await;
+            }
             return;
         }
     }
@@ -53,6 +63,22 @@ impl Drop for Busy {
     }
 }
 
+/// A connection that is never done, so nobody waits for it when the server stops.
+struct Aside(Rc<Shared>);
+
+impl Aside {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.busy.set(shared.busy.get() - 1);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() + 1);
+    }
+}
+
 struct Connection {
     session: Session,
     stream: Stream,
@@ -66,11 +92,11 @@ struct Connection {
 
 /// The connection is of no use any more.
 #[derive(Debug)]
-struct Gone;
+struct Gone(Reason);
 
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Self {
-        Self
+        Self(Reason::Error)
     }
 }
 
@@ -79,7 +105,14 @@ impl Connection {
     async fn first_bytes(&mut self) -> Result<Box<Desk>, Gone> {
         self.show(ConnectionState::Waiting);
         let Self { stream, shared, .. } = self;
-        let wait = poll_fn(|context| shared.poll_desk(stream, context));
+        let wait = poll_fn(|context| {
+            shared.poll_desk(stream, context).map(|read| match read {
+                Ok(Some(desk)) => Ok(desk),
+                // No bytes and no error: the client closed.
+                Ok(None) => Err(Gone(Reason::Normal)),
+                Err(error) => Err(broken(&error, shared)),
+            })
+        });
         let desk = match shared.service.config.idle_timeout {
             None => wait.await?,
             Some(limit) => match tokio::time::timeout(limit, wait).await {
@@ -95,10 +128,16 @@ impl Connection {
     /// connection stays open.
     async fn work(&mut self, desk: &mut Desk) -> bool {
         self.show(ConnectionState::Working);
-        self.turns(&mut desk.input, &mut desk.out).await.unwrap_or(false)
+        match self.turns(&mut desk.input, &mut desk.out).await {
+            Ok(()) => true,
+            Err(Gone(reason)) => {
+                self.ticket.reason = reason;
+                false
+            }
+        }
     }
 
-    async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<bool, Gone> {
+    async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<(), Gone> {
         let mut turn = self.shared.service.config.requests_per_turn;
         loop {
             let action = self.session.consume(input, out, &self.shared, &mut turn);
@@ -109,7 +148,7 @@ impl Connection {
                 Action::Read(more) => {
                     self.flush(out).await?;
                     if input.is_empty() && !self.session.holds_body() {
-                        return Ok(true);
+                        return Ok(());
                     }
                     self.more_bytes(input, more).await?;
                     turn = self.shared.service.config.requests_per_turn;
@@ -127,9 +166,10 @@ impl Connection {
                 Action::Park => Box::pin(self.park(input, out)).await?,
                 Action::Forward => Box::pin(self.forward(input, out)).await?,
                 Action::Settle => Box::pin(self.settle()).await,
+                Action::Watch(kinds) => Box::pin(self.watch(kinds, out)).await?,
                 Action::Close => {
                     self.flush(out).await?;
-                    return Ok(false);
+                    return Err(Gone(if self.session.said_goodbye { Reason::Normal } else { Reason::Error }));
                 }
             }
         }
@@ -147,9 +187,9 @@ impl Connection {
             result
         });
         let count = within(self.shared.service.config.idle_timeout, read).await;
-        let count = count.ok_or_else(|| self.kick())??;
+        let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
-            return Err(Gone);
+            return Err(Gone(Reason::Normal));
         }
         input.fill(count);
         self.count_read(count);
@@ -161,9 +201,9 @@ impl Connection {
         let (stream, session) = (&mut self.stream, &mut self.session);
         let read = poll_fn(|context| stream.poll_read(context, session.body_room()));
         let count = within(self.shared.service.config.idle_timeout, read).await;
-        let count = count.ok_or_else(|| self.kick())??;
+        let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
-            return Err(Gone);
+            return Err(Gone(Reason::Normal));
         }
         self.session.body_filled(count);
         self.count_read(count);
@@ -173,22 +213,57 @@ impl Connection {
     /// Writes everything.
     async fn flush(&mut self, out: &mut Output) -> Result<(), Gone> {
         while !out.is_empty() {
-            match write_some(&self.stream, out) {
-                Ok(count) => self.shared.cell().bytes_written.add(count as u64),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.show(ConnectionState::Writing);
-                    let writable = pin!(self.stream.writable());
-                    within(self.shared.service.config.idle_timeout, writable)
-                        .await
-                        .ok_or_else(|| self.kick())??;
-                    self.show(ConnectionState::Working);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Gone),
-            }
+            let Self { stream, ticket, .. } = self;
+            let write = poll_fn(|context| {
+                let written = stream.poll_write_some(context, out);
+                let state =
+                    if written.is_pending() { ConnectionState::Writing } else { ConnectionState::Working };
+                ticket.info.state.store(state as u8, Ordering::Relaxed);
+                written
+            });
+            let count = within(self.shared.service.config.idle_timeout, write).await;
+            let count = count.ok_or_else(|| self.kick())??;
+            self.shared.cell().bytes_written.add(count as u64);
+        }
+        if let Stream::Tls(stream) = &mut self.stream {
+            let flush = pin!(poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)));
+            within(self.shared.service.config.idle_timeout, flush).await.ok_or_else(|| self.kick())??;
         }
         out.clear();
         Ok(())
+    }
+
+    /// Tells what happens until the client leaves. What it says meanwhile is not heard.
+    async fn watch(&mut self, kinds: u32, out: &mut Output) -> Result<(), Gone> {
+        let service = std::sync::Arc::clone(&self.shared.service);
+        let Some(watching) = service.watchers.add(kinds) else {
+            out.extend(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
+            return Ok(());
+        };
+        out.extend(b"OK\r\n");
+        self.flush(out).await?;
+        self.show(ConnectionState::Watching);
+        let _aside = Aside::new(&self.shared);
+        self.watch_lines(&watching, out).await
+    }
+
+    async fn watch_lines(&mut self, watching: &Watching, out: &mut Output) -> Result<(), Gone> {
+        loop {
+            let stream = &mut self.stream;
+            let mut unheard = [0; 64];
+            tokio::select! {
+                lines = watching.lines() => {
+                    out.extend(&lines);
+                    self.flush(out).await?;
+                    self.show(ConnectionState::Watching);
+                }
+                read = poll_fn(|context| stream.poll_read(context, &mut unheard)) => {
+                    if read? == 0 {
+                        return Err(Gone(Reason::Normal));
+                    }
+                }
+            }
+        }
     }
 
     /// Nobody serves: waits for that to change, up to the limit, then says why not.
@@ -209,7 +284,7 @@ impl Connection {
                 Some(Action::Read(more)) => self.more_bytes(input, more).await,
                 Some(_) => {
                     self.flush(out).await?;
-                    Err(Gone)
+                    Err(Gone(Reason::Error))
                 }
             };
         }
@@ -270,7 +345,7 @@ impl Connection {
                 self.advance(input, then, executed, whole);
                 Ok(())
             }
-            Err(Broken::Client) => Err(Gone),
+            Err(Broken::Client) => Err(Gone(Reason::Error)),
             Err(Broken::Upstream) if passage.streamed || planned.then != Then::EatExecuted => {
                 // Part of an answer is out and the rest is lost: there is no way to go on.
                 if planned.then == Then::Victim && !passage.streamed {
@@ -278,7 +353,7 @@ impl Connection {
                     return Ok(());
                 }
                 self.flush(out).await?;
-                Err(Gone)
+                Err(Gone(Reason::Error))
             }
             Err(Broken::Upstream) => {
                 out.truncate(mark);
@@ -319,7 +394,7 @@ impl Connection {
                     passage.part(&bytes, out);
                     if out.len() > limits::FORWARD_REPLY_BYTES {
                         passage.streamed = true;
-                        self.flush(out).await.map_err(|Gone| Broken::Client)?;
+                        self.flush(out).await.map_err(|_| Broken::Client)?;
                     }
                 }
                 Answer::Done(executed) => {
@@ -342,8 +417,16 @@ impl Connection {
 
     fn kick(&self) -> Gone {
         self.shared.cell().idle_kicks.add(1);
-        Gone
+        Gone(Reason::IdleTimeout)
     }
+}
+
+/// Nothing can be read any more. What is no TLS, but should be, is counted.
+fn broken(error: &io::Error, shared: &Shared) -> Gone {
+    if error.kind() == io::ErrorKind::InvalidData {
+        shared.service.stats.tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
+    }
+    Gone(Reason::Error)
 }
 
 /// What broke while requests were elsewhere.
@@ -391,25 +474,6 @@ impl Passage {
     }
 }
 
-/// One write of as much as the kernel takes.
-pub(super) fn write_some(stream: &Stream, out: &mut Output) -> io::Result<usize> {
-    let written = match out.piece() {
-        Some(bytes) => stream.try_write(bytes)?,
-        None => write_slices(stream, out)?,
-    };
-    if written == 0 {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
-    out.advance(written);
-    Ok(written)
-}
-
-fn write_slices(stream: &Stream, out: &Output) -> io::Result<usize> {
-    let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
-    let count = out.slices(&mut slices);
-    stream.try_write_vectored(&slices[..count])
-}
-
 /// The future's value, unless it takes longer than the limit, if there is one.
 async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Output> {
     match limit {
@@ -431,7 +495,59 @@ impl Stream {
         let polled = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut target),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut target),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, &mut target),
         };
         polled.map_ok(|()| target.filled().len())
+    }
+
+    /// One write of as much as the other end takes, at least one byte.
+    pub(super) fn poll_write_some(
+        &mut self,
+        context: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
+        let count = out.slices(&mut slices);
+        let slices = &slices[..count];
+        let written = loop {
+            let result = match self {
+                Self::Tcp(stream) => match slices {
+                    [one] => stream.try_write(one),
+                    several => stream.try_write_vectored(several),
+                },
+                Self::Unix(stream) => match slices {
+                    [one] => stream.try_write(one),
+                    several => stream.try_write_vectored(several),
+                },
+                Self::Tls(stream) => {
+                    break ready!(
+                        Pin::new(stream).poll_write(context, slices.first().map_or(&[], |one| one))
+                    )?;
+                }
+            };
+            match result {
+                Ok(written) => break written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(match self {
+                    Self::Tcp(stream) => stream.poll_write_ready(context),
+                    Self::Unix(stream) => stream.poll_write_ready(context),
+                    Self::Tls(_) => Poll::Ready(Ok(())),
+                })?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        out.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Says under TLS that nothing more will come, so that the client can tell an end from a cut.
+    async fn say_goodbye(&mut self) {
+        if let Self::Tls(stream) = self {
+            let goodbye = poll_fn(|context| Pin::new(&mut *stream).poll_shutdown(context));
+            let _told_or_not = tokio::time::timeout(limits::TLS_GOODBYE, goodbye).await;
+        }
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn answer(
         Asked::Version => form.version(super::VERSION, out),
         Asked::Quit => {
             form.goodbye(out);
+            session.said_goodbye = true;
             return Some(Action::Close);
         }
         Asked::Stats(words) => stats(session, words, form, now, service, out),
@@ -54,8 +55,18 @@ pub(super) fn answer(
         Asked::Watch(_) if !service.config.watch_enabled => {
             form.client_error("watch commands not allowed", out)
         }
-        Asked::Watch(_) => form.unknown(out),
-        Asked::RefreshCerts => form.line("ERROR TLS not enabled", out),
+        Asked::Watch(words) => match super::watch::kinds(words) {
+            Some(kinds) => return Some(Action::Watch(kinds)),
+            None => form.unknown(out),
+        },
+        Asked::RefreshCerts => match service.reload_certificates() {
+            None => form.line("Error TLS not enabled", out),
+            Some(Ok(())) => form.done("OK", out),
+            Some(Err(error)) => {
+                tracing::error!("{error}; the certificates of before stay in force");
+                form.line("Error the certificates cannot be read; the server's log says why", out);
+            }
+        },
         Asked::SaslList if service.config.sasl => form.sasl_mechanisms("PLAIN", out),
         Asked::SaslAuth { mechanism, data } if service.config.sasl => {
             shared.cell().auth_cmds.add(1);
@@ -182,6 +193,7 @@ fn connections(service: &Service, now: Now, tell: &mut dyn FnMut(&str, &str)) {
         let state = match info.state.load(Ordering::Relaxed) {
             s if s == ConnectionState::Waiting as u8 => "conn_read",
             s if s == ConnectionState::Working as u8 => "conn_parse_cmd",
+            s if s == ConnectionState::Watching as u8 => "conn_watch",
             _ => "conn_mwrite",
         };
         let idle = now.secs.saturating_sub(info.last_command.load(Ordering::Relaxed));

@@ -180,7 +180,7 @@ impl Replies for Teller<'_> {
 }
 
 /// A key as memcached writes it in lines that must stay lines: URI encoded.
-fn encode(key: &[u8], line: &mut String) {
+pub(super) fn encode(key: &[u8], line: &mut String) {
     for &byte in key {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             line.push(char::from(byte));

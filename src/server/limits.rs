@@ -34,8 +34,17 @@ pub const CACHEDUMP_BYTES: usize = 2 << 20;
 pub const DUMP_STEP_BYTES: usize = 64 * 1024;
 /// Watchers at once, as memcached has it.
 pub const WATCHERS: usize = 20;
-/// Lines kept for a watcher that reads slowly; what comes beyond is counted as skipped.
-pub const WATCHER_LINES: usize = 1024;
+/// Bytes of lines kept for a watcher that reads slowly, as memcached has it; what comes beyond is
+/// counted as skipped.
+pub const WATCHER_BYTES: usize = 256 * 1024;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes a client may send during a TLS handshake: a chain of certificates fits many times.
+pub const HANDSHAKE_BYTES: usize = 64 * 1024;
+/// TLS sessions that can be resumed (`ssl_session_cache`).
+pub const TLS_SESSIONS: usize = 4096;
+/// How long saying goodbye under TLS may take.
+pub const TLS_GOODBYE: Duration = Duration::from_secs(1);
 /// How often background work is done when there is little.
 pub const UPKEEP: Duration = Duration::from_millis(100);
 /// Items per shard looked at in one slice of background work.

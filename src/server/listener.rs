@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket as RawSocket, Type};
 
+use super::tls::{Security, Tls};
+use super::watch::Watchers;
 use super::worker::{Arrival, Inbox, Socket, Worker};
 use super::{Config, Listen, Parts, Peer, Port, Server, Service, UnixListen, upkeep};
 use crate::protocol::Protocol;
@@ -36,8 +38,17 @@ impl std::error::Error for BindError {}
 /// Sockets that listen, before anybody accepts.
 #[derive(Debug)]
 pub struct Bound {
-    tcp: Vec<(TcpListener, SocketAddr, Protocol)>,
+    tcp: Vec<TcpBound>,
     unix: Option<(UnixListener, UnixListen, Protocol)>,
+    tls: Option<Tls>,
+}
+
+#[derive(Debug)]
+struct TcpBound {
+    listener: TcpListener,
+    address: SocketAddr,
+    protocol: Protocol,
+    security: Security,
 }
 
 impl Bound {
@@ -50,12 +61,16 @@ impl Bound {
                     return Ok(Self {
                         tcp: Vec::new(),
                         unix: Some((listener, unix.clone(), config.protocol)),
+                        tls: None,
                     });
                 }
                 Err(error) => return Err(vec![error]),
             }
         }
-        let everywhere = [Listen { host: None, port: None, protocol: None }];
+        let mutual = config.listen.iter().any(|listen| listen.security == Security::Mutual);
+        let tls = config.tls.as_ref().map(|tls| Tls::load(tls, mutual)).transpose();
+        let tls = tls.map_err(|problem| errors.push(BindError(problem))).unwrap_or_default();
+        let everywhere = [Listen { host: None, port: None, protocol: None, security: Security::Default }];
         let listen = if config.listen.is_empty() { &everywhere[..] } else { &config.listen };
         let mut tcp = Vec::new();
         for element in listen {
@@ -67,32 +82,42 @@ impl Bound {
             let protocol = element.protocol.unwrap_or(config.protocol);
             match bind_element(element, port, config.backlog) {
                 Ok(listeners) => {
-                    tcp.extend(
-                        listeners.into_iter().map(|(listener, address)| (listener, address, protocol)),
-                    );
+                    let security = match element.security {
+                        Security::Default if config.tls.is_none() => Security::Plain,
+                        security => security,
+                    };
+                    tcp.extend(listeners.into_iter().map(|(listener, address)| TcpBound {
+                        listener,
+                        address,
+                        protocol,
+                        security,
+                    }));
                 }
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(Self { tcp, unix: None }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { tcp, unix: None, tls }) } else { Err(errors) }
     }
 
     /// Where TCP clients will be served.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.tcp.iter().map(|(_, address, _)| *address).collect()
+        self.tcp.iter().map(|bound| bound.address).collect()
     }
 
     /// Starts workers and accepts.
-    pub fn start(self, config: Config, parts: Parts) -> io::Result<Server> {
+    pub fn start(mut self, config: Config, parts: Parts) -> io::Result<Server> {
         let addresses = self.addresses();
         let listening =
             self.tcp
                 .iter()
-                .map(|(listener, address, _)| (listener.as_raw_fd(), format!("tcp:{}", shown(address))))
+                .map(|bound| (bound.listener.as_raw_fd(), format!("tcp:{}", shown(&bound.address))))
                 .chain(self.unix.iter().map(|(listener, unix, _)| {
                     (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
                 }))
                 .collect();
+        let watchers = Arc::new(Watchers::new(Arc::clone(&parts.stats.logs), Arc::clone(&parts.clock)));
+        let told = Arc::clone(&watchers);
+        parts.engine.on_eviction(Box::new(move |item| told.evicted(item)));
         let service = Arc::new(Service {
             engine: parts.engine,
             gate: parts.gate,
@@ -106,8 +131,11 @@ impl Bound {
             next_worker: Default::default(),
             room: tokio::sync::Notify::new(),
             listening,
+            watchers,
+            tls: self.tls.take(),
             config,
         });
+        service.stats.tls.refreshed_secs.store(service.clock.now().secs.into(), Ordering::Relaxed);
         let upkeep = upkeep::Upkeep::start(Arc::clone(&service))?;
         let workers: Vec<Worker> = (0..service.config.threads)
             .map(|index| Worker::start(index, Arc::clone(&service)))
@@ -270,11 +298,9 @@ impl Acceptor {
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let workers: Arc<[Inbox]> = workers.into();
-                for (listener, address, protocol) in bound.tcp {
+                for tcp in bound.tcp {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
-                    tokio::task::spawn_local(async move {
-                        accept_tcp(service, workers, listener, address, protocol).await
-                    });
+                    tokio::task::spawn_local(async move { accept_tcp(service, workers, tcp).await });
                 }
                 if let Some((listener, unix, protocol)) = bound.unix {
                     let (service, workers) = (Arc::clone(&service), Arc::clone(&workers));
@@ -298,13 +324,8 @@ impl Drop for Acceptor {
     }
 }
 
-async fn accept_tcp(
-    service: Arc<Service>,
-    workers: Arc<[Inbox]>,
-    listener: TcpListener,
-    local: SocketAddr,
-    protocol: Protocol,
-) -> io::Result<()> {
+async fn accept_tcp(service: Arc<Service>, workers: Arc<[Inbox]>, bound: TcpBound) -> io::Result<()> {
+    let TcpBound { listener, address: local, protocol, security } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         wait_for_room(&service).await;
@@ -318,7 +339,8 @@ async fn accept_tcp(
             continue;
         }
         let ticket = service.register(Peer::Tcp(peer, local), stream.as_raw_fd());
-        service.deal(&workers, Arrival { socket: Socket::Tcp(stream), protocol, proxied: false, ticket });
+        let socket = Socket::Tcp(stream);
+        service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
     }
 }
 
@@ -341,7 +363,9 @@ async fn accept_unix(
             continue;
         }
         let ticket = service.register(Peer::Unix(Arc::clone(&path)), stream.as_raw_fd());
-        service.deal(&workers, Arrival { socket: Socket::Unix(stream), protocol, proxied: false, ticket });
+        let socket = Socket::Unix(stream);
+        let security = Security::Plain;
+        service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
     }
 }
 

@@ -6,8 +6,9 @@
 //! node may; the server does not know why it may not.
 //!
 //! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `connection` (read,
-//! write, wait), `session` (bytes in, replies out: no socket), `forward` (requests for the node that
-//! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `auth`.
+//! write, wait), `tls`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
+//! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
+//! about what happens), `auth`.
 
 pub mod auth;
 pub mod clock;
@@ -20,7 +21,9 @@ pub mod limits;
 mod listener;
 mod proxied;
 mod session;
+mod tls;
 mod upkeep;
+mod watch;
 mod worker;
 
 use std::collections::HashMap;
@@ -35,10 +38,12 @@ use crate::protocol::Protocol;
 use crate::stats::Stats;
 
 pub use listener::{BindError, Bound};
+pub use tls::{CIPHERS, Security, TlsConfig, Verify};
 
 use auth::Auth;
 use clock::Clock;
 use gate::Gate;
+use watch::{Reason, Watchers};
 use worker::Worker;
 
 /// What `version` says: memcached's shape, which libmemcached, PHP and others insist on.
@@ -87,6 +92,8 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// SASL for the binary protocol (`-S`).
     pub sasl: bool,
+    /// TLS (`-Z`).
+    pub tls: Option<TlsConfig>,
 }
 
 /// One element of `-l`.
@@ -98,6 +105,8 @@ pub struct Listen {
     pub port: Option<u16>,
     /// Instead of `-B`.
     pub protocol: Option<Protocol>,
+    /// Whether TLS is spoken, and how.
+    pub security: Security,
 }
 
 /// `-p`.
@@ -178,6 +187,15 @@ impl Server {
         &self.service.auth
     }
 
+    /// SIGHUP: reads the certificates again; connections keep what they have.
+    pub fn reload_certificates(&self) {
+        match self.service.reload_certificates() {
+            None => {}
+            Some(Ok(())) => tracing::info!("the certificates were read again"),
+            Some(Err(error)) => tracing::error!("{error}; the certificates of before stay in force"),
+        }
+    }
+
     /// Stops accepting, lets open requests finish for a bounded time, closes everything.
     pub fn stop(mut self) {
         self.acceptor.take();
@@ -206,6 +224,7 @@ impl Adopter {
         let arrival = worker::Arrival {
             socket: worker::Socket::Tcp(stream),
             protocol: Protocol::Auto,
+            security: Security::Plain,
             proxied: true,
             ticket,
         };
@@ -232,6 +251,8 @@ pub(crate) struct Service {
     room: tokio::sync::Notify,
     /// What listens, for `stats conns`.
     listening: Vec<(i32, String)>,
+    watchers: Arc<Watchers>,
+    tls: Option<tls::Tls>,
 }
 
 impl std::fmt::Debug for Service {
@@ -243,6 +264,7 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
     fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
+        self.watchers.connected(&peer, descriptor);
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let info = Arc::new(ConnectionInfo {
             peer,
@@ -255,7 +277,16 @@ impl Service {
         let now = counts.curr_connections.fetch_add(1, Ordering::Relaxed) + 1;
         counts.connection_structures.fetch_max(now, Ordering::Relaxed);
         self.everybody().insert(id, Arc::clone(&info));
-        Ticket { id, info, service: Arc::clone(self) }
+        Ticket { id, info, service: Arc::clone(self), reason: Reason::Shutdown }
+    }
+
+    /// Reads the certificates again, if there are any.
+    fn reload_certificates(&self) -> Option<Result<(), String>> {
+        let reloaded = self.tls.as_ref()?.reload();
+        if reloaded.is_ok() {
+            self.stats.tls.refreshed_secs.store(self.clock.now().secs.into(), Ordering::Relaxed);
+        }
+        Some(reloaded)
     }
 
     fn everybody(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ConnectionInfo>>> {
@@ -290,6 +321,7 @@ enum ConnectionState {
     Waiting,
     Working,
     Writing,
+    Watching,
 }
 
 /// Who is at the other end.
@@ -309,10 +341,13 @@ struct Ticket {
     id: u64,
     info: Arc<ConnectionInfo>,
     service: Arc<Service>,
+    /// Why it ends, if it ends.
+    reason: Reason,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.service.watchers.disconnected(&self.info.peer, self.info.descriptor, self.reason);
         self.service.everybody().remove(&self.id);
         self.service.stats.connections.curr_connections.fetch_sub(1, Ordering::Relaxed);
         self.service.room.notify_one();

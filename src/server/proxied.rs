@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::write_some;
 use super::session::{Action, Input, Session};
 use super::worker::{Shared, Stream};
 use super::{Ticket, limits};
@@ -38,7 +37,7 @@ pub(super) async fn serve(shared: Rc<Shared>, mut stream: Stream, ticket: Ticket
         let mut frame = Input::new(input.bytes()[HEAD..HEAD + length].to_vec());
         input.eat(HEAD + length);
         shared.busy.set(shared.busy.get() + 1);
-        let answered = answer(&shared, &stream, &mut frame, &mut wire).await;
+        let answered = answer(&shared, &mut stream, ticket.info.descriptor, &mut frame, &mut wire).await;
         shared.busy.set(shared.busy.get() - 1);
         if !answered {
             break;
@@ -85,10 +84,16 @@ async fn read_frame(stream: &mut Stream, input: &mut Input, shared: &Shared) -> 
 }
 
 /// Executes what it may and sends the answer. Returns whether the connection is still good.
-async fn answer(shared: &Rc<Shared>, stream: &Stream, frame: &mut Input, wire: &mut Output) -> bool {
+async fn answer(
+    shared: &Rc<Shared>,
+    stream: &mut Stream,
+    descriptor: i32,
+    frame: &mut Input,
+    wire: &mut Output,
+) -> bool {
     let service = std::sync::Arc::clone(&shared.service);
     let whole = frame.len();
-    let mut session = Session::trusted(&service);
+    let mut session = Session::trusted(&service, descriptor);
     let mut out = Output::new();
     let parked_until = Instant::now() + service.gate.park_limit();
     // Where the request under way began, in the frame and in the replies not sent yet.
@@ -134,6 +139,8 @@ async fn answer(shared: &Rc<Shared>, stream: &Stream, frame: &mut Input, wire: &
                 let _changed_or_not =
                     tokio::time::timeout(service.gate.park_limit(), service.gate.changed()).await;
             }
+            // Clients watch the node they are connected to.
+            Action::Watch(_) => out.extend(b"ERROR\r\n"),
             Action::Close => break,
         }
     }
@@ -142,7 +149,7 @@ async fn answer(shared: &Rc<Shared>, stream: &Stream, frame: &mut Input, wire: &
 }
 
 /// Moves replies into parts and writes them.
-async fn send_parts(shared: &Shared, stream: &Stream, out: &mut Output, wire: &mut Output) -> bool {
+async fn send_parts(shared: &Shared, stream: &mut Stream, out: &mut Output, wire: &mut Output) -> bool {
     let replies = out.to_vec();
     out.clear();
     for part in replies.chunks(limits::PROXIED_PART_BYTES) {
@@ -155,7 +162,7 @@ async fn send_parts(shared: &Shared, stream: &Stream, out: &mut Output, wire: &m
 
 async fn send_last(
     shared: &Shared,
-    stream: &Stream,
+    stream: &mut Stream,
     out: &mut Output,
     wire: &mut Output,
     executed: usize,
@@ -171,16 +178,10 @@ async fn send_last(
     write(shared, stream, wire).await
 }
 
-async fn write(shared: &Shared, stream: &Stream, wire: &mut Output) -> bool {
+async fn write(shared: &Shared, stream: &mut Stream, wire: &mut Output) -> bool {
     while !wire.is_empty() {
-        match write_some(stream, wire) {
+        match poll_fn(|context| stream.poll_write_some(context, wire)).await {
             Ok(count) => shared.cell().bytes_written.add(count as u64),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if stream.writable().await.is_err() {
-                    return false;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
     }

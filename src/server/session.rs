@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 
 use super::gate::Admission;
+use super::watch::{Witness, kind};
 use super::worker::Shared;
 use super::{Service, auth, dispatch, dump::Dump, limits};
 use crate::command::{Command, Now, Op, Outcome, Pages, Refusal, Replies};
@@ -119,6 +120,8 @@ pub(super) enum Action {
     Forward,
     /// To know who serves, before the replies in the output may go.
     Settle,
+    /// Nothing more: it is told what happens, of these kinds, until it closes.
+    Watch(u32),
     /// Nothing: write what is left, then close.
     Close,
 }
@@ -131,7 +134,9 @@ pub(super) struct Session {
     pub(super) dump: Option<Box<Dump>>,
     /// Whether it still has to prove who it is.
     locked: bool,
-    /// Descriptor, for the echo of `-vv`.
+    /// It was the client who wanted to close.
+    pub(super) said_goodbye: bool,
+    /// Descriptor, for lines of `-vv` and of watchers.
     descriptor: i32,
 }
 
@@ -229,13 +234,14 @@ impl Session {
             body: None,
             dump: None,
             locked: service.auth.is_required(),
+            said_goodbye: false,
             descriptor,
         }
     }
 
     /// A session for requests that were checked at their entrance.
-    pub(super) fn trusted(service: &Service) -> Self {
-        Self { locked: false, ..Self::new(Protocol::Auto, service, -1) }
+    pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
+        Self { locked: false, ..Self::new(Protocol::Auto, service, descriptor) }
     }
 
     /// Whether something is under way that the input does not show.
@@ -451,8 +457,53 @@ impl Session {
         }
         let detail = &service.stats.detail;
         let detail = detail.on.load(Ordering::Relaxed).then_some(detail);
+        if service.watchers.wants(kind::ITEMS) {
+            for (command, form) in batch.0.iter().zip(&batch.1) {
+                self.execute_watched(service, command, form, now, out);
+            }
+            return;
+        }
         let mut formatter = Formatter { commands: &batch.0, forms: &batch.1, now, out, detail };
         service.engine.execute(&batch.0, now, &mut formatter);
+    }
+
+    /// Somebody watches: one by one, and watchers are told.
+    #[cold]
+    fn execute_watched(
+        &self,
+        service: &Service,
+        command: &Command<'_>,
+        form: &Form<'_>,
+        now: Now,
+        out: &mut Output,
+    ) {
+        let detail = &service.stats.detail;
+        let detail = detail.on.load(Ordering::Relaxed).then_some(detail);
+        let (commands, forms) = (std::slice::from_ref(command), std::slice::from_ref(form));
+        let mut formatter = Formatter { commands, forms, now, out, detail };
+        let witness = Witness {
+            watchers: &service.watchers,
+            engine: &*service.engine,
+            descriptor: self.descriptor,
+            cas: service.config.cas,
+            now,
+        };
+        witness.execute(command, form.is_meta(), &mut formatter);
+    }
+
+    /// Executes a request that stands alone.
+    fn execute_one(&self, service: &Service, request: Request<'_>, now: Now, out: &mut Output) {
+        match request {
+            Request::Item { command, form } => {
+                let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
+                batch.0.push(command);
+                batch.1.push(form);
+                self.execute(service, &batch, now, out);
+            }
+            Request::Say(line) => out.extend(&line),
+            // A body never belongs to one.
+            Request::Session { .. } => {}
+        }
     }
 
     /// A large value follows: memory for it is taken before it is read.
@@ -483,7 +534,7 @@ impl Session {
             }
             Err(_out_of_memory) => {
                 let request = self.codec.refuse_body(&head, Refusal::OutOfMemory);
-                execute_one(service, request, now, out);
+                self.execute_one(service, request, now, out);
             }
         }
     }
@@ -509,7 +560,7 @@ impl Session {
                 Request::Item { form, .. } => Some(form.clone()),
                 _ => None,
             };
-            execute_one(service, request, now, out);
+            self.execute_one(service, request, now, out);
             let trailer_len = body.trailer_len;
             input.eat(trailer_len);
             shared.cell().turns.add(1);
@@ -835,22 +886,6 @@ pub(super) fn refuse(raw: &[u8], like: &Codec, reason: &str, out: &mut Output) {
             Decoded::Skip { used } => at += used,
             Decoded::Incomplete { .. } | Decoded::Body { .. } | Decoded::Close(_) => return,
         }
-    }
-}
-
-/// Executes a request that stands alone.
-fn execute_one(service: &Service, request: Request<'_>, now: Now, out: &mut Output) {
-    match request {
-        Request::Item { command, form } => {
-            let (commands, forms) = ([command], [form]);
-            let detail = &service.stats.detail;
-            let detail = detail.on.load(Ordering::Relaxed).then_some(detail);
-            let mut formatter = Formatter { commands: &commands, forms: &forms, now, out, detail };
-            service.engine.execute(&commands, now, &mut formatter);
-        }
-        Request::Say(line) => out.extend(&line),
-        // A body never belongs to one.
-        Request::Session { .. } => {}
     }
 }
 

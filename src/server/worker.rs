@@ -15,6 +15,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::session::Input;
+use super::tls::{Secured, Security};
+use super::watch::Reason;
 use super::{Service, Ticket, connection, limits, proxied};
 use crate::command::Now;
 use crate::protocol::{Output, Protocol};
@@ -49,6 +51,8 @@ impl Inbox {
 pub(super) struct Arrival {
     pub(super) socket: Socket,
     pub(super) protocol: Protocol,
+    /// Whether TLS comes first.
+    pub(super) security: Security,
     /// From the peer, on behalf of its clients.
     pub(super) proxied: bool,
     pub(super) ticket: Ticket,
@@ -112,13 +116,28 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
 }
 
 async fn serve(shared: Rc<Shared>, arrival: Arrival) {
-    let Arrival { socket, protocol, proxied, ticket } = arrival;
+    let Arrival { socket, protocol, security, proxied, mut ticket } = arrival;
     let stream = match socket {
         Socket::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
         Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
     };
     // A socket that cannot be registered is closed; its client sees that.
     let Ok(stream) = stream else { return };
+    let stream = match (stream, security, &shared.service.tls) {
+        (stream, Security::Plain, _) => stream,
+        (Stream::Tcp(stream), security, Some(tls)) => {
+            let counts = &shared.service.stats.tls;
+            match Box::pin(tls.accept(security, stream, counts)).await {
+                Some(secured) => Stream::Tls(secured),
+                None => {
+                    ticket.reason = Reason::Error;
+                    return;
+                }
+            }
+        }
+        // No listener is like that.
+        _ => return,
+    };
     if proxied {
         proxied::serve(shared, stream, ticket).await;
     } else {
@@ -172,13 +191,13 @@ impl Shared {
         &self.service.stats.cells[self.index]
     }
 
-    /// A desk with what `stream` has sent on it; none is taken while there is nothing.
+    /// A desk with what `stream` has sent on it, or none at its end. While nothing comes it holds none.
     #[inline]
     pub(super) fn poll_desk(
         &self,
         stream: &mut Stream,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<Box<Desk>>> {
+    ) -> Poll<io::Result<Option<Box<Desk>>>> {
         let mut desks = self.desks.borrow_mut();
         // On top lies the one that was used last: its memory is in the processor's cache.
         let mut desk = desks.pop().unwrap_or_default();
@@ -187,9 +206,9 @@ impl Shared {
             Poll::Ready(Ok(count)) if count > 0 => {
                 desk.input.fill(count);
                 self.account(1, limits::READ_BYTES as i64);
-                Poll::Ready(Ok(desk))
+                Poll::Ready(Ok(Some(desk)))
             }
-            Poll::Ready(Ok(_end)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(_end)) => Poll::Ready(Ok(None)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 desks.push(desk);
@@ -225,27 +244,5 @@ impl Shared {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-}
-
-impl Stream {
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.writable().await,
-            Self::Unix(stream) => stream.writable().await,
-        }
-    }
-
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
-        }
-    }
-
-    pub(super) fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write_vectored(slices),
-            Self::Unix(stream) => stream.try_write_vectored(slices),
-        }
-    }
+    Tls(Secured),
 }

@@ -74,6 +74,32 @@ pub struct ConnectionCounts {
     pub connection_structures: AtomicU64,
 }
 
+/// What is counted about `watch`.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    /// Lines made (`log_worker_written`).
+    pub written: AtomicU64,
+    /// Lines a watcher missed (`log_watcher_skipped`).
+    pub skipped: AtomicU64,
+    /// Lines handed to watchers' connections (`log_watcher_sent`).
+    pub sent: AtomicU64,
+    /// Watchers now (`log_watchers`).
+    pub watchers: AtomicU64,
+}
+
+/// What is counted about TLS.
+#[derive(Debug, Default)]
+pub struct TlsCounts {
+    /// `ssl_new_sessions`.
+    pub new_sessions: AtomicU64,
+    /// `ssl_handshake_errors`.
+    pub handshake_errors: AtomicU64,
+    /// `ssl_proto_errors`.
+    pub protocol_errors: AtomicU64,
+    /// The engine second in which the certificates were read last.
+    pub refreshed_secs: AtomicU64,
+}
+
 /// A status as names and values, from the pair.
 pub type PairProvider = Box<dyn Fn() -> PairReport + Send + Sync>;
 
@@ -103,6 +129,10 @@ pub struct Shape {
     pub idle_timeout: bool,
     /// `track_sizes` answers `stats sizes`.
     pub track_sizes: bool,
+    /// `-Z` shows the keys of TLS.
+    pub tls: bool,
+    /// `ssl_session_cache` shows `ssl_new_sessions`.
+    pub tls_sessions: bool,
     /// `-t`.
     pub threads: usize,
     /// `-c`.
@@ -121,6 +151,10 @@ pub struct Stats {
     pub cells: Vec<WorkerCell>,
     /// Connections.
     pub connections: ConnectionCounts,
+    /// `watch`; shared with whoever watches.
+    pub logs: Arc<LogCounts>,
+    /// TLS.
+    pub tls: TlsCounts,
     /// `stats detail`.
     pub detail: Detail,
     baseline: Mutex<Baseline>,
@@ -157,6 +191,8 @@ impl Stats {
             engine,
             cells,
             connections: ConnectionCounts::default(),
+            logs: Arc::default(),
+            tls: TlsCounts::default(),
             detail,
             baseline: Mutex::default(),
             pair: OnceLock::new(),
@@ -193,6 +229,14 @@ impl Stats {
             connection_structures: counts.connection_structures.load(Ordering::Relaxed),
             accepting: !counts.listen_disabled.load(Ordering::Relaxed),
             time_in_listen_disabled_us: counts.time_in_listen_disabled_us.load(Ordering::Relaxed),
+            tls_new_sessions: self.tls.new_sessions.load(Ordering::Relaxed),
+            tls_handshake_errors: self.tls.handshake_errors.load(Ordering::Relaxed),
+            tls_protocol_errors: self.tls.protocol_errors.load(Ordering::Relaxed),
+            tls_refreshed_secs: self.tls.refreshed_secs.load(Ordering::Relaxed),
+            log_written: self.logs.written.load(Ordering::Relaxed),
+            log_skipped: self.logs.skipped.load(Ordering::Relaxed),
+            log_sent: self.logs.sent.load(Ordering::Relaxed),
+            log_watchers: self.logs.watchers.load(Ordering::Relaxed),
             buffers: gauge(|cell| &cell.buffers),
             buffer_bytes: gauge(|cell| &cell.buffer_bytes),
             bytes_read: sums.bytes_read - baseline.bytes_read,

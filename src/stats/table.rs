@@ -27,6 +27,14 @@ pub struct Snapshot {
     pub total_connections: u64,
     pub rejected_connections: u64,
     pub listen_disabled_num: u64,
+    pub tls_new_sessions: u64,
+    pub tls_handshake_errors: u64,
+    pub tls_protocol_errors: u64,
+    pub tls_refreshed_secs: u64,
+    pub log_written: u64,
+    pub log_skipped: u64,
+    pub log_sent: u64,
+    pub log_watchers: u64,
 }
 
 /// When a key is there.
@@ -44,6 +52,10 @@ pub enum When {
     Crawler,
     /// With the maintainer.
     Maintainer,
+    /// With TLS.
+    Tls,
+    /// With TLS and its session cache.
+    TlsSessions,
 }
 
 impl When {
@@ -55,6 +67,8 @@ impl When {
             Self::SlabReassign => shape.slab_reassign,
             Self::Crawler => shape.lru_crawler,
             Self::Maintainer => shape.lru_maintainer,
+            Self::Tls => shape.tls,
+            Self::TlsSessions => shape.tls && shape.tls_sessions,
         }
     }
 }
@@ -214,10 +228,17 @@ pub const ROWS: &[Row] = &[
     still("lru_maintainer_juggles").when(When::Maintainer),
     still("malloc_fails"),
     still("log_worker_dropped"),
-    still("log_worker_written"),
-    still("log_watcher_skipped"),
-    still("log_watcher_sent"),
-    still("log_watchers"),
+    counter("log_worker_written", |s, _| Value::Number(s.log_written)),
+    counter("log_watcher_skipped", |s, _| Value::Number(s.log_skipped)),
+    counter("log_watcher_sent", |s, _| Value::Number(s.log_sent)),
+    gauge("log_watchers", |s, _| Value::Number(s.log_watchers)),
+    counter("ssl_new_sessions", |s, _| Value::Number(s.tls_new_sessions)).when(When::TlsSessions),
+    counter("ssl_handshake_errors", |s, _| Value::Number(s.tls_handshake_errors)).when(When::Tls),
+    counter("ssl_proto_errors", |s, _| Value::Number(s.tls_protocol_errors)).when(When::Tls),
+    gauge("time_since_server_cert_refresh", |s, _| {
+        Value::Number(u64::from(s.now.secs).saturating_sub(s.tls_refreshed_secs))
+    })
+    .when(When::Tls),
     still("unexpected_napi_ids"),
     still("round_robin_fallback"),
     gauge("bytes", |s, _| Value::Number(s.engine.bytes)),
@@ -261,6 +282,8 @@ mod tests {
             refuse_fast: true,
             idle_timeout: false,
             track_sizes: false,
+            tls: false,
+            tls_sessions: false,
             threads: 4,
             connections_max: 1024,
             settings: Vec::new(),

@@ -17,6 +17,7 @@ mod arena;
 mod binary;
 mod clock;
 mod compare;
+mod edges;
 mod exchange;
 mod generate;
 mod meta;
@@ -28,7 +29,7 @@ mod text;
 
 use std::time::Duration;
 
-use arena::{Arena, Finding, Program};
+use arena::{Finding, Program, Search, explore};
 use servers::{MEMCACHED, TANDEM};
 
 /// A number from the environment.
@@ -65,14 +66,17 @@ fn the_reference_agrees_with_itself() {
     if !reference_is_installed() {
         return;
     }
-    let second = Program(MEMCACHED);
-    let mut arena = Arena::new(&second, false);
-    let commands = setting("TANDEM_DIFF_SELF_COMMANDS", 40_000) as usize;
-    let seed = setting("TANDEM_DIFF_SEED", 1);
-    let (done, findings) = arena.explore(seed, commands, 1, Duration::from_secs(600), generate::scenario);
-    demand_none(&findings);
-    assert!(done >= commands, "only {done} of {commands} commands in time");
-    assert!(arena.silences.is_empty(), "the generator made rounds that want more: {:#?}", arena.silences);
+    let commands = setting("TANDEM_DIFF_SELF_COMMANDS", 20_000) as usize;
+    let search = Search {
+        seed: setting("TANDEM_DIFF_SEED", 1),
+        commands,
+        findings: 1,
+        time: Duration::from_secs(600),
+    };
+    let found = explore(&Program(MEMCACHED), false, &search);
+    demand_none(&found.findings);
+    assert!(found.silences.is_empty(), "the generator made rounds that want more: {:#?}", found.silences);
+    assert!(found.commands >= commands, "only {} of {commands} commands in time", found.commands);
 }
 
 /// The promise: whatever a client says, Tandem answers as memcached does.
@@ -81,13 +85,18 @@ fn tandem_answers_as_memcached_does() {
     if !reference_is_installed() {
         return;
     }
-    let second = Program(TANDEM);
-    let mut arena = Arena::new(&second, true);
-    let commands = setting("TANDEM_DIFF_COMMANDS", 200_000) as usize;
-    let time = Duration::from_secs(setting("TANDEM_DIFF_SECONDS", 600));
-    let limit = setting("TANDEM_DIFF_FINDINGS", 3) as usize;
-    let seed = setting("TANDEM_DIFF_SEED", 1);
-    let (done, findings) = arena.explore(seed, commands, limit, time, generate::scenario);
-    demand_none(&findings);
-    assert!(done >= commands, "only {done} of {commands} commands within {time:?}");
+    let search = Search {
+        seed: setting("TANDEM_DIFF_SEED", 1),
+        commands: setting("TANDEM_DIFF_COMMANDS", 200_000) as usize,
+        findings: setting("TANDEM_DIFF_FINDINGS", 3) as usize,
+        time: Duration::from_secs(setting("TANDEM_DIFF_SECONDS", 600)),
+    };
+    let found = explore(&Program(TANDEM), true, &search);
+    demand_none(&found.findings);
+    assert!(
+        found.commands >= search.commands,
+        "only {} of {} commands in time",
+        found.commands,
+        search.commands
+    );
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::arena::{Arena, Listening, Second};
-use crate::generate;
+use crate::arena::{Listening, Search, Second, explore};
 use crate::reference_is_installed;
 use crate::script::count;
 use crate::servers::{MEMCACHED, Server};
@@ -95,9 +94,9 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 /// Finds the lie and returns the number of commands it was shrunk to, and the difference.
 fn found(lie: Lie) -> (usize, String) {
     let liar = Liar(lie);
-    let mut arena = Arena::new(&liar, false);
-    let (_, findings) = arena.explore(7, 40_000, 1, Duration::from_secs(300), generate::scenario);
-    let finding = findings.first().expect("the planted lie was not found");
+    let search = Search { seed: 7, commands: 40_000, findings: 1, time: Duration::from_secs(300) };
+    let found = explore(&liar, false, &search);
+    let finding = found.findings.first().expect("the planted lie was not found");
     (count(&finding.scenario), finding.difference().to_owned())
 }
 

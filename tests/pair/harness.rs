@@ -143,7 +143,9 @@ impl Pair {
         let stats = [self.nodes[0].replication()?, self.nodes[1].replication()?];
         let is = |index: usize, key: &str, value: &str| stats[index].get(key).is_some_and(|is| is == value);
         let linked = is(0, "link", "up") && is(1, "link", "up");
-        (0..2).find(|&one| linked && is(one, "role", "master") && is(1 - one, "role", "backup"))
+        // Both have heard it from each other, too: until then a switchover would be refused.
+        let has = |index: usize, role: &str| is(index, "role", role) && is(1 - index, "peer_role", role);
+        (0..2).find(|&one| linked && has(one, "master") && has(1 - one, "backup"))
     }
 
     /// The node that says it is master, if exactly one does.
@@ -173,6 +175,27 @@ impl Pair {
         wait_for("the backup has caught up", limit, || {
             (self.nodes[1 - master].items()? >= items).then_some(())
         });
+    }
+
+    /// Waits until the master knows that its backup could take over; which one is master. What
+    /// `tandemctl wait --synced` does before a switchover.
+    pub fn wait_synced(&self) -> usize {
+        wait_for("the backup could take over", PATIENCE, || {
+            let master = self.paired()?;
+            self.nodes[master].admin().status().is_ok_and(|status| status.is_synced()).then_some(master)
+        })
+    }
+
+    /// Hands the master role to the other node, which is master afterwards; `begin` is called before
+    /// the request that is granted. A new master that has not heard from its backup yet refuses, which
+    /// changes nothing: then it is asked again.
+    pub fn switch_over(&self, mut begin: impl FnMut()) -> usize {
+        let master = self.wait_synced();
+        wait_for("a switchover is granted", PATIENCE, || {
+            begin();
+            self.nodes[master].admin().switchover().ok()
+        });
+        wait_for("the other node is master", PATIENCE, || self.paired().filter(|&now| now != master))
     }
 
     /// Resets every connection between the nodes, as a router that lost its state would; how many.

@@ -78,7 +78,7 @@ fn meta_commands_replicate_with_all_they_remember() {
             ("md s I T500", "HD"),
             ("ms gone 1\r\nx", "HD"),
             ("md gone", "HD"),
-            ("mg viv N300 v", "VA 0 W\n"),
+            ("mg viv N300 v", "VA 0 W\n\n"),
         ],
         &[
             ("mg a v f", "VA 2 f5\nhi"),

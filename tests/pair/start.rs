@@ -33,7 +33,8 @@ fn after_a_power_cycle_of_both_the_pair_is_a_pair_again() {
     }
     pair.start();
     pair.wait_paired();
-    assert!(pair.nodes[0].replicated("epoch") > epoch, "no epoch is used twice");
+    let later = pair.nodes[0].replicated("epoch");
+    assert!(later > epoch, "no epoch is used twice: {epoch}, then {later}");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::{PATIENCE, wait_for};
 use crate::setup;
 
 /// `incr` shows everything: an error, a lost one, and one that was executed twice.
@@ -39,10 +38,7 @@ fn a_switchover_under_load_has_no_error_and_counts_exactly() {
         // Whatever fails below, the clients have to end, or the scope would wait for ever.
         let switched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..ROUNDS {
-                let master = pair.wait_paired();
-                let asked = pair.nodes[master].admin().switchover();
-                assert_eq!(asked, Ok(()));
-                wait_for("the other node is master", PATIENCE, || pair.paired().filter(|&now| now != master));
+                pair.switch_over(|| {});
             }
         }));
         stop.store(true, Ordering::Relaxed);

@@ -10,3 +10,5 @@ mod limits;
 mod meta;
 mod process;
 mod statistics;
+mod tls;
+mod watch;

@@ -126,7 +126,9 @@ impl Node {
         let level = self.role.state == State::Backup
             && self.receiver.as_ref().is_some_and(|receiver| receiver.planned)
             && self.following == offer.epoch
-            && self.position.as_ref() == Some(&offer.position);
+            && self.position.as_ref() == Some(&offer.position)
+            // The master serves again `dead_after` after it last heard us: by then, nobody takes this.
+            && offer.echo.is_some_and(|echo| now.since(echo) < self.config.lease());
         #[cfg(feature = "testing")]
         let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         if level && self.fire(Trigger::OfferReceived, now) {
@@ -331,7 +333,8 @@ impl Node {
                 self.handovers += 1;
                 self.counters.switchovers += 1;
                 let position = self.own_position();
-                let offer = Handover { epoch: self.claim.epoch, number: self.handovers, position };
+                let echo = self.peer.as_ref().and_then(|peer| peer.sent);
+                let offer = Handover { epoch: self.claim.epoch, number: self.handovers, position, echo };
                 self.outputs.push_back(Output::Send(Link::Control, Frame::Handover(offer)));
             }
             Effect::Farewell => {

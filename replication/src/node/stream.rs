@@ -16,10 +16,7 @@ impl Node {
 
     /// Asks the master for its stream, if that was not done on this link, or in vain.
     pub(super) fn follow(&mut self, now: Mono) {
-        let drained = self.drained;
-        #[cfg(feature = "testing")]
-        let drained = drained || self.planted(crate::testing::Plant::FollowUndrained);
-        if !self.role.state.follows() || !self.data_up || !drained {
+        if !self.role.state.follows() || !self.data_up || !self.drained {
             return;
         }
         let patience = self.config.dead_after;
@@ -182,12 +179,8 @@ impl Node {
     }
 
     pub(super) fn acknowledge_when_due(&mut self, now: Mono) {
-        #[cfg(feature = "testing")]
-        let eager = self.planted(crate::testing::Plant::AcknowledgeCopies);
-        #[cfg(not(feature = "testing"))]
-        let eager = false;
         let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
-        let streaming = receiver.planned && (eager || !receiver.copying);
+        let streaming = receiver.planned && !receiver.copying;
         if !self.data_up || !streaming || receiver.ack_due.is_none_or(|due| due > now) {
             return;
         }

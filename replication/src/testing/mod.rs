@@ -46,15 +46,11 @@ pub enum Plant {
     SkipDeletes,
     /// A node may continue from any place in the history its master followed, not just the fork.
     ForkAnywhere,
-    /// A follower acknowledges what its position says, even while it copies.
-    AcknowledgeCopies,
-    /// A master that ceased to serve asks for the stream before its last batch has left.
-    FollowUndrained,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 14] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -69,7 +65,5 @@ impl Plant {
         Self::SyncedTooSoon,
         Self::SkipDeletes,
         Self::ForkAnywhere,
-        Self::AcknowledgeCopies,
-        Self::FollowUndrained,
     ];
 }

@@ -11,19 +11,20 @@
 //! ```
 //! Times are in milliseconds. A `#` begins a comment. The oracles judge at the end of every line.
 
+use super::Plant;
 use super::world::{Options, World};
 use crate::node::Operator;
 use crate::role::State;
 use crate::time::Span;
 
 /// Runs `text`; an error names the line. Returns the world as it is at the end.
-pub fn run(text: &str, seed: u64, verbose: bool) -> Result<World, String> {
+pub fn run(text: &str, seed: u64, plant: Option<Plant>, verbose: bool) -> Result<World, String> {
     let lines = text.lines().enumerate().map(|(index, line)| {
         let line = line.split('#').next().unwrap_or_default();
         (index + 1, line.split_whitespace().collect::<Vec<_>>())
     });
     let lines: Vec<_> = lines.filter(|(_, words)| !words.is_empty()).collect();
-    let mut options = Options { verbose, ..Options::new(seed) };
+    let mut options = Options { verbose, plant, ..Options::new(seed) };
     for (number, words) in &lines {
         with(&mut options, words).map_err(|error| format!("line {number}: {error}"))?;
     }
@@ -106,7 +107,7 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
         [name, "stopped"] => world.state(node(name)?).is_none(),
         [name, state] => {
             let known = State::ALL.into_iter().find(|known| known.name() == *state);
-            let known = known.ok_or(format!("no such state: {state}"))?;
+            let known = known.ok_or_else(|| format!("no such state: {state}"))?;
             world.state(node(name)?) == Some(known)
         }
         _ => return Err(format!("no such condition: {condition:?}")),

@@ -4,7 +4,7 @@
 
 use tandem_replication::change::Change;
 
-use super::item::Marks;
+use super::item::{Marks, write_access};
 use super::shard::{Content, Draft, Shard};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
@@ -74,10 +74,6 @@ impl Shard {
 
     fn get(&mut self, at: At<'_>, get: &Get, reply: &mut Reply<'_>) {
         let roomy = get.vivify.is_some() && self.prepare(self.slot_max(at.key, 0), at.now);
-        match get.kind {
-            ReadKind::Get | ReadKind::Meta => self.counters.commands.cmd_get += 1,
-            ReadKind::GetAndTouch => self.counters.commands.cmd_touch += 1,
-        }
         let Some(location) = self.find_now(at) else {
             match get.vivify {
                 Some(exptime) if roomy => self.vivify(at, get, exptime, reply),
@@ -91,7 +87,9 @@ impl Shard {
         let recache = get.recache.is_some_and(|seconds| {
             before.deadline != 0 && before.deadline < Exptime(seconds).deadline(at.now).0
         });
-        let won = !before.marks.has(Marks::WIN_SENT) && (stale || recache);
+        // Only those who can be told that they won may win.
+        let told = get.kind == ReadKind::Meta;
+        let won = told && !before.marks.has(Marks::WIN_SENT) && (stale || recache);
 
         let mut header = before;
         if let Some(exptime) = get.touch {
@@ -103,15 +101,18 @@ impl Shard {
                 header.marks.with(Marks::FETCHED, true).with_heat((before.marks.heat() + 1).min(3));
             header.accessed = at.now.secs;
         }
-        if header != before {
-            self.set_header(location, header);
-        }
         if get.touch.is_some() {
+            self.set_header(location, header);
             self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
+        } else if header != before {
+            write_access(self.segments.bytes_mut(location), &header);
         }
         self.count_read(get, measure.1);
-        let mut hit = self.hit_as(&self.segments.item_as(location, before), measure, at.now);
-        hit.deadline_after = Deadline(header.deadline);
+        let mut hit = self.hit_of(&self.item(location), measure, at.now);
+        hit.deadline = Deadline(before.deadline);
+        hit.idle_secs = at.now.secs.saturating_sub(before.accessed);
+        hit.fetched = before.marks.has(Marks::FETCHED);
+        hit.win_sent = before.marks.has(Marks::WIN_SENT);
         hit.won = won;
         reply.send(Outcome::Hit(hit));
     }
@@ -120,11 +121,9 @@ impl Shard {
         match get.kind {
             // `gat`, and `mg` with `T`, count as touches that hit.
             ReadKind::GetAndTouch => self.count_touch(class),
-            ReadKind::Meta if get.touch.is_some() => {
-                self.counters.commands.cmd_touch += 1;
-                self.count_touch(class);
-            }
+            ReadKind::Meta if get.touch.is_some() => self.count_touch(class),
             _ => {
+                self.counters.commands.cmd_get += 1;
                 self.counters.commands.get_hits += 1;
                 self.counters.class(class).get_hits += 1;
             }
@@ -132,14 +131,22 @@ impl Shard {
     }
 
     fn count_touch(&mut self, class: u8) {
+        self.counters.commands.cmd_touch += 1;
         self.counters.commands.touch_hits += 1;
         self.counters.class(class).touch_hits += 1;
     }
 
     fn miss(&mut self, get: &Get, reply: &mut Reply<'_>) {
         match get.kind {
-            ReadKind::GetAndTouch => self.counters.commands.touch_misses += 1,
-            _ => self.counters.commands.get_misses += 1,
+            ReadKind::GetAndTouch => {
+                self.counters.commands.cmd_touch += 1;
+                self.counters.commands.touch_misses += 1;
+            }
+            // An `mg` that misses is a get, whatever it would have touched.
+            ReadKind::Get | ReadKind::Meta => {
+                self.counters.commands.cmd_get += 1;
+                self.counters.commands.get_misses += 1;
+            }
         }
         reply.send(Outcome::Miss);
     }
@@ -153,20 +160,20 @@ impl Shard {
             explicit: get.explicit,
             version: self.clock.next(at.now),
             deadline: exptime.deadline(at.now).0,
-            marks: Marks::WIN_SENT.with(Marks::BINARY_KEY, get.binary_key),
+            marks: Marks::WIN_SENT.with(Marks::BINARY_KEY, get.binary_key).with(Marks::FETCHED, !get.no_bump),
         };
         let location = self.put(at.hash, draft, None, at.now);
         self.record_put(location);
         let (_, class) = self.measure(&self.item(location));
         self.count_read(get, class);
         let mut hit = self.hit(location, at.now);
-        (hit.created, hit.won, hit.win_sent) = (true, true, false);
+        (hit.created, hit.won, hit.win_sent, hit.fetched) = (true, true, false, false);
         reply.send(Outcome::Hit(hit));
     }
 
     fn touch(&mut self, at: At<'_>, exptime: Exptime, reply: &mut Reply<'_>) {
-        self.counters.commands.cmd_touch += 1;
         let Some(location) = self.find_now(at) else {
+            self.counters.commands.cmd_touch += 1;
             self.counters.commands.touch_misses += 1;
             reply.send(Outcome::NotFound);
             return;
@@ -203,8 +210,10 @@ impl Shard {
             reply.send(Outcome::Exists);
             return;
         }
-        self.counters.commands.delete_hits += 1;
-        self.counters.class(class).delete_hits += 1;
+        if !keeps {
+            self.counters.commands.delete_hits += 1;
+            self.counters.class(class).delete_hits += 1;
+        }
         let kept = if keeps { self.invalidate(at, location, delete, roomy) } else { None };
         let Some(location) = kept else {
             // Removed, as asked, or because there is no memory for what should have stayed.
@@ -308,6 +317,11 @@ impl Shard {
             // As memcached: a shorter number keeps the length, padded with blanks.
             scratch.resize(text.len(), b' ');
         }
+        // A longer number is a new item to memcached: not read, not stale, not won. The key stays what it was.
+        let grown = scratch.len() > text.len();
+        let fresh = Marks::default()
+            .with(Marks::BINARY_KEY, header.marks.has(Marks::BINARY_KEY))
+            .with_heat(header.marks.heat());
         let deadline_after = arith.touch.map_or(header.deadline, |exptime| exptime.deadline(at.now).0);
         let draft = Draft {
             key: at.key,
@@ -316,7 +330,7 @@ impl Shard {
             explicit: arith.explicit,
             version: 0,
             deadline: deadline_after,
-            marks: header.marks,
+            marks: if grown { fresh } else { header.marks },
         };
         let fits = roomy || self.is_in_place(Some(location), &draft);
         if fits {
@@ -461,8 +475,7 @@ impl Shard {
 
     fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
-        let cas = self.shown(draft.explicit.unwrap_or(draft.version));
-        let kept = Kept { cas, len: draft.content.len() };
+        let kept = Kept { cas: self.shown(draft.explicit.unwrap_or(draft.version)), len: draft.len() };
         let location = self.put(at.hash, draft, old, at.now);
         self.record_put(location);
         reply.send(Outcome::Stored(kept));
@@ -484,6 +497,8 @@ impl Shard {
             return Ok(());
         }
         if unique != 0 && invalidate && unique < cas {
+            self.counters.commands.cas_hits += 1;
+            self.counters.class(class).cas_hits += 1;
             draft.deadline = header.deadline;
             draft.marks =
                 draft.marks.with(Marks::STALE, true).with(Marks::WIN_SENT, header.marks.has(Marks::WIN_SENT));
@@ -594,7 +609,6 @@ impl Shard {
         let len = self.value(&item).len() + store.value.len();
         let size = memcached_size(at.key.len(), len, item.flags(), self.shared.cas);
         if size > self.shared.item_size_max {
-            self.counters.commands.store_too_large += 1;
             return Some(Outcome::NotStored);
         }
         None

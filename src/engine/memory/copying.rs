@@ -8,7 +8,7 @@ use crate::command::{Now, Pages};
 use crate::engine::hash::position;
 
 /// Homes a slice of a scan visits at most.
-const HOMES_PER_SLICE: usize = 256;
+const HOMES_PER_SLICE: usize = 64;
 
 impl Shard {
     /// Applies a put from the peer, unless what is here is newer. `large` is its value if it does not

@@ -11,7 +11,8 @@ use super::index::{Index, Keys};
 use super::item::{Header, Marks};
 use super::segment::{Place, Queue, Segments};
 use super::shard::Shard;
-use crate::command::Now;
+use crate::command::{Deadline, Now};
+use crate::engine::Evicted;
 use crate::engine::hash::Hasher;
 use crate::engine::prefetch::prefetch;
 
@@ -20,12 +21,17 @@ use crate::engine::prefetch::prefetch;
 const WALK_PER_BYTE: usize = 16;
 /// Bytes a store cleans at least and at most then.
 const WALK: std::ops::RangeInclusive<usize> = 1 << 10..=32 << 10;
+/// Items of a victim whose index buckets are fetched together.
+const LOOK_AHEAD: usize = 8;
 /// Homes of the index a store moves while it is being resized.
 const MOVES_PER_STORE: usize = 2;
 /// Items a store looks at for expired ones when nothing may be evicted.
 const CRAWL_PER_STORE: usize = 64;
-/// The small queue's share of live bytes, in percent.
-const SMALL_PERCENT: u64 = 10;
+/// The small queue's share of live bytes in thousandths: at first, at least and at most.
+const SMALL_FIRST: u64 = 100;
+const SMALL: std::ops::RangeInclusive<u64> = 20..=800;
+/// Evictions after which older ones count half.
+const MEMORY: u64 = 8192;
 
 /// The segment that is being cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -64,13 +70,66 @@ impl Keys for StoredKeys<'_> {
     }
 }
 
+/// How much of the memory the small queue should have. It learns from what comes back after it was
+/// evicted: from the small queue, then that is too small; from the main one, then that is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SmallShare {
+    /// Bytes the small queue should have; `None` before anything had to go.
+    bytes: Option<u64>,
+    /// Evictions lately, by queue.
+    evictions: [u64; 2],
+}
+
+impl SmallShare {
+    /// Whether the small queue has more than its share.
+    fn is_exceeded(&mut self, small: u64, main: u64) -> bool {
+        let live = small + main;
+        let bounds = [SMALL.start(), SMALL.end()].map(|share| live * share / 1000);
+        let first = live * SMALL_FIRST / 1000;
+        let target = self.bytes.unwrap_or(first).clamp(bounds[0], bounds[1]);
+        self.bytes = Some(target);
+        small > target
+    }
+
+    fn evicted(&mut self, from: Queue) {
+        self.evictions[from as usize] += 1;
+        if self.evictions.iter().sum::<u64>() > MEMORY {
+            self.evictions = self.evictions.map(|count| count / 2);
+        }
+    }
+
+    /// An item of that size came back that was evicted from there. The rarer a queue's evictions, the
+    /// more one of them says.
+    pub(super) fn missed(&mut self, from: Queue, bytes: u64) {
+        let [small, main] = self.evictions.map(|count| count.max(1));
+        let Some(target) = &mut self.bytes else { return };
+        match from {
+            Queue::Small => *target += bytes * (main / small).clamp(1, 16),
+            Queue::Main => *target = target.saturating_sub(bytes * (small / main).clamp(1, 16)),
+        }
+    }
+}
+
+/// A living item of a victim.
+#[derive(Clone, Copy)]
+struct Candidate {
+    location: u32,
+    header: Header,
+    hash: u64,
+}
+
 impl Shard {
     /// Before anything that may store an item of up to `bytes`: keeps the index growing and segments
     /// free. Answers whether there is room; items may have been moved or evicted, so look the key up
     /// afterwards.
     pub(super) fn prepare(&mut self, bytes: usize, now: Now) -> bool {
         self.secs = now.secs;
-        self.tend_index(MOVES_PER_STORE);
+        if !self.index.is_settled() {
+            self.tend_index(MOVES_PER_STORE);
+        }
+        if self.segments.free.len() >= self.reserve() {
+            return self.index.can_insert();
+        }
         self.make_room(bytes, now) && self.index.can_insert()
     }
 
@@ -79,7 +138,7 @@ impl Shard {
         if !self.index.has_spare() && self.pay_for_block() {
             self.index.add_spare();
         }
-        if let Some(blocks) = self.index.wanted_blocks(self.full_permille()) {
+        if let Some(blocks) = self.index.wanted_blocks() {
             self.index.start_resize(blocks);
         }
         for _ in 0..moves {
@@ -98,11 +157,6 @@ impl Shard {
     fn step_index(&mut self) -> bool {
         let keys = StoredKeys { segments: &self.segments, hasher: &self.shared.hasher };
         self.index.step(&self.shared.budget, &keys)
-    }
-
-    /// At which load the index grows; shards differ, so that they do not grow together.
-    fn full_permille(&self) -> usize {
-        770 + self.id * 37 % 80
     }
 
     /// Takes the cost of a block of the index from the budget, or from a free segment.
@@ -134,6 +188,12 @@ impl Shard {
         may
     }
 
+    /// Free segments to keep: one less while the open main segment has room for what is kept.
+    fn reserve(&self) -> usize {
+        let roomy = 2 * self.segments.open_room(Queue::Main) >= self.shared.geometry.segment_bytes;
+        RESERVE - usize::from(roomy && self.shared.evict)
+    }
+
     /// Whether an item of up to `bytes` can be stored, in whichever queue.
     fn has_room(&self, bytes: usize) -> bool {
         if self.shared.evict {
@@ -147,7 +207,7 @@ impl Shard {
 
     fn make_room(&mut self, bytes: usize, now: Now) -> bool {
         let mut walk = (WALK_PER_BYTE * bytes).clamp(*WALK.start(), *WALK.end()) as isize;
-        while self.segments.free.len() < RESERVE {
+        while self.segments.free.len() < self.reserve() {
             if self.take_segment() {
                 continue;
             }
@@ -171,7 +231,7 @@ impl Shard {
     pub(super) fn shed(&mut self, bytes: usize, now: Now) -> bool {
         let mut walk = bytes as isize;
         while walk > 0 {
-            if self.segments.free.len() >= RESERVE {
+            if self.segments.free.len() >= self.reserve() {
                 return self.give_segment_back();
             }
             match self.clean(walk, now) {
@@ -196,22 +256,49 @@ impl Shard {
                 self.victim = None;
                 return Some(walked.max(1));
             }
-            let header = segment.header(victim.offset);
-            let location = self.segments.location(victim.segment, victim.offset);
             // Close to the end even the last free segment may be taken: a whole one comes back.
             let spare = if (segment.used - victim.offset) * 4 <= segment.used { 1 } else { 2 };
-            let large = self.larges.bytes;
-            if header.marks.has(Marks::LIVE) && !self.clean_item(location, header, victim.work, spare, now) {
-                // Nowhere to copy to (only without evictions).
-                self.victim = Some(victim);
-                return None;
+            let (group, count) = self.look_ahead(victim);
+            for &(header, hash) in &group[..count] {
+                let location = self.segments.location(victim.segment, victim.offset);
+                let large = self.larges.bytes;
+                if header.marks.has(Marks::LIVE) {
+                    let candidate = Candidate { location, header, hash };
+                    if !self.clean_item(candidate, victim.work, spare, now) {
+                        // Nowhere to copy to (only without evictions).
+                        self.victim = Some(victim);
+                        return None;
+                    }
+                }
+                victim.offset += header.slot();
+                // A large value that went counts, so that no more go than must.
+                walked += header.slot() as isize + (large - self.larges.bytes) as isize;
+                if walked >= bytes {
+                    break;
+                }
             }
-            victim.offset += header.slot();
-            // A large value that went counts, so that no more go than must.
-            walked += header.slot() as isize + (large - self.larges.bytes) as isize;
         }
         self.victim = Some(victim);
         Some(walked)
+    }
+
+    /// The next slots of a victim with the hashes of living items, whose buckets are being fetched.
+    fn look_ahead(&self, victim: Victim) -> ([(Header, u64); LOOK_AHEAD], usize) {
+        let segment = &self.segments.list[victim.segment as usize];
+        let mut group = [(Header::default(), 0); LOOK_AHEAD];
+        let (mut offset, mut count) = (victim.offset, 0);
+        while count < LOOK_AHEAD && offset < segment.used {
+            let header = self.segments.header(victim.segment, offset);
+            let mut hash = 0;
+            if header.marks.has(Marks::LIVE) {
+                hash = self.hash_at(self.segments.location(victim.segment, offset));
+                self.index.prefetch(hash);
+            }
+            group[count] = (header, hash);
+            count += 1;
+            offset += header.slot();
+        }
+        (group, count)
     }
 
     fn choose_victim(&mut self) -> Option<Victim> {
@@ -234,7 +321,7 @@ impl Shard {
             return None;
         }
         let [small, main] = self.live_bytes;
-        let first = if small * 100 > (small + main) * SMALL_PERCENT { Queue::Small } else { Queue::Main };
+        let first = if self.share.is_exceeded(small, main) { Queue::Small } else { Queue::Main };
         let second = if first == Queue::Small { Queue::Main } else { Queue::Small };
         let queue =
             [first, second].into_iter().find(|&queue| !self.segments.queues[queue as usize].is_empty());
@@ -263,8 +350,8 @@ impl Shard {
 
     /// Copies or removes a living item of a victim, opening a segment for copies while there are `spare`
     /// free ones. `false` if it can do neither.
-    fn clean_item(&mut self, location: u32, header: Header, work: Work, spare: usize, now: Now) -> bool {
-        let hash = self.hash_at(location);
+    fn clean_item(&mut self, candidate: Candidate, work: Work, spare: usize, now: Now) -> bool {
+        let Candidate { location, header, hash } = candidate;
         if self.is_dead(&header, now) {
             self.reclaim(hash, location);
             return true;
@@ -284,7 +371,7 @@ impl Shard {
                 }
             }
             Work::Evict if heat > 0 && self.room_to_keep(slot, spare, now) => {
-                let kept = if from == Queue::Small { 0 } else { heat - 1 };
+                let kept = if from == Queue::Small { 0 } else { (heat - 1).min(1) };
                 let (_, class) = self.measure(&self.item(location));
                 match from {
                     Queue::Small => self.counters.class(class).moves_to_warm += 1,
@@ -348,6 +435,16 @@ impl Shard {
         let item = self.item(location);
         let header = item.header;
         let (_, class) = self.measure(&item);
+        if let Some(hook) = self.shared.on_eviction.get() {
+            hook(&Evicted {
+                key: item.key(),
+                value_len: self.value(&item).len(),
+                fetched: header.marks.has(Marks::FETCHED),
+                left_secs: Deadline(header.deadline).left(now),
+                idle_secs: now.secs.saturating_sub(header.accessed),
+                class,
+            });
+        }
         #[cfg(test)]
         let key = item.key().to_vec();
         let class = self.counters.class(class);
@@ -356,12 +453,37 @@ impl Shard {
         class.evicted_nonzero += u64::from(header.deadline != 0);
         class.evicted_unfetched += u64::from(!header.marks.has(Marks::FETCHED));
         class.evicted_active += u64::from(header.marks.heat() > 0);
-        if from == Queue::Small {
-            class.moves_to_cold += 1;
-            self.index.remember(hash);
-        }
+        class.moves_to_cold += u64::from(from == Queue::Small);
+        self.index.remember(hash, from);
+        self.share.evicted(from);
         self.kill(hash, location);
         #[cfg(test)]
         self.evicted.push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_queue_grows_when_its_evictions_come_back_and_shrinks_when_the_main_ones_do() {
+        let mut share = SmallShare::default();
+        share.missed(Queue::Small, 1 << 40);
+        assert!(share.is_exceeded(110, 890) && !share.is_exceeded(90, 910), "a tenth at first");
+        for _ in 0..300 {
+            share.missed(Queue::Small, 1);
+        }
+        assert!(!share.is_exceeded(390, 610) && share.is_exceeded(410, 590));
+        for _ in 0..50 {
+            share.evicted(Queue::Small);
+        }
+        share.evicted(Queue::Main);
+        share.missed(Queue::Main, 1);
+        assert!(share.is_exceeded(390, 610), "the rarer a queue's evictions, the more one says");
+        share.missed(Queue::Main, 1 << 40);
+        assert!(share.is_exceeded(21, 979) && !share.is_exceeded(19, 981), "it never vanishes");
+        share.missed(Queue::Small, 1 << 40);
+        assert!(!share.is_exceeded(799, 201) && share.is_exceeded(801, 199));
     }
 }

@@ -87,7 +87,7 @@ impl Shard {
                 self.release_if_dead(at);
                 return looked.max(1);
             }
-            let header = segment.header(self.crawl.offset);
+            let header = self.segments.header(at as u32, self.crawl.offset);
             let location = self.segments.location(at as u32, self.crawl.offset);
             self.crawl.offset += header.slot();
             looked += 1;

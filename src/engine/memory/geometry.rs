@@ -5,7 +5,7 @@ const SHARDS_MAX: usize = 256;
 /// A shard smaller than this loses too much to its reserve.
 const SHARD_BYTES_MIN: u64 = 16 << 20;
 /// What a shard keeps free, and what is left over at the ends of its segments, is least at about this.
-const SEGMENTS_PER_SHARD: u64 = 512;
+const SEGMENTS_PER_SHARD: u64 = 1024;
 /// A location has 32 bits of four-byte units.
 const SHARD_BYTES_MAX: u64 = 16 << 30;
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
@@ -38,8 +38,11 @@ impl Geometry {
         let most = floor_power_of_two((limit_bytes / SHARD_BYTES_MIN).max(1)) as usize;
         let least = limit_bytes.div_ceil(SHARD_BYTES_MAX).next_power_of_two() as usize;
         let shards = wanted.min(most).max(least).min(SHARDS_MAX);
+        // Small segments waste their ends; small shards cannot afford large ones.
+        let roomy = limit_bytes / shards as u64 >= SHARD_BYTES_MIN;
+        let least_segment = if roomy { 2 * SEGMENT_BYTES_MIN } else { SEGMENT_BYTES_MIN };
         let segment = floor_power_of_two((limit_bytes / (shards as u64 * SEGMENTS_PER_SHARD)).max(1))
-            .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) as usize;
+            .clamp(least_segment, SEGMENT_BYTES_MAX) as usize;
         Self {
             shards,
             segment_bytes: segment,
@@ -69,8 +72,8 @@ mod tests {
             (1 << 20, 4, 1, 16 << 10),
             (8 << 20, 4, 1, 16 << 10),
             (64 << 20, 4, 4, 32 << 10),
-            (1 << 30, 4, 32, 64 << 10),
-            (64 << 30, 64, 256, 512 << 10),
+            (1 << 30, 4, 32, 32 << 10),
+            (64 << 30, 64, 256, 256 << 10),
             (4 << 40, 1, 256, 1 << 20),
         ] {
             let geometry = Geometry::of(limit, threads);

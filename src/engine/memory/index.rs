@@ -9,6 +9,7 @@
 //! Each block of buckets carries its part of the *ghost*: fingerprints of keys that were evicted
 //! lately, so that what comes back soon is kept longer.
 
+use super::segment::Queue;
 use crate::engine::budget::Budget;
 use crate::engine::hash::{fingerprint, position, tag};
 use crate::engine::prefetch::prefetch;
@@ -21,6 +22,8 @@ const ROW: usize = 24;
 const BUCKETS_PER_ROW: usize = 4;
 /// Overflow buckets that moving one home may need at most, beyond those it frees.
 const OVERFLOW_PER_MOVE: usize = 8;
+/// At which load the table shrinks.
+const EMPTY_PERMILLE: usize = 300;
 /// Bytes charged for a block beyond its own: its description and the allocator's.
 const BLOCK_OVERHEAD: usize = 128;
 
@@ -46,19 +49,15 @@ struct Bucket {
 
 impl Bucket {
     /// The lanes whose tag is `tag`.
-    #[inline]
+    #[inline(always)]
     fn lanes(&self, tag: u8) -> Lanes {
-        const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.tags;
-        let equal = |tags: u64| {
-            let differ = tags ^ u64::from_le_bytes([tag; 8]);
-            // Exact, unlike the shorter formula: no borrow runs into the next byte.
-            !(((differ & LOW) + LOW) | differ | LOW)
-        };
-        let first = equal(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
-        let others = equal(u64::from(u32::from_le_bytes([i, j, k, l])));
-        // A mark is the top bit of its byte, so those of the last four lanes find room between.
-        Lanes(first | (others & u64::from(u32::MAX)) >> 1)
+        let low: [u8; 8] = *self.tags.first_chunk().expect("twelve lanes");
+        let high: [u8; 4] = *self.tags.last_chunk().expect("twelve lanes");
+        let wanted = u64::from_le_bytes([tag; 8]);
+        Lanes {
+            low: equal_bytes(u64::from_le_bytes(low), wanted),
+            high: equal_bytes(u64::from(u32::from_le_bytes(high)), wanted) & u64::from(u32::MAX),
+        }
     }
 
     fn occupied(&self) -> impl Iterator<Item = usize> + '_ {
@@ -89,22 +88,37 @@ impl Bucket {
     }
 }
 
-/// Lanes of a bucket: of the first eight in the top bits of its bytes, of the last four in the bits
-/// below those of the first bytes.
-struct Lanes(u64);
+/// The top bit of each byte in which both words agree, and no other bit.
+#[inline(always)]
+const fn equal_bytes(one: u64, other: u64) -> u64 {
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let differ = one ^ other;
+    // Exact, unlike the shorter formula: no borrow runs into the next byte.
+    !(((differ & LOW) + LOW) | differ | LOW)
+}
+
+/// Lanes of a bucket, from the first: marks in the top bits of bytes.
+struct Lanes {
+    low: u64,
+    high: u64,
+}
 
 impl Iterator for Lanes {
     type Item = usize;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        if self.0 == 0 {
-            return None;
+        if self.low != 0 {
+            let lane = self.low.trailing_zeros() / 8;
+            self.low &= self.low - 1;
+            return Some(lane as usize);
         }
-        let bit = self.0.trailing_zeros();
-        self.0 &= self.0 - 1;
-        // The eighth bit of a byte, or the seventh.
-        Some((bit / 8 + if bit % 8 == 7 { 0 } else { 8 }) as usize)
+        if self.high != 0 {
+            let lane = 8 + self.high.trailing_zeros() / 8;
+            self.high &= self.high - 1;
+            return Some(lane as usize);
+        }
+        None
     }
 }
 
@@ -120,20 +134,16 @@ struct Block {
 struct Table {
     blocks: Vec<Block>,
     homes: usize,
-    /// A power of two, and which one: nothing is divided on the way to a bucket.
     block_buckets: usize,
-    block_shift: u32,
+    /// log2 of that.
+    shift: u32,
 }
 
 impl Table {
     /// A table of that many blocks, none of which has memory yet.
     fn new(blocks: usize, block_buckets: usize) -> Self {
-        Self {
-            blocks: Vec::with_capacity(blocks),
-            homes: blocks * block_buckets - 1,
-            block_buckets,
-            block_shift: block_buckets.trailing_zeros(),
-        }
+        let (homes, shift) = (blocks * block_buckets - 1, block_buckets.trailing_zeros());
+        Self { blocks: Vec::with_capacity(blocks), homes, block_buckets, shift }
     }
 
     fn blocks_at_full_size(&self) -> usize {
@@ -152,12 +162,12 @@ impl Table {
 
     #[inline]
     fn bucket(&self, at: usize) -> &Bucket {
-        &self.blocks[at >> self.block_shift].buckets[at & (self.block_buckets - 1)]
+        &self.blocks[at >> self.shift].buckets[at & (self.block_buckets - 1)]
     }
 
     #[inline]
     fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
-        &mut self.blocks[at >> self.block_shift].buckets[at & (self.block_buckets - 1)]
+        &mut self.blocks[at >> self.shift].buckets[at & (self.block_buckets - 1)]
     }
 
     fn ghost_row(&mut self, home: usize) -> &mut [u16; ROW] {
@@ -182,6 +192,11 @@ pub(super) struct Index {
     overflow: Vec<Box<[Bucket]>>,
     overflow_free: Vec<u32>,
     len: usize,
+    /// At which load it grows.
+    full_permille: usize,
+    /// With that many items it is to be resized.
+    resize_above: usize,
+    resize_below: usize,
 }
 
 /// Which table a position is in.
@@ -203,10 +218,36 @@ impl Index {
     }
 
     /// An empty index of one block, whose cost has been taken from the budget.
-    pub(super) fn new(block_buckets: usize) -> Self {
+    pub(super) fn new(block_buckets: usize, full_permille: usize) -> Self {
         let mut table = Table::new(1, block_buckets);
         table.blocks.push(new_block(block_buckets));
-        Self { table, resize: None, overflow: Vec::new(), overflow_free: Vec::new(), len: 0 }
+        let mut index = Self {
+            table,
+            resize: None,
+            overflow: Vec::new(),
+            overflow_free: Vec::new(),
+            len: 0,
+            full_permille,
+            resize_above: 0,
+            resize_below: 0,
+        };
+        index.set_bounds();
+        index
+    }
+
+    fn set_bounds(&mut self) {
+        let one_block = self.table.blocks_at_full_size() == 1;
+        self.resize_above = self.slots() * self.full_permille / 1000;
+        self.resize_below = if one_block { 0 } else { self.slots() * EMPTY_PERMILLE / 1000 };
+    }
+
+    /// Whether there is anything to do for [`Index::wanted_blocks`], [`Index::step`] or
+    /// [`Index::add_spare`].
+    #[inline]
+    pub(super) fn is_settled(&self) -> bool {
+        self.resize.is_none()
+            && (self.resize_below..=self.resize_above).contains(&self.len)
+            && self.has_spare()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -274,12 +315,26 @@ impl Index {
         let (side, home) = self.locate(position(hash));
         let (table, tag) = (self.side(side), tag(hash));
         let bucket = table.bucket(home);
+        for lane in bucket.lanes(tag) {
+            if is_it(bucket.locations[lane]) {
+                return Some(bucket.locations[lane]);
+            }
+        }
+        if bucket.meta == 0 { None } else { self.find_further(table, home, tag, is_it) }
+    }
+
+    /// Looks where items go that their home bucket had no lane for.
+    fn find_further(
+        &self,
+        table: &Table,
+        home: usize,
+        tag: u8,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
         let mut look = |bucket: &Bucket| {
             bucket.lanes(tag).map(|lane| bucket.locations[lane]).find(|&location| is_it(location))
         };
-        if let Some(found) = look(bucket) {
-            return Some(found);
-        }
+        let bucket = table.bucket(home);
         if bucket.spill() > 0
             && let Some(found) = look(table.bucket(home + 1))
         {
@@ -419,32 +474,32 @@ impl Index {
         unreachable!("a live item is in the index");
     }
 
-    /// Remembers that the key of this hash was evicted.
-    pub(super) fn remember(&mut self, hash: u64) {
+    /// Remembers that the key of this hash was evicted, and from where.
+    pub(super) fn remember(&mut self, hash: u64, from: Queue) {
         let (side, home) = self.locate(position(hash));
         let row = self.side_mut(side).ghost_row(home);
         row.copy_within(0..ROW - 1, 1);
-        row[0] = fingerprint(hash);
+        row[0] = print_of(hash, from);
     }
 
-    /// Whether the key of this hash was evicted lately; forgets it.
-    pub(super) fn recall(&mut self, hash: u64) -> bool {
+    /// From where the key of this hash was evicted lately, if it was; forgets it.
+    pub(super) fn recall(&mut self, hash: u64) -> Option<Queue> {
         let (side, home) = self.locate(position(hash));
         let row = self.side_mut(side).ghost_row(home);
-        let print = fingerprint(hash);
-        let found = row.iter_mut().find(|entry| **entry == print);
-        found.map(|entry| *entry = 0).is_some()
+        [Queue::Small, Queue::Main].into_iter().find(|&from| {
+            let found = row.iter_mut().find(|entry| **entry == print_of(hash, from));
+            found.map(|entry| *entry = 0).is_some()
+        })
     }
 
     /// The number of blocks the table should have, if that is not what it has or is getting.
-    pub(super) fn wanted_blocks(&self, full_permille: usize) -> Option<usize> {
+    pub(super) fn wanted_blocks(&self) -> Option<usize> {
+        let blocks = self.table.blocks_at_full_size();
         if self.is_resizing() {
-            return None;
-        }
-        let (slots, blocks) = (self.slots(), self.table.blocks_at_full_size());
-        if self.len * 1000 > slots * full_permille {
+            None
+        } else if self.len > self.resize_above {
             Some((blocks * 5 / 4).max(blocks + 1))
-        } else if blocks > 1 && self.len * 1000 < slots * 300 {
+        } else if self.len < self.resize_below {
             Some((blocks * 2 / 3).max(1))
         } else {
             None
@@ -455,6 +510,7 @@ impl Index {
     pub(super) fn start_resize(&mut self, blocks: usize) {
         let table = Table::new(blocks, self.block_buckets());
         self.resize = Some(Resize { old: std::mem::replace(&mut self.table, table), moved: 0 });
+        self.set_bounds();
     }
 
     /// Moves one home. Takes blocks by `budget`; `false` if there is nothing to move, or a block could
@@ -578,6 +634,11 @@ impl Resize {
     fn freed(&self) -> usize {
         self.moved / self.old.block_buckets
     }
+}
+
+/// A fingerprint whose last bit says where the item was evicted from.
+fn print_of(hash: u64, from: Queue) -> u16 {
+    fingerprint(hash) & !1 | from as u16
 }
 
 fn new_block(buckets: usize) -> Block {

@@ -55,7 +55,7 @@ impl Marks {
 }
 
 /// The part every item has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: u64,
     pub(super) deadline: u32,
@@ -68,32 +68,15 @@ pub(super) struct Header {
 
 impl Header {
     /// Where key and value begin.
-    #[inline]
     const fn lead(&self) -> usize {
-        Self::lead_of(self.marks)
-    }
-
-    #[inline]
-    const fn lead_of(marks: Marks) -> usize {
         HEADER
-            + if marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
-            + if marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 }
+            + if self.marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
+            + if self.marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 }
     }
 
     /// Bytes of the slot.
-    #[inline]
     pub(super) const fn slot(&self) -> usize {
         (self.lead() + self.key_len as usize + self.value_len as usize).next_multiple_of(4)
-    }
-
-    /// Whether an item with this header takes the same room, by our accounting and by memcached's, as
-    /// one with that header and the same key. Large values differ in what the header does not show.
-    #[inline]
-    pub(super) fn is_shaped_like(&self, other: &Self) -> bool {
-        const SHAPE: u16 = Marks::HAS_FLAGS.0 | Marks::HAS_EXPLICIT.0 | Marks::LARGE.0;
-        self.value_len == other.value_len
-            && (self.marks.0 ^ other.marks.0) & SHAPE == 0
-            && !self.marks.has(Marks::LARGE)
     }
 
     /// Reads the header of the slot that `bytes` begins with.
@@ -116,11 +99,15 @@ impl Header {
     #[inline]
     pub(super) fn write(&self, bytes: &mut [u8]) {
         let bytes: &mut [u8; HEADER] = bytes.first_chunk_mut().expect("a slot is longer than its header");
-        let word = u32::from(self.key_len) | u32::from(self.value_len) << 8 | u32::from(self.marks.0) << 22;
         bytes[0..8].copy_from_slice(&self.version.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.deadline.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.accessed.to_le_bytes());
-        bytes[16..20].copy_from_slice(&word.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.access().to_le_bytes());
+    }
+
+    /// The last eight bytes: last access and word.
+    const fn access(&self) -> u64 {
+        let word = self.key_len as u64 | (self.value_len as u64) << 8 | (self.marks.0 as u64) << 22;
+        self.accessed as u64 | word << 32
     }
 }
 
@@ -129,10 +116,31 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+/// Whether the slot that `bytes` begins with has this key.
+#[inline]
+pub(super) fn has_key(bytes: &[u8], key: &[u8]) -> bool {
+    let word = u32_at(bytes, 16);
+    if word as u8 as usize != key.len() {
+        return false;
+    }
+    let marks = Marks((word >> 22) as u16);
+    let lead = HEADER
+        + if marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
+        + if marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 };
+    bytes[lead..lead + key.len()] == *key
+}
+
+/// Notes a read: when it was, and what is remembered of it. Nothing else of the header changes.
+#[inline]
+pub(super) fn write_access(bytes: &mut [u8], header: &Header) {
+    bytes[12..20].copy_from_slice(&header.access().to_le_bytes());
+}
+
 /// An item where it lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item<'a> {
     pub(super) header: Header,
+    /// From its slot on, as far as the segment goes.
     bytes: &'a [u8],
 }
 
@@ -140,13 +148,7 @@ impl<'a> Item<'a> {
     /// The item whose slot `bytes` begins with.
     #[inline]
     pub(super) fn at(bytes: &'a [u8]) -> Self {
-        Self::with(Header::read(bytes), bytes)
-    }
-
-    /// The same, with its header read already.
-    #[inline]
-    pub(super) fn with(header: Header, bytes: &'a [u8]) -> Self {
-        Self { header, bytes: &bytes[..header.slot()] }
+        Self { header: Header::read(bytes), bytes }
     }
 
     #[inline]
@@ -163,18 +165,15 @@ impl<'a> Item<'a> {
     }
 
     /// The number of its large value.
-    #[inline]
     pub(super) fn large(&self) -> Option<u32> {
         self.header.marks.has(Marks::LARGE).then(|| u32_at(self.value(), 0))
     }
 
-    #[inline]
     pub(super) fn flags(&self) -> u32 {
         if self.header.marks.has(Marks::HAS_FLAGS) { u32_at(self.bytes, HEADER) } else { 0 }
     }
 
     /// The CAS unique that a client gave it.
-    #[inline]
     pub(super) fn explicit(&self) -> Option<u64> {
         if !self.header.marks.has(Marks::HAS_EXPLICIT) {
             return None;
@@ -183,20 +182,9 @@ impl<'a> Item<'a> {
         Some(u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes")))
     }
 
-    #[inline]
     pub(super) fn cas(&self) -> u64 {
         self.explicit().unwrap_or(self.header.version)
     }
-}
-
-/// Whether the item whose slot `bytes` begins with has that key: what every look-up asks, so it reads
-/// no more of the header than it needs.
-#[inline]
-pub(super) fn has_key(bytes: &[u8], key: &[u8]) -> bool {
-    let Some(head) = bytes.first_chunk::<HEADER>() else { return false };
-    let word = u32_at(head, 16);
-    let lead = Header::lead_of(Marks((word >> 22) as u16));
-    usize::from(word as u8) == key.len() && bytes.get(lead..lead + key.len()) == Some(key)
 }
 
 /// Writes a whole item into the slot that `bytes` begins with. The marks for flags and explicit

@@ -28,7 +28,7 @@ mod shard;
 mod tests;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tandem_replication::change::{self, Change};
 
@@ -41,7 +41,7 @@ use self::shard::{Content, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
 use super::prefetch::prefetch;
-use super::{Engine, EngineStats, Journal, OutOfMemory, Reserved, memcached_size};
+use super::{Engine, EngineStats, EvictionHook, Journal, OutOfMemory, Reserved, memcached_size};
 use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
 /// Commands whose memory is fetched together.
@@ -120,6 +120,7 @@ impl Memory {
             hasher: Hasher::masked(config.seed, config.hash_mask),
             records: journal.records(),
             journal,
+            on_eviction: OnceLock::new(),
             evict: config.evict,
             cas: config.cas,
             item_size_max: config.item_size_max,
@@ -516,6 +517,10 @@ impl Engine for Memory {
             self.shard(id).counters.reset();
         }
     }
+
+    fn on_eviction(&self, hook: EvictionHook) {
+        let _first = self.shared.on_eviction.set(hook);
+    }
 }
 
 /// What a shard held before it was emptied.
@@ -544,7 +549,10 @@ impl Shard {
         self.counters.emptied();
         Remains {
             segments: std::mem::replace(&mut self.segments, segment::Segments::new(&geometry)),
-            index: std::mem::replace(&mut self.index, Index::new(geometry.block_buckets)),
+            index: std::mem::replace(
+                &mut self.index,
+                Index::new(geometry.block_buckets, shard::full_permille(self.id)),
+            ),
             _larges: std::mem::take(&mut self.larges),
         }
     }

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 
 use super::geometry::Geometry;
-use super::item::{self, Header, Item};
+use super::item::{Header, Item};
 
 /// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
-const ALLOCATOR_BYTES: usize = 64;
+const ALLOCATOR_BYTES: usize = 32;
 /// Bytes charged for a segment beyond its own: its description.
 const DESCRIPTION_BYTES: usize = 64;
 
@@ -38,7 +38,8 @@ pub(super) enum Place {
 
 #[derive(Debug)]
 pub(super) struct Segment {
-    bytes: Box<[u8]>,
+    /// Bytes there are.
+    size: usize,
     /// Bytes written.
     pub(super) used: usize,
     /// Bytes of those that belong to no item any more.
@@ -56,19 +57,12 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    #[inline]
     pub(super) fn room(&self) -> usize {
-        self.bytes.len() - self.used
+        self.size - self.used
     }
 
-    #[inline]
     pub(super) fn live(&self) -> usize {
         self.used - self.dead
-    }
-
-    #[inline]
-    pub(super) fn header(&self, offset: usize) -> Header {
-        Header::read(&self.bytes[offset..])
     }
 }
 
@@ -76,6 +70,8 @@ impl Segment {
 #[derive(Debug)]
 pub(super) struct Segments {
     pub(super) list: Vec<Segment>,
+    /// Their memory, apart from their description, so that finding an item touches little else.
+    buffers: Vec<Box<[u8]>>,
     pub(super) free: Vec<u32>,
     pub(super) vacant: Vec<u32>,
     pub(super) queues: [VecDeque<u32>; 2],
@@ -92,6 +88,7 @@ impl Segments {
     pub(super) fn new(geometry: &Geometry) -> Self {
         Self {
             list: Vec::new(),
+            buffers: Vec::new(),
             free: Vec::new(),
             vacant: Vec::new(),
             queues: [VecDeque::new(), VecDeque::new()],
@@ -123,14 +120,15 @@ impl Segments {
         let bytes = vec![0; self.segment_bytes - ALLOCATOR_BYTES].into_boxed_slice();
         if let Some(id) = self.vacant.pop() {
             let segment = &mut self.list[id as usize];
-            segment.bytes = bytes;
+            segment.size = bytes.len();
             segment.place = Place::Free;
+            self.buffers[id as usize] = bytes;
             self.free.push(id);
             return;
         }
         self.free.push(self.list.len() as u32);
         self.list.push(Segment {
-            bytes,
+            size: bytes.len(),
             used: 0,
             dead: 0,
             queue: Queue::Small,
@@ -140,13 +138,15 @@ impl Segments {
             opened: 0,
             generation: 0,
         });
+        self.buffers.push(bytes);
     }
 
     /// Frees the memory of a free segment, if there is one. Its cost is to be released.
     pub(super) fn remove_free(&mut self) -> bool {
         let Some(id) = self.free.pop() else { return false };
         let segment = &mut self.list[id as usize];
-        segment.bytes = Box::default();
+        segment.size = 0;
+        self.buffers[id as usize] = Box::default();
         segment.place = Place::Vacant;
         self.vacant.push(id);
         true
@@ -159,7 +159,7 @@ impl Segments {
         segment.dead = 0;
         segment.earliest = u32::MAX;
         segment.oldest = u64::MAX;
-        segment.generation += 1;
+        segment.generation = segment.generation.wrapping_add(1);
         segment.place = Place::Free;
         self.free.push(id);
     }
@@ -176,7 +176,6 @@ impl Segments {
     }
 
     /// Bytes that fit into the open segment of a queue.
-    #[inline]
     pub(super) fn open_room(&self, queue: Queue) -> usize {
         self.open[queue as usize].map_or(0, |id| self.list[id as usize].room())
     }
@@ -216,7 +215,6 @@ impl Segments {
     }
 
     /// Reserves a slot at the end of a segment that has room for it.
-    #[inline]
     pub(super) fn append(&mut self, id: u32, slot: usize) -> u32 {
         let segment = &mut self.list[id as usize];
         debug_assert!(slot <= segment.room());
@@ -225,7 +223,6 @@ impl Segments {
         self.location(id, offset)
     }
 
-    #[inline]
     pub(super) fn location(&self, id: u32, offset: usize) -> u32 {
         id << self.shift | (offset >> 2) as u32
     }
@@ -244,13 +241,18 @@ impl Segments {
     /// The bytes from a location to the end of its segment.
     #[inline]
     pub(super) fn bytes(&self, location: u32) -> &[u8] {
-        &self.list[self.segment_of(location)].bytes[self.offset_of(location)..]
+        &self.buffers[self.segment_of(location)][self.offset_of(location)..]
     }
 
     #[inline]
     pub(super) fn bytes_mut(&mut self, location: u32) -> &mut [u8] {
         let (segment, offset) = (self.segment_of(location), self.offset_of(location));
-        &mut self.list[segment].bytes[offset..]
+        &mut self.buffers[segment][offset..]
+    }
+
+    /// The header of the slot at that place.
+    pub(super) fn header(&self, id: u32, offset: usize) -> Header {
+        Header::read(&self.buffers[id as usize][offset..])
     }
 
     #[inline]
@@ -258,24 +260,12 @@ impl Segments {
         Item::at(self.bytes(location))
     }
 
-    /// The item there, whose header was read before.
-    #[inline]
-    pub(super) fn item_as(&self, location: u32, header: Header) -> Item<'_> {
-        Item::with(header, self.bytes(location))
-    }
-
-    /// Whether the item there has that key.
-    #[inline]
-    pub(super) fn has_key(&self, location: u32, key: &[u8]) -> bool {
-        item::has_key(self.bytes(location), key)
-    }
-
     /// Copies a slot to another place.
     pub(super) fn copy(&mut self, from: u32, to: u32, slot: usize) {
         let (source, target) = (self.segment_of(from), self.segment_of(to));
         let (start, end) = (self.offset_of(from), self.offset_of(to));
         let [source, target] =
-            self.list.get_disjoint_mut([source, target]).expect("a slot moves to another segment");
-        target.bytes[end..end + slot].copy_from_slice(&source.bytes[start..start + slot]);
+            self.buffers.get_disjoint_mut([source, target]).expect("a slot moves to another segment");
+        target[end..end + slot].copy_from_slice(&source[start..start + slot]);
     }
 }

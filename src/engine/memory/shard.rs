@@ -3,12 +3,12 @@
 //! This file has the primitives (find, put, kill); the rooms beside it use them: `commands` for what
 //! clients ask, `eviction` for making room, `expiry` for what dies by itself, `copying` for the peer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
 use super::counters::Counters;
-use super::eviction::Victim;
+use super::eviction::{SmallShare, Victim};
 use super::expiry::Crawl;
 use super::geometry::Geometry;
 use super::index::Index;
@@ -20,7 +20,7 @@ use crate::command::{Hit, Now, Pages, Value};
 use crate::engine::budget::Budget;
 use crate::engine::clock::Clock;
 use crate::engine::hash::Hasher;
-use crate::engine::{Journal, memcached_class, memcached_size};
+use crate::engine::{EvictionHook, Journal, memcached_class, memcached_size};
 
 /// What all shards of an engine share.
 pub(super) struct Shared {
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) journal: Arc<dyn Journal>,
     /// Whether the journal keeps what it is told.
     pub(super) records: bool,
+    /// Hears of evictions, if anybody wants to.
+    pub(super) on_eviction: OnceLock<EvictionHook>,
     /// Items may be evicted for new ones (not with `-M`).
     pub(super) evict: bool,
     /// CAS uniques are shown (not with `-C`).
@@ -50,6 +52,7 @@ pub(super) struct Shard {
     pub(super) floor: u64,
     /// Bytes of live items by queue, their large values included.
     pub(super) live_bytes: [u64; 2],
+    pub(super) share: SmallShare,
     pub(super) victim: Option<Victim>,
     pub(super) crawl: Crawl,
     pub(super) counters: Counters,
@@ -68,16 +71,6 @@ pub(super) enum Content<'a> {
     Large(Pages),
 }
 
-impl Content<'_> {
-    /// Bytes of the value.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Content::Inline(bytes) => bytes.len(),
-            Content::Large(pages) => pages.len(),
-        }
-    }
-}
-
 /// An item to be.
 pub(super) struct Draft<'a> {
     pub(super) key: &'a [u8],
@@ -91,6 +84,14 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// Bytes of the value.
+    pub(super) fn len(&self) -> usize {
+        match &self.content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Large(pages) => pages.len(),
+        }
+    }
+
     fn value_len(&self) -> usize {
         match &self.content {
             Content::Inline(bytes) => bytes.len(),
@@ -121,17 +122,23 @@ impl Draft<'_> {
     }
 }
 
+/// At which load a shard's index grows; shards differ, so that they do not grow together.
+pub(super) const fn full_permille(id: usize) -> usize {
+    770 + id * 37 % 80
+}
+
 impl Shard {
     /// An empty shard. The cost of its first index block has been taken from the budget.
     pub(super) fn new(id: usize, slot: u8, shared: Arc<Shared>) -> Self {
         Self {
             id,
             segments: Segments::new(&shared.geometry),
-            index: Index::new(shared.geometry.block_buckets),
+            index: Index::new(shared.geometry.block_buckets, full_permille(id)),
             larges: Larges::default(),
             clock: Clock::new(id, slot),
             floor: 0,
             live_bytes: [0; 2],
+            share: SmallShare::default(),
             victim: None,
             crawl: Crawl::default(),
             counters: Counters::new(),
@@ -146,7 +153,7 @@ impl Shard {
     /// The item of this key, dead or alive.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |location| self.segments.has_key(location, key))
+        self.index.find(hash, |location| item::has_key(self.segments.bytes(location), key))
     }
 
     /// Whether an item with this header is dead, though it is still there.
@@ -174,15 +181,18 @@ impl Shard {
     }
 
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
-    /// way is `reclaimed`, as memcached counts it.
+    /// way is `reclaimed`, as memcached counts it, and not found flushed or expired.
     pub(super) fn find_to_store(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
-        let before = self.index.len();
-        let found = self.find_live(hash, key, now);
-        if self.index.len() < before {
-            let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
-            self.counters.class(class).reclaimed += 1;
+        self.secs = now.secs;
+        let location = self.find(hash, key)?;
+        let header = Header::read(self.segments.bytes(location));
+        if !self.is_dead(&header, now) {
+            return Some(location);
         }
-        found
+        self.kill(hash, location);
+        let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
+        self.counters.class(class).reclaimed += 1;
+        None
     }
 
     #[inline]
@@ -194,7 +204,6 @@ impl Shard {
         self.shared.hasher.hash(self.item(location).key())
     }
 
-    #[inline]
     fn queue_at(&self, location: u32) -> Queue {
         self.segments.list[self.segments.segment_of(location)].queue
     }
@@ -219,12 +228,12 @@ impl Shard {
     #[inline]
     pub(super) fn hit(&self, location: u32, now: Now) -> Hit<'_> {
         let item = self.item(location);
-        self.hit_as(&item, self.measure(&item), now)
+        self.hit_of(&item, self.measure(&item), now)
     }
 
-    /// As [`Shard::hit`], for an item that was measured before.
+    /// The same, for an item that was measured already.
     #[inline]
-    pub(super) fn hit_as<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
+    pub(super) fn hit_of<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
         let header = item.header;
         Hit {
             value: self.value(item),
@@ -245,7 +254,6 @@ impl Shard {
     }
 
     /// A CAS unique as clients see it.
-    #[inline]
     pub(super) fn shown(&self, cas: u64) -> u64 {
         if self.shared.cas { cas } else { 0 }
     }
@@ -276,7 +284,6 @@ impl Shard {
         self.shared.journal.record(self.id, change);
     }
 
-    #[inline]
     pub(super) fn record_put(&self, location: u32) {
         if self.shared.records {
             self.record(&self.change(location));
@@ -297,7 +304,6 @@ impl Shard {
     }
 
     /// Keeps the lower bounds of the item's segment.
-    #[inline]
     fn note(&mut self, location: u32, header: &Header) {
         let at = self.segments.segment_of(location);
         let segment = &mut self.segments.list[at];
@@ -319,11 +325,6 @@ impl Shard {
     pub(super) fn put(&mut self, hash: u64, draft: Draft<'_>, old: Option<u32>, now: Now) -> u32 {
         let mut header = draft.header(now.secs);
         let slot = header.slot();
-        if let Some(old) = old
-            && header.is_shaped_like(&self.item(old).header)
-        {
-            return self.overwrite(old, header, &draft);
-        }
         let stub;
         let value: &[u8] = match &draft.content {
             Content::Inline(bytes) => bytes,
@@ -332,11 +333,21 @@ impl Shard {
                 &stub
             }
         };
+        // What replaces an item in place and counts as it did changes no sum.
+        let mut alike = false;
         let location = match old {
             Some(old) => {
-                let before = self.item(old).header;
+                let item = self.item(old);
+                let before = item.header;
                 let queue = self.queue_at(old);
-                self.leave(old);
+                alike = before.slot() == slot
+                    && before.value_len == header.value_len
+                    && !before.marks.has(Marks::LARGE)
+                    && !header.marks.has(Marks::LARGE)
+                    && (item.flags() == 0) == (draft.flags == 0);
+                if !alike {
+                    self.leave(old);
+                }
                 if before.slot() == slot {
                     header.marks = header.marks.with_heat(before.marks.heat().max(1));
                     old
@@ -349,7 +360,13 @@ impl Shard {
                 }
             }
             None => {
-                let queue = if self.index.recall(hash) { Queue::Main } else { Queue::Small };
+                let queue = match self.index.recall(hash) {
+                    Some(from) => {
+                        self.share.missed(from, slot as u64);
+                        Queue::Main
+                    }
+                    None => Queue::Small,
+                };
                 let new = self.append(queue, slot, now.secs);
                 self.index.insert(hash, new);
                 new
@@ -358,20 +375,11 @@ impl Shard {
         let bytes = self.segments.bytes_mut(location);
         item::write(bytes, header, draft.flags, draft.explicit, draft.key, value);
         self.note(location, &header);
-        self.enter(location);
+        if !alike {
+            self.enter(location);
+        }
         self.counters.total_items += 1;
         location
-    }
-
-    /// Stores an item over one of the same shape, which changes nothing that is counted by size.
-    fn overwrite(&mut self, old: u32, mut header: Header, draft: &Draft<'_>) -> u32 {
-        let Content::Inline(value) = &draft.content else { unreachable!("large values have no shape") };
-        let heat = self.item(old).header.marks.heat();
-        header.marks = header.marks.with_heat(heat.max(1));
-        item::write(self.segments.bytes_mut(old), header, draft.flags, draft.explicit, draft.key, value);
-        self.note(old, &header);
-        self.counters.total_items += 1;
-        old
     }
 
     /// A slot at the end of a queue.

@@ -32,7 +32,12 @@ fn reads() {
         ("mg k v q\r\nmn\r\n", Miss, "get k Meta", "MN\r\n"),
         ("mg k k O12 v q s\r\n", Found("abc"), "get k Meta", "VA 3 kk O12 s3\r\nabc\r\n"),
         ("mg k O12 s k\r\n", Miss, "get k Meta", "EN O12 kk\r\n"),
-        ("mg k s t c f l h u P1 Lx\r\n", Found("abc"), "get k Meta", "HD s3 t-1 c42 f7 l3 h1\r\n"),
+        (
+            "mg k s t c f l h u P1 Lx\r\n",
+            Found("abc"),
+            "get k Meta unseen=true",
+            "HD s3 t-1 c42 f7 l3 h1\r\n",
+        ),
         ("mg k t\r\n", Special(dying), "get k Meta", "HD t30\r\n"),
         ("mg k t T60\r\n", Special(dying), "get k Meta touch=60", "HD t30\r\n"),
         ("mg k T60 t\r\n", Special(dying), "get k Meta touch=60", "HD t60\r\n"),
@@ -125,6 +130,8 @@ fn arithmetic() {
         ("ma k N90 J7 v\r\n", Number(7), "incr k 1 initial=7@90", "VA 1\r\n7\r\n"),
         ("ma k N90\r\n", Number(0), "incr k 1 initial=0@90", "HD\r\n"),
         ("ma k q\r\nmn\r\n", Number(7), "incr k 1", "MN\r\n"),
+        ("ma k N9 T5\r\n", Number(7), "incr k 1 initial=0@5 touch=5", "HD\r\n"),
+        ("ma k T5 N9\r\n", Number(7), "incr k 1 initial=0@9 touch=5", "HD\r\n"),
         ("ma k q O1 k\r\n", NotFound, "incr k 1", "NF O1 kk\r\n"),
         ("ma k C1\r\n", Exists, "incr k 1 compare=1", "EX\r\n"),
         (
@@ -144,7 +151,7 @@ fn arithmetic() {
 #[test]
 fn looking() {
     check(&[
-        ("me k\r\n", Special(dying), "inspect k", "ME k exp=30 la=3 cas=42 fetch=yes cls=1 size=66\r\n"),
+        ("me k\r\n", Special(dying), "inspect k", "ME k exp=-30 la=3 cas=42 fetch=yes cls=1 size=66\r\n"),
         ("me k x y\r\n", Miss, "inspect k", "EN\r\n"),
     ]);
 }
@@ -186,7 +193,10 @@ fn wrong_flags() {
         ("ms k 2 z\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid flag\r\nMN\r\n"),
         ("ms k 2 c c\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR duplicate flag\r\nMN\r\n"),
         ("ms k 2 Mx\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid mode for ms M token\r\nMN\r\n"),
-        ("ms k 2 M\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR invalid mode for ms M token\r\nMN\r\n"),
+        ("ms k 2 M\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR incorrect length for M token\r\nMN\r\n"),
+        ("ms k 2 Mset\r\nhi\r\nmn\r\n", Miss, "", "CLIENT_ERROR incorrect length for M token\r\nMN\r\n"),
+        ("mg k Mset\r\n", Miss, "", "CLIENT_ERROR incorrect length for M token\r\n"),
+        ("ma k Mincr\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),
         ("ms k x\r\nmn\r\n", Miss, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
         ("ms k -1\r\nmn\r\n", Miss, "", "CLIENT_ERROR bad command line format\r\nMN\r\n"),
         ("md !!! b\r\n", Miss, "", "CLIENT_ERROR invalid or duplicate flag\r\n"),

@@ -116,7 +116,7 @@ fn meta_opaques_and_flags_are_bounded() {
     let many = "v ".repeat(5000);
     for (line, text) in [
         (format!("mg k {huge}\r\n"), "CLIENT_ERROR opaque token too long\r\n"),
-        (format!("mg k {many}\r\n"), "CLIENT_ERROR duplicate flag\r\n"),
+        (format!("mg k {many}\r\n"), "CLIENT_ERROR options flags are too long\r\n"),
         (format!("me k {many}\r\n"), "EN\r\n"),
     ] {
         let (_, out, _) = exchange_in(limits(), Miss, line.as_bytes(), &[]);

@@ -207,7 +207,6 @@ fn lines_that_are_no_commands() {
         "me\r\n",
         "verbosity\r\n",
         "verbosity x\r\n",
-        "verbosity 4294967296\r\n",
     ] {
         check(&[(input, Miss, "", BAD_FORMAT)]);
     }
@@ -221,11 +220,23 @@ fn lines_that_are_no_commands() {
         "mx k\r\n",
         "cache_memlimit\r\n",
         "cache_memlimit x\r\n",
-        "cache_memlimit 4294967296\r\n",
         "\0\0\0\0\r\n",
     ] {
         check(&[(input, Miss, "", "ERROR\r\n")]);
     }
+}
+
+#[test]
+fn numbers_above_32_bits_are_large_and_not_wrong() {
+    check(&[
+        ("verbosity 4294967296\r\n", Miss, "Verbosity(2)", "OK\r\n"),
+        (
+            "cache_memlimit 9999999999\r\n",
+            Miss,
+            "",
+            "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",
+        ),
+    ]);
 }
 
 #[test]

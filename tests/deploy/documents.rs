@@ -1,0 +1,171 @@
+//! What the documentation says is so: its commands run, its names exist.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use crate::machines::Machines;
+use crate::support::{ROOT, installed, read, run};
+
+/// The pages.
+fn pages() -> Vec<(String, String)> {
+    let mut pages: Vec<(String, String)> = std::fs::read_dir(Path::new(ROOT).join("docs"))
+        .expect("docs/")
+        .map(|entry| entry.expect("a page").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".md"))
+        .map(|name| (name.clone(), read(&format!("docs/{name}"))))
+        .collect();
+    pages.sort();
+    pages
+}
+
+/// Fenced blocks: what stands behind the three ticks, and the text.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in page.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(words), None) => open = Some((words.trim().to_owned(), String::new())),
+            (None, Some((_, text))) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    blocks
+}
+
+/// Each word that begins with this and goes on with such characters.
+fn words(text: &str, prefix: &str, goes_on: fn(char) -> bool) -> BTreeSet<String> {
+    text.match_indices(prefix)
+        .map(|(at, _)| text[at + prefix.len()..].chars().take_while(|&c| goes_on(c)).collect::<String>())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// Two machines, the page, and nothing else.
+#[test]
+fn getting_started_can_be_followed_command_by_command() {
+    if !installed(&["nc", "apt-get"]) {
+        return;
+    }
+    let Some(machines) = Machines::start() else { return };
+    machines.copy_package();
+    let (mut master, mut answers) = (0, Vec::new());
+    let page = read("docs/getting-started.md");
+    for (place, text) in blocks(&page) {
+        let place = place.strip_prefix("sh").expect("only shell commands").trim().to_owned();
+        // Who that is, is decided when somebody asks.
+        if place == "master" {
+            master = machines.master();
+        }
+        let hosts = match place.as_str() {
+            "both" => vec![0, 1],
+            "cache-a" => vec![0],
+            "cache-b" => vec![1],
+            "master" => vec![master],
+            "survivor" => vec![1 - master],
+            other => panic!("no machine is called {other}"),
+        };
+        for host in hosts {
+            answers.push(machines[host].sh(&format!("cd /root\n{text}")));
+        }
+        // The one step that the page describes in words.
+        if text.contains("genkey") {
+            let key = machines[0].sh("cat /etc/tandem/pair.key");
+            machines[1].write("/etc/tandem/pair.key", &key);
+        }
+    }
+    let said = |what: &str| answers.iter().any(|answer| answer.contains(what));
+    assert!(said("link up, in sync"), "{answers:#?}");
+    assert!(said("STORED"), "{answers:#?}");
+    assert_eq!(answers.iter().filter(|answer| answer.contains("hello")).count(), 2, "{answers:#?}");
+    assert_eq!(machines.master(), 1 - master, "the survivor keeps the role");
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let mut tests = String::new();
+    for directory in ["tests/pair", "tests/server", "replication/tests", "replication/src"] {
+        let mut open = vec![Path::new(ROOT).join(directory)];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(
+                    std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("a file").path()),
+                );
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                tests += &std::fs::read_to_string(path).expect("a source file");
+            }
+        }
+    }
+    let page = read("docs/guarantees.md");
+    let named: Vec<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| {
+            name.matches('_').count() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        })
+        .collect();
+    assert!(named.len() > 20, "the promises name their tests");
+    for name in named {
+        assert!(
+            tests.contains(&format!("fn {name}(")),
+            "docs/guarantees.md names a test that is not there: {name}"
+        );
+    }
+}
+
+#[test]
+fn every_alert_is_explained_and_every_explanation_has_an_alert() {
+    let rules = words(&read("deploy/prometheus/tandem-alerts.yml"), "- alert: ", char::is_alphanumeric);
+    let page = words(&read("docs/operations.md"), "### ", char::is_alphanumeric);
+    assert_eq!(rules, page);
+    let tested =
+        words(&read("deploy/prometheus/tandem-alerts-test.yml"), "alertname=\"", char::is_alphanumeric);
+    assert_eq!(rules, tested, "every alert is seen to fire");
+}
+
+#[test]
+fn every_flag_and_verb_in_the_pages_exists() {
+    let name = |c: char| c.is_ascii_lowercase() || c == '-';
+    let flags = words(&run(Command::new(env!("CARGO_BIN_EXE_tandemd")).arg("-h")), "--", name);
+    let control = |arguments: &[&str]| run(Command::new(env!("CARGO_BIN_EXE_tandemctl")).args(arguments));
+    for (page, text) in pages() {
+        for verb in words(&text, "tandemctl ", |c| c.is_ascii_lowercase()) {
+            control(&[verb.as_str(), "--help"]);
+        }
+        // Flags of other programs' commands are not ours to check.
+        let ours = text.split('`').filter(|code| !code.contains("cargo") && !code.contains("systemctl"));
+        for code in ours
+            .filter(|code| code.starts_with("--") || code.contains("tandemd ") || code.contains("OPTIONS"))
+        {
+            for flag in words(code, " --", name).into_iter().chain(words(code, "`--", name)) {
+                let elsewhere = ["synced", "timeout", "role", "force", "json", "server"];
+                assert!(
+                    flags.contains(&flag) || elsewhere.contains(&flag.as_str()),
+                    "docs/{page} names --{flag}, which tandemd does not have"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_link_and_file_in_the_pages_exists() {
+    for (page, text) in pages() {
+        for target in words(&text, "](", |c| c != ')') {
+            if target.contains("://") {
+                continue;
+            }
+            let file = target.split('#').next().unwrap_or_default();
+            assert!(Path::new(ROOT).join("docs").join(file).exists(), "docs/{page} links to {target}");
+        }
+        for file in words(&text, "`deploy/", |c| c.is_ascii_alphanumeric() || "./_-".contains(c)) {
+            assert!(Path::new(ROOT).join("deploy").join(&file).exists(), "docs/{page} names deploy/{file}");
+        }
+    }
+}
