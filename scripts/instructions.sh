@@ -23,6 +23,7 @@ cargo build --release --locked --quiet --bins
 binaries="${CARGO_TARGET_DIR:-target}/release"
 work=$(mktemp -d)
 server=
+# shellcheck disable=SC2317 # the trap calls it
 finish() {
     if [ -n "$server" ]; then
         kill "$server" 2>/dev/null || true
@@ -72,7 +73,7 @@ profile() {
         /^calls=/ { skip = 1; next }
         /^[0-9+*-]/ { if (skip) skip = 0; else if (NF > 1) cost[key] += $NF }
         END { for (key in cost) printf "%9.1f  %s\n", cost[key] / requests, name[key] }' "$2" |
-        sort -rn | head -n 30 | cut -c1-120
+        sort -rn | sed -n 1,30p | cut -c1-120
 }
 
 part=0

@@ -127,7 +127,8 @@ fn replay(server: &Server, sequence: &Sequence, requests: u64) -> f64 {
     let (mut out, mut keys) = (Vec::new(), Vec::new());
     let mut request = 0;
     while request < requests {
-        (out.clear(), keys.clear());
+        out.clear();
+        keys.clear();
         for at in request..requests.min(request + BATCH as u64) {
             let rank = ranks.sample(&mut random) as u64;
             let key = (sequence.key)(at, requests, &mut random, rank);

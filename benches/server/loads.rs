@@ -111,7 +111,7 @@ pub(crate) fn compare(rounds: usize, each: Duration) -> (String, String) {
             absolute(&seen[0]),
             absolute(&seen[1]),
             memcached.text(),
-            redis.map_or("–".to_owned(), |ratio| ratio.text()),
+            redis.map_or_else(|| "–".to_owned(), |ratio| ratio.text()),
             load.goal.to_owned(),
         ]);
         bars.push((load.name.to_owned(), memcached.median, redis.map(|ratio| ratio.median)));

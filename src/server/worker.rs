@@ -156,6 +156,7 @@ pub(super) struct Shared {
     pub(super) draining: Cell<bool>,
     /// The second of the last reading of the clocks.
     pub(super) secs: Cell<u32>,
+    #[expect(clippy::vec_box, reason = "a desk is handed over without being copied")]
     desks: RefCell<Vec<Box<Desk>>>,
 }
 
