@@ -99,6 +99,11 @@ pub trait Engine: Send + Sync {
 pub trait Journal: Send + Sync {
     /// `change` is the effect of a command on an item of `shard`. Deadlines are in engine seconds.
     fn record(&self, shard: usize, change: &Change<'_>);
+
+    /// Whether changes go anywhere at all; an engine asks once, when it is made.
+    fn records(&self) -> bool {
+        true
+    }
 }
 
 /// Hears of evictions.
@@ -127,6 +132,10 @@ pub struct NoJournal;
 
 impl Journal for NoJournal {
     fn record(&self, _shard: usize, _change: &Change<'_>) {}
+
+    fn records(&self) -> bool {
+        false
+    }
 }
 
 /// There is no memory and nothing may be evicted for it.

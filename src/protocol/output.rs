@@ -63,14 +63,18 @@ impl Output {
     /// Forgets everything, and gives memory back beyond [`Output::KEPT_CAPACITY`].
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT_CAPACITY);
-        self.pages.clear();
-        self.pages.shrink_to(16);
-        self.pages_len = 0;
+        if self.bytes.capacity() > Self::KEPT_CAPACITY {
+            self.bytes.shrink_to(Self::KEPT_CAPACITY);
+        }
         self.written = 0;
-        self.pages_written = 0;
-        self.chunk_written = 0;
         self.advanced = 0;
+        if !self.pages.is_empty() {
+            self.pages.clear();
+            self.pages.shrink_to(16);
+            self.pages_len = 0;
+            self.pages_written = 0;
+            self.chunk_written = 0;
+        }
     }
 
     /// Makes room for `additional` bytes at once.
@@ -170,6 +174,12 @@ impl Output {
         }
         put(self.bytes.get(position..).unwrap_or_default());
         filled
+    }
+
+    /// What is still to be written, if it is in one piece, as all but large values are.
+    #[inline]
+    pub fn piece(&self) -> Option<&[u8]> {
+        if self.pages.is_empty() { self.bytes.get(self.written..) } else { None }
     }
 
     /// `count` more bytes were written.

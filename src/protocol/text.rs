@@ -241,6 +241,15 @@ pub(super) fn head<'b>(codec: &Codec, head: &'b [u8]) -> Head<'b> {
 /// `set` and its like: `<key> <flags> <exptime> <bytes> [<cas unique>] [noreply]`.
 fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
     let (key, rest) = split(rest);
+    if word == b"set"
+        && key.len() <= codec.limits.key_max
+        && let Some([flags, exptime, value_len]) = words::plain_numbers(rest)
+        && !codec.limits.too_large(key.len(), value_len as usize, flags)
+    {
+        // Nearly every store.
+        let exptime = Exptime(i64::from(exptime));
+        return store_of(key, StoreMode::Set, (flags, exptime, value_len as usize), None, false);
+    }
     let (flags, rest) = split(rest);
     let (exptime, rest) = split(rest);
     let (bytes, rest) = split(rest);
@@ -279,10 +288,22 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
         b"prepend" => StoreMode::Prepend,
         _ => StoreMode::Set,
     };
+    store_of(key, mode, (flags, Exptime(exptime), value_len), compare, noreply)
+}
+
+/// A good store, but for its value.
+#[inline]
+fn store_of<'b>(
+    key: &'b [u8],
+    mode: StoreMode,
+    (flags, exptime, value_len): (u32, Exptime, usize),
+    compare: Option<u64>,
+    noreply: bool,
+) -> Head<'b> {
     let store = Store {
         mode,
         flags,
-        exptime: Exptime(exptime),
+        exptime,
         value: Payload::Bytes(&[]),
         compare,
         invalidate: false,

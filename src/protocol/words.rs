@@ -106,6 +106,27 @@ pub(super) fn unsigned(word: &[u8]) -> Option<u64> {
     Some(number)
 }
 
+/// Three numbers that are all a line has left, written as every client writes them: digits, nine at
+/// most, each number behind one blank. Other ways to write them are left to [`split`] and [`unsigned`].
+#[inline]
+pub(super) fn plain_numbers(line: &[u8]) -> Option<[u32; 3]> {
+    let mut numbers = [0u32; 3];
+    let mut rest = line;
+    for number in &mut numbers {
+        let [b' ', digits @ ..] = rest else { return None };
+        rest = digits;
+        while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+            // Wrong beyond nine digits, but then it is not used.
+            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
+            rest = behind;
+        }
+        if !(1..=9).contains(&(digits.len() - rest.len())) {
+            return None;
+        }
+    }
+    rest.is_empty().then_some(numbers)
+}
+
 /// A signed decimal number that fills the word.
 #[inline]
 pub(super) fn signed(word: &[u8]) -> Option<i64> {

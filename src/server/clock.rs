@@ -1,10 +1,13 @@
 //! The one place of the server that reads the clocks.
 //!
-//! Each batch takes one reading: one look at the monotonic clock, no system call. The wall clock is
-//! the monotonic one plus an offset that [`Clock::refresh`] follows when somebody sets the wall clock.
+//! Each batch takes one reading: one look at the coarse monotonic clock, which moves with the kernel's
+//! tick (a few milliseconds) and costs neither a system call nor a look at the hardware. The wall clock
+//! is the monotonic one plus an offset that [`Clock::refresh`] follows when somebody sets it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::ClockId;
 
 use crate::command::Now;
 
@@ -14,8 +17,8 @@ const VERSION_EPOCH_MS: u64 = 1_704_067_200_000;
 /// Clocks of one process.
 #[derive(Debug)]
 pub struct Clock {
-    /// When the process started, minus [`Now::FIRST`] seconds.
-    zero: Instant,
+    /// When the process started, minus [`Now::FIRST`] seconds, in milliseconds of the coarse clock.
+    zero_ms: u64,
     /// Unix seconds at `zero`. Fixed, so that deadlines do not move when the wall clock is set.
     unix_zero: u64,
     /// Milliseconds since 2024 at `zero` by the wall clock as it is set now.
@@ -25,12 +28,11 @@ pub struct Clock {
 impl Clock {
     /// Starts now.
     pub fn start() -> Self {
-        let first = Duration::from_secs(u64::from(Now::FIRST));
-        let now = Instant::now();
+        let now_ms = coarse_ms();
         // A monotonic clock that is younger than two seconds starts engine time a little late.
-        let zero = now.checked_sub(first).unwrap_or(now);
-        let unix_zero = unix().saturating_sub(now - zero).as_secs();
-        let clock = Self { zero, unix_zero, wall_zero_ms: AtomicU64::new(0) };
+        let zero_ms = now_ms.saturating_sub(u64::from(Now::FIRST) * 1000);
+        let unix_zero = unix().saturating_sub(Duration::from_millis(now_ms - zero_ms)).as_secs();
+        let clock = Self { zero_ms, unix_zero, wall_zero_ms: AtomicU64::new(0) };
         clock.refresh();
         clock
     }
@@ -38,10 +40,9 @@ impl Clock {
     /// One reading for one batch.
     #[inline]
     pub fn now(&self) -> Now {
-        let elapsed = self.zero.elapsed();
-        let elapsed_ms = elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis());
+        let elapsed_ms = coarse_ms().saturating_sub(self.zero_ms);
         Now {
-            secs: u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX),
+            secs: u32::try_from(elapsed_ms / 1000).unwrap_or(u32::MAX),
             unix_zero: self.unix_zero,
             wall_ms: self.wall_zero_ms.load(Ordering::Relaxed) + elapsed_ms,
         }
@@ -54,11 +55,18 @@ impl Clock {
 
     /// Follows the wall clock; to be called now and then.
     pub fn refresh(&self) {
-        let elapsed = self.zero.elapsed().as_millis() as u64;
+        let elapsed = coarse_ms().saturating_sub(self.zero_ms);
         let wall = unix().as_millis() as u64;
         let wall_zero = wall.saturating_sub(VERSION_EPOCH_MS).saturating_sub(elapsed);
         self.wall_zero_ms.store(wall_zero, Ordering::Relaxed);
     }
+}
+
+/// Milliseconds of the coarse monotonic clock. Linux has had it for long; without it time stands still.
+#[inline]
+fn coarse_ms() -> u64 {
+    let time = ClockId::CLOCK_MONOTONIC_COARSE.now();
+    time.map_or(0, |time| time.tv_sec() as u64 * 1000 + time.tv_nsec() as u64 / 1_000_000)
 }
 
 fn unix() -> Duration {

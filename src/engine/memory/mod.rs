@@ -118,6 +118,7 @@ impl Memory {
             geometry,
             budget: Arc::new(Budget::new(config.limit_bytes)),
             hasher: Hasher::masked(config.seed, config.hash_mask),
+            records: journal.records(),
             journal,
             on_eviction: OnceLock::new(),
             evict: config.evict,
@@ -324,14 +325,17 @@ impl Memory {
 impl Engine for Memory {
     fn execute(&self, batch: &[Command<'_>], now: Now, replies: &mut dyn Replies) {
         self.flush_if_due(now);
+        if let [command] = batch {
+            let hash = self.shared.hasher.hash(&command.key);
+            self.execute_one(command, hash, now, &mut Reply { index: 0, replies });
+            return;
+        }
         for (nth, commands) in batch.chunks(BATCH).enumerate() {
             let mut hashes = [0; BATCH];
             for (hash, command) in hashes.iter_mut().zip(commands) {
                 *hash = self.shared.hasher.hash(&command.key);
             }
-            if commands.len() > 1 {
-                self.warm(&hashes[..commands.len()]);
-            }
+            self.warm(&hashes[..commands.len()]);
             for (at, (command, hash)) in commands.iter().zip(hashes).enumerate() {
                 let mut reply = Reply { index: nth * BATCH + at, replies };
                 self.execute_one(command, hash, now, &mut reply);

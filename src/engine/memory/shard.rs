@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) hasher: Hasher,
     pub(super) journal: Arc<dyn Journal>,
+    /// Whether the journal keeps what it is told.
+    pub(super) records: bool,
     /// Hears of evictions, if anybody wants to.
     pub(super) on_eviction: OnceLock<EvictionHook>,
     /// Items may be evicted for new ones (not with `-M`).
@@ -283,7 +285,9 @@ impl Shard {
     }
 
     pub(super) fn record_put(&self, location: u32) {
-        self.record(&self.change(location));
+        if self.shared.records {
+            self.record(&self.change(location));
+        }
     }
 
     /// Records that this key is gone. The version outlives whatever was here.

@@ -1,0 +1,73 @@
+//! What serving costs, beside Debian's memcached and redis-server. Run it with `scripts/bench-server.sh`.
+//!
+//! Servers are compared in alternation, in one run, by the CPU time they use (user and system) for an
+//! operation: on a machine that others use too, nothing else says much. Each figure is the median of
+//! the rounds, with the lowest and the highest behind it; a ratio is taken within its round.
+//!
+//! `--rounds N` and `--seconds S` say how much; names choose parts. The tables go to the terminal and
+//! between the marks of their names in `docs/performance.md`, the plots beside it.
+
+#[path = "../../tests/pair/harness.rs"]
+mod harness;
+mod hits;
+mod loads;
+mod memory;
+mod peer;
+mod plot;
+mod process;
+mod table;
+
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Measures tandemd beside other servers.
+#[derive(Parser, Debug)]
+struct Arguments {
+    /// Parts to measure: `loads`, `latency`, `memory`, `hits`, `pair`; all if none is named.
+    parts: Vec<String>,
+    /// Rounds of each comparison.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Requests of each sequence of `hits`.
+    #[arg(long, default_value_t = 2_000_000)]
+    requests: u64,
+    /// Only print; leave the document as it is.
+    #[arg(long)]
+    dry: bool,
+    /// What `cargo bench` passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let wanted = |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|part| part == name);
+    let each = Duration::from_secs_f64(arguments.seconds);
+    let document = table::Document::new(arguments.dry);
+    document.put("machine", &process::machine());
+    if wanted("loads") {
+        let (text, plot) = loads::compare(arguments.rounds, each);
+        document.put("loads", &text);
+        document.plot("cpu-per-operation.svg", &plot);
+    }
+    if wanted("latency") {
+        document.put("latency", &loads::latency(arguments.rounds, each));
+    }
+    if wanted("memory") {
+        let (text, plot) = memory::compare();
+        document.put("memory", &text);
+        document.plot("memory-per-item.svg", &plot);
+    }
+    if wanted("hits") {
+        let (text, plot) = hits::compare(arguments.requests);
+        document.put("hits", &text);
+        document.plot("hit-ratio.svg", &plot);
+    }
+    if wanted("pair") {
+        document.put("pair", &peer::compare(arguments.rounds, each));
+    }
+}

@@ -1,0 +1,66 @@
+//! Bytes per item: resident size above that of the empty server, over the items that are there.
+
+use tandemd::bench::plan::Plan;
+
+use crate::plot;
+use crate::process::{Server, plan};
+use crate::table::markdown;
+
+/// Key and value bytes, `-m`, and the overhead that must be reached.
+const CASES: [(usize, usize, u32, &str); 6] = [
+    (16, 32, 64, "≤ 32"),
+    (32, 100, 64, "≤ 41"),
+    (32, 300, 64, "≤ 46"),
+    (32, 1024, 64, "≤ 58"),
+    (32, 100, 1024, "≤ 41"),
+    (32, 1024, 1024, "≤ 58"),
+];
+
+/// The table and the plot.
+pub(crate) fn compare() -> (String, String) {
+    let (mut rows, mut bars) = (Vec::new(), Vec::new());
+    for (key, value, megabytes, goal) in CASES {
+        let seen = [Server::tandem(megabytes), Server::memcached(megabytes)]
+            .map(|server| filled(&server, key, value, megabytes));
+        let overhead = seen.map(|(items, resident, empty)| {
+            resident.saturating_sub(empty) as f64 / items as f64 - (key + value) as f64
+        });
+        let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+        let name = format!("{key}+{value}, -m {megabytes}");
+        rows.push(vec![
+            name.clone(),
+            seen[0].0.to_string(),
+            seen[1].0.to_string(),
+            mebibytes(seen[0].1),
+            mebibytes(seen[1].1),
+            format!("{:.1}", overhead[0]),
+            format!("{:.1}", overhead[1]),
+            goal.to_owned(),
+        ]);
+        bars.push((name, overhead[0], Some(overhead[1])));
+        println!("{:?}", rows.last());
+    }
+    let head = [
+        "key + value",
+        "items, Tandem",
+        "items, memcached",
+        "resident MiB, Tandem",
+        "resident MiB, memcached",
+        "overhead, Tandem",
+        "overhead, memcached",
+        "must",
+    ];
+    (markdown(&head, &rows), plot::bars("Bytes of overhead per item", ["Tandem", "memcached"], &bars))
+}
+
+/// Items, resident bytes, and resident bytes before, of a server that was filled beyond its limit.
+fn filled(server: &Server, key: usize, value: usize, megabytes: u32) -> (u64, u64, u64) {
+    let empty = server.usage().resident_bytes;
+    let plan = plan(&server.address(), &format!("-c 4 -v {value}"));
+    let keys = (u64::from(megabytes) << 20) / (key + value) as u64 * 5 / 4;
+    let plan = Plan { keys, key_prefix: "k".repeat(key - 10), ..plan };
+    tandemd::bench::run(&plan.filling()).expect("the items");
+    let stats = server.client().stats("").expect("statistics");
+    let items = stats.get("curr_items").and_then(|items| items.parse().ok()).expect("a number of items");
+    (items, server.usage().resident_bytes, empty)
+}
