@@ -182,7 +182,7 @@ impl Sender {
             if copy.shard >= store.shards() {
                 return self.copy_end(payload, store, backlog);
             }
-            let room = bytes_max.saturating_sub(payload.len()).max(1);
+            let room = bytes_max.saturating_sub(payload.len()).clamp(1, SCAN_BYTES);
             let next = store.scan(copy.shard, copy.cursor, room, &mut |change| {
                 change.encode(&mut payload);
                 copy.items += 1;
@@ -248,6 +248,9 @@ fn reload(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
         Change::Delete { key, version }.encode(payload);
     }
 }
+
+/// Bytes of items visited at a time: clients that need the same shard wait for no longer than that takes.
+const SCAN_BYTES: usize = 8 << 10;
 
 /// Not more steps of a scan in one go, however sparse the store is.
 const SCANS_MAX: usize = 64;

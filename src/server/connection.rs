@@ -509,6 +509,16 @@ impl Passage {
     }
 }
 
+/// A write of several pieces.
+fn write_slices(
+    out: &Output,
+    write: impl FnOnce(&[io::IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
+    let count = out.slices(&mut slices);
+    write(&slices[..count])
+}
+
 /// The future's value, unless it takes longer than the limit, if there is one.
 async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Output> {
     match limit {
@@ -553,23 +563,20 @@ impl Stream {
         context: &mut Context<'_>,
         out: &mut Output,
     ) -> Poll<io::Result<usize>> {
-        let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
-        let count = out.slices(&mut slices);
-        let slices = &slices[..count];
         let written = loop {
             let result = match self {
-                Self::Tcp(stream) => match slices {
-                    [one] => stream.try_write(one),
-                    several => stream.try_write_vectored(several),
+                Self::Tcp(stream) => match out.piece() {
+                    Some(bytes) => stream.try_write(bytes),
+                    None => write_slices(out, |slices| stream.try_write_vectored(slices)),
                 },
-                Self::Unix(stream) => match slices {
-                    [one] => stream.try_write(one),
-                    several => stream.try_write_vectored(several),
+                Self::Unix(stream) => match out.piece() {
+                    Some(bytes) => stream.try_write(bytes),
+                    None => write_slices(out, |slices| stream.try_write_vectored(slices)),
                 },
                 Self::Tls(stream) => {
-                    break ready!(
-                        Pin::new(stream).poll_write(context, slices.first().map_or(&[], |one| one))
-                    )?;
+                    let mut first = [io::IoSlice::new(&[])];
+                    out.slices(&mut first);
+                    break ready!(Pin::new(stream).poll_write(context, &first[0]))?;
                 }
             };
             match result {

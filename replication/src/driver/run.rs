@@ -27,6 +27,10 @@ use crate::wire;
 
 /// A batch of changes on the data connection.
 const BATCH_BYTES: usize = 64 << 10;
+/// Changes that come one by one are gathered for so long before they are sent: a wake-up and a system call
+/// for each would cost the master more than the change itself. The thread has nothing else to do in
+/// that time, and what it delays is far below a heartbeat.
+const GATHER: Duration = Duration::from_micros(300);
 /// Batches sent before the loop looks at everything else again.
 const BATCHES_PER_TURN: usize = 4;
 /// Reads from the control connection in a row. It never holds that much.
@@ -56,6 +60,8 @@ enum Wake {
     Command(Option<Command>),
     Timer,
     Data,
+    /// There are new changes after a while without.
+    News,
     /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
     /// send than fits in one turn.
     Send,
@@ -136,6 +142,8 @@ pub(super) async fn run(parts: Parts) {
             Wake::Command(None) => return,
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
+            // Finer than the runtime's timers.
+            Wake::News => std::thread::sleep(GATHER),
             Wake::Send => {}
         }
     }
@@ -270,7 +278,7 @@ impl Loop {
             () = sleep_until(timer) => Wake::Timer,
             () = writable(&self.data) => Wake::Send,
             () = readable(&self.data) => Wake::Data,
-            () = self.news.notified(), if can_send => Wake::Send,
+            () = self.news.notified(), if can_send => Wake::News,
             () = std::future::ready(()), if more => Wake::Send,
         }
     }

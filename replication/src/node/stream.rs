@@ -230,4 +230,4 @@ impl Node {
 const ACK_BYTES: usize = 64 * 1024;
 
 /// or so much time, whatever comes first.
-const ACK_DELAY: Span = Span::from_millis(5);
+const ACK_DELAY: Span = Span::from_millis(2);
