@@ -13,6 +13,10 @@ use tokio::sync::watch;
 
 /// Sockets are open. Tells until it is dropped.
 pub(super) async fn tell(mut pair: Option<watch::Receiver<Arc<Snapshot>>>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        // Nobody listens: nothing to wake up for.
+        return;
+    }
     let mut line = status_line(pair.as_mut());
     say(&[NotifyState::Ready, NotifyState::Status(&line)]);
     let mut watchdog =

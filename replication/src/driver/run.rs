@@ -17,7 +17,7 @@ use super::links::REPEAT_EVERY;
 use super::log::Throttle;
 use super::{Command, Config, Event, Host, Identity, Snapshot, now};
 use crate::backlog::Backlog;
-use crate::frame::Link;
+use crate::frame::{Frame, Link};
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::state::StateError;
@@ -31,6 +31,9 @@ const BATCH_BYTES: usize = 64 << 10;
 /// for each would cost the master more than the change itself. The thread has nothing else to do in
 /// that time, and what it delays is far below a heartbeat.
 const GATHER: Duration = Duration::from_micros(300);
+/// A pause behind each piece of a copy: clients of this node come first, and both nodes may share what they
+/// run on.
+const COPY_PAUSE: Duration = Duration::from_micros(500);
 /// Batches sent before the loop looks at everything else again.
 const BATCHES_PER_TURN: usize = 4;
 /// Reads from the control connection in a row. It never holds that much.
@@ -367,6 +370,10 @@ impl Loop {
             if let Err(broken) = data.push(&frame).and_then(|()| data.flush()) {
                 self.cannot_send(Link::Data, broken);
                 return false;
+            }
+            if matches!(frame, Frame::Chunk { .. }) {
+                std::thread::sleep(COPY_PAUSE);
+                break;
             }
         }
         self.more = true;
