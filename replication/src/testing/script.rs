@@ -66,6 +66,7 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["block", "a>b"] => world.network.blocked[0] = true,
         ["block", "b>a"] => world.network.blocked[1] = true,
         ["delay", millis] => world.network.delay_max = millis_of(millis)?,
+        ["disk", millis] => world.disk_pause = millis_of(millis)?,
         ["repair"] => world.repair(),
         ["reset"] => world.reset(),
         ["half_open", name] => world.half_open(node(name)?),

@@ -113,6 +113,8 @@ pub struct World {
     processes: [Option<Process>; 2],
     /// What each node's state directory holds.
     disks: [Saved; 2],
+    /// How much longer than usual a save takes.
+    pub disk_pause: Span,
     /// When the last save under way is done.
     disk_free_at: [Mono; 2],
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -168,6 +170,7 @@ impl World {
             fired: vec![0; ROWS.len()],
             processes: [None, None],
             disks: NODE_IDS.map(|node_id| Saved { node_id, ..Saved::default() }),
+            disk_pause: Span(0),
             disk_free_at: [Mono(0); 2],
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -678,7 +681,7 @@ impl World {
             }
             Output::Persist(saved) => {
                 // One file, written in order.
-                let at = self.now + Span(self.random.within(50..3_000));
+                let at = self.now + self.disk_pause + Span(self.random.within(50..3_000));
                 let at = at.max(self.disk_free_at[node]) + Span(1);
                 self.disk_free_at[node] = at;
                 let takes = at.since(self.now);
