@@ -19,6 +19,11 @@ use crate::shrink::shrink;
 /// Commands that one pair of servers hears before it is replaced by fresh ones.
 const EPOCH: usize = 4_000;
 
+/// How often a scenario that showed a disagreement is run again, each time on fresh servers. Both count
+/// seconds, and what a second ends (an expiry, a flush, the age that a fetch renews) may fall between the
+/// two answers on a machine that stands still for a moment; what a server does wrong it does again.
+const CONFIRMATIONS: usize = 2;
+
 /// Pairs of servers that are asked at once: most of the time is spent waiting.
 const LANES: usize = 4;
 
@@ -247,6 +252,8 @@ pub(crate) struct Found {
     pub(crate) findings: Vec<Finding>,
     /// Rounds after which both servers waited for more.
     pub(crate) silences: Vec<String>,
+    /// Disagreements that were not seen again.
+    pub(crate) flickers: Vec<String>,
 }
 
 /// Looks for disagreements between memcached and `second`, on a few pairs of servers at once.
@@ -264,10 +271,17 @@ pub(crate) fn explore(second: &dyn Second, allow: bool, search: &Search) -> Foun
         let mut arena = Arena::new(second, allow);
         while let Some(seed) = next() {
             let scenario = generate::scenario(seed, EPOCH.min(search.commands));
-            let finding = arena.run(&scenario).err().map(|failure| arena.shrink(seed, &scenario, failure));
+            let first = arena.run(&scenario).err();
+            let again =
+                first.as_ref().and_then(|_| (0..CONFIRMATIONS).find_map(|_| arena.run(&scenario).err()));
+            let flicker = first.filter(|_| again.is_none());
+            let finding = again.map(|failure| arena.shrink(seed, &scenario, failure));
             let mut found = found.lock().expect("no thread panics with the lock");
             found.commands += count(&scenario);
             found.findings.extend(finding);
+            found.flickers.extend(flicker.map(|failure| {
+                format!("seed {seed}: {} after '{}'", failure.difference, escape(&failure.sent))
+            }));
             found.silences.append(&mut arena.silences);
         }
     };

@@ -49,16 +49,16 @@ fn a_deposed_master_acknowledges_no_write_that_the_pair_does_not_have() {
 
 #[test]
 fn a_hung_backup_does_not_stop_the_master() {
-    let mut setup = setup();
-    setup.profile = "fast";
-    let pair = setup.start();
+    // The default profile: a test machine that stops everything for a quarter of a second, as shared
+    // ones do, would be a hang of the master itself under `fast`.
+    let pair = setup().start();
     let master = pair.wait_paired();
     pair.nodes[1 - master].freeze();
     let mut client = pair.nodes[master].client();
     let start = Instant::now();
     let mut count = 0_u64;
     // Well beyond the deadline at which the peer counts as dead.
-    while start.elapsed() < Duration::from_secs(1) {
+    while start.elapsed() < Duration::from_millis(2500) {
         client.set(&format!("key-{count}"), b"v").expect("every write is acknowledged");
         count += 1;
     }
