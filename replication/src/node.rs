@@ -95,6 +95,10 @@ impl Config {
 
     /// How long after a heartbeat was sent that the peer heard, this node may serve.
     fn lease(&self) -> Span {
+        #[cfg(feature = "testing")]
+        if self.plant == Some(crate::testing::Plant::LeaseTooLong) {
+            return self.dead_after.scaled(2, 1);
+        }
         self.dead_after.scaled(7, 10)
     }
 
@@ -563,6 +567,12 @@ impl Node {
             state_saved: self.state_saved,
             counters: self.counters,
         }
+    }
+
+    /// What was counted so far.
+    #[cfg(feature = "testing")]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// How often each row of the role table fired.

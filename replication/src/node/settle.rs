@@ -41,7 +41,10 @@ impl Node {
             self.send_heartbeat(now);
             self.next_heartbeat = now + self.config.heartbeat;
         }
-        if self.watches() && self.liveness.ask(now) {
+        let watches = self.watches();
+        #[cfg(feature = "testing")]
+        let watches = watches && !self.planted(crate::testing::Plant::NeverAsk);
+        if watches && self.liveness.ask(now) {
             self.outputs.push_back(Output::Probe);
         }
         self.note_acknowledged();
@@ -128,7 +131,7 @@ impl Node {
             && self.following == offer.epoch
             && self.position.as_ref() == Some(&offer.position)
             // The master serves again `dead_after` after it last heard us: by then, nobody takes this.
-            && offer.echo.is_some_and(|echo| now.since(echo) < self.config.lease());
+            && offer.echo.is_some_and(|echo| now.since(echo) < self.offer_lasts());
         #[cfg(feature = "testing")]
         let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         if level && self.fire(Trigger::OfferReceived, now) {
@@ -136,6 +139,15 @@ impl Node {
         } else {
             self.outputs.push_back(Output::Send(Link::Control, Frame::Declined { number: offer.number }));
         }
+    }
+
+    /// How old an offer may be that is taken.
+    fn offer_lasts(&self) -> Span {
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::TakeLateOffers) {
+            return Span(u64::MAX);
+        }
+        self.config.lease()
     }
 
     pub(super) fn grant(&mut self, wish: Operator, now: Mono) -> Result<(), Refusal> {
@@ -194,10 +206,11 @@ impl Node {
         if self.stopping && state != State::Stopped && !handing_over {
             return Some(Trigger::Stop);
         }
-        if let Some(trigger) = self.judge() {
+        let dead = self.liveness.verdict(now) >= Verdict::Silent;
+        // What the dead said last is no longer so.
+        if let Some(trigger) = self.judge().filter(|_| !dead) {
             return Some(trigger);
         }
-        let dead = self.liveness.verdict(now) >= Verdict::Silent;
         match state {
             State::Boot if now >= self.alone_at && self.may_be_alone(dead) => Some(Trigger::Alone),
             State::Joining | State::Backup | State::Draining | State::Offered | State::Doubt if dead => {
@@ -254,6 +267,10 @@ impl Node {
             State::Master | State::Draining | State::Offered | State::Doubt => heartbeat.claim < self.claim,
             State::Stopped => false,
         };
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::AgreeTooEasily) {
+            return yields;
+        }
         yields && heartbeat.echo.is_some_and(|echo| echo >= self.doubt_since)
     }
 
@@ -261,6 +278,10 @@ impl Node {
         let level = self.sender.as_ref().is_some_and(|sender| sender.is_level(&self.backlog));
         #[cfg(feature = "testing")]
         let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::IgnoreBatches) {
+            return level;
+        }
         self.drained && level
     }
 
@@ -309,6 +330,10 @@ impl Node {
         match state {
             State::Boot => {
                 self.receiver = None;
+                #[cfg(feature = "testing")]
+                if self.planted(crate::testing::Plant::PartIsWhole) && self.claim.data == Data::Partial {
+                    self.claim.data = Data::Complete;
+                }
                 let complete = self.claim.data == Data::Complete;
                 self.alone_at = if complete { now } else { now + self.config.dead_after };
             }
@@ -353,12 +378,19 @@ impl Node {
             _ => None,
         };
         let seen = self.saved.epoch.max(self.claim.epoch).max(self.following);
-        let epoch = role::next_epoch(seen, self.slot);
+        let slot = self.slot;
+        #[cfg(feature = "testing")]
+        let slot = if self.planted(crate::testing::Plant::SameParity) { 0 } else { slot };
+        let epoch = role::next_epoch(seen, slot);
         #[cfg(feature = "testing")]
         let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
         self.claim.epoch = epoch;
         self.master_since = now;
         self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, fork);
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::OneHistory) {
+            self.history.id = 1;
+        }
         self.backlog.restart();
         self.sender = None;
         self.receiver = None;
@@ -391,6 +423,10 @@ impl Node {
     pub(super) fn take_own_position(&mut self) {
         if self.position.is_none() && self.history.id != 0 {
             self.position = Some(self.own_position());
+            #[cfg(feature = "testing")]
+            if self.planted(crate::testing::Plant::DenyOwnWrites) {
+                self.position = self.history.fork.clone();
+            }
         }
     }
 
@@ -447,6 +483,10 @@ impl Node {
 
     /// Doubles with every change of roles lately, so that a flapping pair comes to rest.
     fn failback_delay(&self, now: Mono) -> Span {
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::PingPong) {
+            return Span(1);
+        }
         let recent = self.role_changes.iter().filter(|at| now.since(**at) < FLAP_WINDOW).count();
         let doublings = recent.saturating_sub(FLAPS_FREE).min(16) as u32;
         let longest = FAILBACK_DELAY_MAX.max(self.config.failback_delay);

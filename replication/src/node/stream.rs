@@ -38,6 +38,11 @@ impl Node {
     pub(super) fn handle_stream(&mut self, frame: Frame, now: Mono) {
         match frame {
             Frame::Follow(follow) if self.role.state.leads() => {
+                #[cfg(feature = "testing")]
+                let follow = match self.planted(crate::testing::Plant::AlwaysCopy) {
+                    true => Follow { position: None, ..follow },
+                    false => follow,
+                };
                 let (epoch, history) = (self.claim.epoch, &self.history);
                 #[cfg(feature = "testing")]
                 let history = &if self.planted(crate::testing::Plant::ForkAnywhere) {
@@ -128,11 +133,6 @@ impl Node {
             return Err("changes are missing in the stream");
         }
         let store = &*self.store;
-        #[cfg(feature = "testing")]
-        let deaf = crate::testing::store::WithoutDeletes(store);
-        #[cfg(feature = "testing")]
-        let store: &dyn crate::store::Store =
-            if self.config.plant == Some(crate::testing::Plant::SkipDeletes) { &deaf } else { store };
         let count = session::apply(store, secs, payload).map_err(|_| "bytes that are no change")?;
         *applied += count;
         receiver.bytes_unacked += payload.len();

@@ -3,16 +3,20 @@
 //! [`World`] runs the real nodes over a made-up network and judges what clients were told
 //! ([`oracle`]). Scenario scripts and the simulation are both drivers of it.
 
+mod clients;
+mod faults;
 mod network;
 pub mod oracle;
 pub mod random;
 pub mod script;
 pub mod store;
+mod watch;
 mod world;
 
+pub use faults::StateFault;
 pub use network::{Direction, Network};
 pub use random::Random;
-pub use store::MapStore;
+pub use store::{MapStore, Wish};
 pub use world::{Options, Process, World};
 
 /// Bugs, each one line, that tests switch on to see that they are found.
@@ -46,11 +50,55 @@ pub enum Plant {
     SkipDeletes,
     /// A node may continue from any place in the history its master followed, not just the fork.
     ForkAnywhere,
+    /// The delete of an item that is not there is not recorded: the peer may have it.
+    SkipDeleteMisses,
+    /// A frame with a wrong bit is believed.
+    TrustBits,
+    /// One of a hundred changes is acknowledged but not applied.
+    LoseSome,
+    /// A master's lease outlasts its backup's patience.
+    LeaseTooLong,
+    /// Part of a copy counts as all of it when its source is lost.
+    PartIsWhole,
+    /// A follower ignores flushes.
+    IgnoreFlush,
+    /// A delayed flush is not part of a copy.
+    ForgetPendingFlush,
+    /// A follower ignores touches.
+    IgnoreTouch,
+    /// A follower misreads when items expire.
+    MisreadDeadlines,
+    /// An emptied store still refuses what is older than its last flush.
+    KeepFloor,
+    /// Both nodes take epochs of the same parity.
+    SameParity,
+    /// A deposed master says that it stands where it took over.
+    DenyOwnWrites,
+    /// A handover is offered while commands are still being executed.
+    IgnoreBatches,
+    /// A doubting master believes what its peer said before it doubted.
+    AgreeTooEasily,
+    /// An offer is taken however long it was under way.
+    TakeLateOffers,
+    /// A master whose backup died waits for it.
+    GuardForever,
+    /// A silent peer is never asked.
+    NeverAsk,
+    /// The backlog takes twice its budget.
+    DoubleBacklog,
+    /// Whoever asks to continue gets a copy.
+    AlwaysCopy,
+    /// Every history has the same name.
+    OneHistory,
+    /// The role goes back and forth without a pause.
+    PingPong,
+    /// The version clock stands still.
+    FrozenVersions,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 36] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -65,5 +113,27 @@ impl Plant {
         Self::SyncedTooSoon,
         Self::SkipDeletes,
         Self::ForkAnywhere,
+        Self::SkipDeleteMisses,
+        Self::TrustBits,
+        Self::LoseSome,
+        Self::LeaseTooLong,
+        Self::PartIsWhole,
+        Self::IgnoreFlush,
+        Self::ForgetPendingFlush,
+        Self::IgnoreTouch,
+        Self::MisreadDeadlines,
+        Self::KeepFloor,
+        Self::SameParity,
+        Self::DenyOwnWrites,
+        Self::IgnoreBatches,
+        Self::AgreeTooEasily,
+        Self::TakeLateOffers,
+        Self::GuardForever,
+        Self::NeverAsk,
+        Self::DoubleBacklog,
+        Self::AlwaysCopy,
+        Self::OneHistory,
+        Self::PingPong,
+        Self::FrozenVersions,
     ];
 }

@@ -100,7 +100,7 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
 fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
     Ok(match condition {
         ["settled"] => world.is_converged(),
-        ["same"] => world.contents(0) == world.contents(1),
+        ["same"] => world.difference().is_none(),
         ["copies", count] => counted(world).0 == number(count)?,
         ["continued", count] => counted(world).1 == number(count)?,
         [name, "serves"] => world.write(node(name)?, 0, Some(1)),
