@@ -1,26 +1,27 @@
 //! Thousands of runs of a pair under faults, one per seed, each judged by the oracles.
 //!
-//! `TANDEM_SEEDS=n` runs n seeds (2,000 unless told), `TANDEM_SEED=x` replays one and prints what
+//! `TANDEM_SEEDS=n` runs n seeds (10,000 unless told), `TANDEM_SEED=x` replays one and prints what
 //! happens in it, `TANDEM_PLANT=Name` with it. A failing seed prints the command that replays it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use tandem_replication::frame::Link;
 use tandem_replication::node::Operator;
 use tandem_replication::role::ROWS;
-use tandem_replication::frame::Link;
 use tandem_replication::testing::{Options, Plant, Random, StateFault, Wish, World, script};
 use tandem_replication::time::Span;
 
-const SCENARIOS: [&str; 4] = [
-    include_str!("scenarios/asymmetric.txt"),
-    include_str!("scenarios/forced_in_doubt.txt"),
-    include_str!("scenarios/holder_returns.txt"),
-    include_str!("scenarios/lost_handover.txt"),
-];
+/// The stories of `tests/scenarios/`.
+fn scenarios() -> Vec<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
 
-/// As many as take less than a minute on two cores.
-const SEEDS: u64 = 2_000;
+/// As many as take a minute or two on one core.
+const SEEDS: u64 = 10_000;
 
 /// What came of a run.
 struct Outcome {
@@ -205,8 +206,7 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
             repair_at = None;
             world.repair();
         }
-        if random.chance(100 * 6_000 / faults.pace.0.max(6_000))
-        {
+        if random.chance(100 * 6_000 / faults.pace.0.max(6_000)) {
             world.strikes += 1;
             if let Some(length) = strike(&mut world, &faults, &mut random) {
                 world.expect_delays(length);
@@ -434,8 +434,8 @@ fn every_promise_holds_in_every_seed() {
         total.partial_resyncs
     );
     // What chance seldom hits, a scenario does.
-    for text in SCENARIOS {
-        let world = script::run(text, 0, None, false).unwrap();
+    for text in scenarios() {
+        let world = script::run(&text, 0, None, false).unwrap();
         total.fired.iter_mut().zip(&world.fired).for_each(|(sum, fired)| *sum += fired);
     }
     let idle: Vec<_> = ROWS.iter().zip(&total.fired).filter(|(_, fired)| **fired == 0).collect();
@@ -453,8 +453,9 @@ fn a_seed_is_one_run() {
 #[test]
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
+    let stories = scenarios();
     for plant in Plant::ALL {
-        let scenario = SCENARIOS.iter().find_map(|text| script::run(text, 0, Some(plant), false).err());
+        let scenario = stories.iter().find_map(|text| script::run(text, 0, Some(plant), false).err());
         if let Some(error) = scenario {
             println!("{plant:?}: a scenario, {error}");
         } else if let Some((seed, violation)) = sweep(0..2_000, Some(plant)).1 {

@@ -60,7 +60,8 @@ pub trait Engine: Send + Sync {
     /// One item as the change that recreates it; `false` (and no call) if it is not there.
     fn read(&self, key: &[u8], now: Now, visit: &mut dyn FnMut(&Change<'_>)) -> bool;
 
-    /// Forgets every item without journaling it: a full copy is about to arrive.
+    /// Forgets every item and every flush, done or pending, without journaling it: a full copy is about
+    /// to arrive.
     fn clear(&self, now: Now);
 
     /// The instant of a pending delayed flush, in engine seconds.

@@ -138,10 +138,13 @@ impl Oracle {
     /// A client read this.
     pub fn read(&mut self, node: usize, key: &[u8], version: u64) {
         let durable = self.durable.get(key);
-        let stale = durable.is_some_and(|(newest, deleted)| version < *newest || (*deleted && version == *newest));
+        let stale =
+            durable.is_some_and(|(newest, deleted)| version < *newest || (*deleted && version == *newest));
         let name = String::from_utf8_lossy(key).into_owned();
         if stale || version < self.floors.1 {
-            self.violate(format!("node {node} serves {name} {version:#x}, which was replaced, deleted or flushed"));
+            self.violate(format!(
+                "node {node} serves {name} {version:#x}, which was replaced, deleted or flushed"
+            ));
         }
         let expires = self.expires.get(&(key.to_vec(), version));
         if expires.is_some_and(|(_, latest)| *latest + self.slack < self.now) {
@@ -225,7 +228,9 @@ impl Oracle {
         }
         let hole = log.iter().find(|written| {
             let before = reached.get(&written.shard).is_some_and(|reached| written.sequence < *reached);
-            before && !written.key.is_empty() && !self.holds(contents, &written.key, (written.version, written.deleted))
+            before
+                && !written.key.is_empty()
+                && !self.holds(contents, &written.key, (written.version, written.deleted))
         });
         if let Some(hole) = hole {
             let key = String::from_utf8_lossy(&hole.key).into_owned();
@@ -328,7 +333,9 @@ impl Oracle {
             }
         }
         let missing = other.iter().find(|(key, held)| !one.contains_key(*key) && !lacks(key, held));
-        missing.map_or(Ok(()), |(key, _)| Err(format!("{} is missing on one side", String::from_utf8_lossy(key))))
+        missing.map_or(Ok(()), |(key, _)| {
+            Err(format!("{} is missing on one side", String::from_utf8_lossy(key)))
+        })
     }
 
     /// Memory was short for it or for what replaced it, or that may have expired.

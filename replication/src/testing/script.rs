@@ -4,15 +4,18 @@
 //! with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
-//! run 100 | write a 50 [bytes] | delete a 50
+//! run 100 | write a 50 [bytes] | delete a 50 | touch a 50 seconds | flush a [seconds]
+//! disk 100 | tear a | age a | replace control | jump a -3600000
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
 //! expect a backup | expect a serves | expect a waits | expect settled | expect same
 //! expect copies 2 | expect continued 1                          counted on both ends
+//! expect items a 40                                             live ones
 //! ```
 //! Times are in milliseconds. A `#` begins a comment. The oracles judge at the end of every line.
 
-use super::Plant;
 use super::world::{Options, World};
+use super::{Plant, StateFault, Wish};
+use crate::frame::Link;
 use crate::node::Operator;
 use crate::role::State;
 use crate::time::Span;
@@ -77,6 +80,21 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["write", name, count] => write(world, name, count, Some(10))?,
         ["write", name, count, bytes] => write(world, name, count, Some(number(bytes)? as usize))?,
         ["delete", name, count] => write(world, name, count, None)?,
+        ["touch", name, count, seconds] => {
+            let seconds = number(seconds)? as u32;
+            for key in 0..number(count)? {
+                request(world, name, key, Wish::Touch(seconds))?;
+            }
+        }
+        ["flush", name] => request(world, name, 0, Wish::Flush(0))?,
+        ["flush", name, seconds] => request(world, name, 0, Wish::Flush(number(seconds)? as u32))?,
+        ["tear", name] => world.damage(node(name)?, StateFault::Torn),
+        ["age", name] => world.damage(node(name)?, StateFault::Stale),
+        ["replace", "control"] => world.replace(Link::Control),
+        ["replace", "data"] => world.replace(Link::Data),
+        ["jump", name, millis] => {
+            world.jump(node(name)?, millis.parse().map_err(|_| format!("not a number: {millis}"))?);
+        }
         ["until", millis, condition @ ..] => {
             let end = world.now + millis_of(millis)?;
             while !holds(world, condition)? {
@@ -105,6 +123,9 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
         ["continued", count] => counted(world).1 == number(count)?,
         [name, "serves"] => world.write(node(name)?, 0, Some(1)),
         [name, "waits"] => !world.write(node(name)?, 0, Some(1)),
+        ["items", name, count] => {
+            world.contents(node(name)?).is_some_and(|items| number(count) == Ok(items.len() as u64))
+        }
         [name, "stopped"] => world.state(node(name)?).is_none(),
         [name, state] => {
             let known = State::ALL.into_iter().find(|known| known.name() == *state);
@@ -131,6 +152,11 @@ fn write(world: &mut World, name: &str, count: &str, bytes: Option<usize>) -> Re
         }
     }
     Ok(())
+}
+
+fn request(world: &mut World, name: &str, key: u64, wish: Wish) -> Result<(), String> {
+    let taken = world.request(node(name)?, key, wish);
+    if taken { Ok(()) } else { Err(format!("{name} does not take requests: {}", describe(world))) }
 }
 
 fn operate(world: &mut World, name: &str, wish: Operator) -> Result<(), String> {

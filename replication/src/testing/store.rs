@@ -279,7 +279,8 @@ impl MapStore {
     fn make_room(&self, shard: &mut Shard, key: &[u8]) {
         while shard.items.len() > self.items_max {
             let place = (hash(key), key.to_vec());
-            let mut behind = shard.items.range((std::ops::Bound::Excluded(&place), std::ops::Bound::Unbounded));
+            let mut behind =
+                shard.items.range((std::ops::Bound::Excluded(&place), std::ops::Bound::Unbounded));
             let victim = behind.next().or_else(|| shard.items.iter().next()).map(|(place, _)| place.clone());
             let Some(item) = victim.as_ref().and_then(|victim| shard.items.remove(victim)) else { return };
             let evicted = victim.map(|(_, key)| (key, item.version));

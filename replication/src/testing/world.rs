@@ -178,7 +178,8 @@ pub struct World {
 struct Scheduled {
     at: Mono,
     number: u64,
-    event: Event,
+    /// Behind a pointer: the queue moves it often.
+    event: Box<Event>,
 }
 
 impl PartialEq for Scheduled {
@@ -250,12 +251,13 @@ impl World {
         let chosen = u128::from(self.random.within(1..1000));
         let node_id = match (self.random.chance(50), node) {
             (false, _) => chosen + 1500 * u128::from(self.random.chance(50)),
-            (true, 0) => chosen & !1 | 2,
-            (true, _) => 2 * other + chosen | 1,
+            (true, 0) => (chosen & !1) | 2,
+            (true, _) => (2 * other + chosen) | 1,
         };
         let node_id = if node_id == other { other + 1 } else { node_id };
         // Before it knows its peer, a node takes its slot from its own name.
         self.identities_ordered &= (node_id < other) == (node == 0) && (node_id & 1) as usize == node;
+        self.oracle.versions_may_repeat |= !self.identities_ordered;
         Saved { node_id, ..Saved::default() }
     }
 
@@ -423,7 +425,7 @@ impl World {
                 break;
             }
             let known = self.oracle.violations.len();
-            self.happen(next.event);
+            self.happen(*next.event);
             if let Some(violation) = self.oracle.violations.get(known) {
                 self.say(|| format!("VIOLATION: {violation}"));
             }
@@ -702,8 +704,11 @@ impl World {
         let Some(process) = &mut self.processes[node] else { return };
         let boot = process.boot_id;
         let due = process.node.poll_timeout().0.saturating_sub(process.clock);
-        let due = (i128::from(due) * 1_000_000 / i128::from(1_000_000 + process.drift)) as u64;
-        let due = Mono(due.saturating_add(1)) + jitter;
+        let due = match due < FAR {
+            true => due * 1_000_000 / 1_000_000u64.saturating_add_signed(process.drift),
+            false => FAR,
+        };
+        let due = Mono(due + 1) + jitter;
         if due >= process.wake_at {
             return;
         }
@@ -775,7 +780,8 @@ impl World {
                 {
                     process.followed = epoch;
                 }
-                let begins = to == State::Master && !matches!(from, State::Draining | State::Offered | State::Doubt);
+                let begins =
+                    to == State::Master && !matches!(from, State::Draining | State::Offered | State::Doubt);
                 let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
                 if begins || (to == State::Master && forced) {
                     self.promotions += 1;
@@ -898,7 +904,7 @@ impl World {
 
     pub(super) fn schedule(&mut self, after: Span, event: Event) {
         self.scheduled += 1;
-        let scheduled = Scheduled { at: self.now + after, number: self.scheduled, event };
+        let scheduled = Scheduled { at: self.now + after, number: self.scheduled, event: Box::new(event) };
         self.queue.push(Reverse(scheduled));
     }
 
@@ -921,12 +927,15 @@ fn name(node: usize) -> &'static str {
 
 /// What a clock reads that began at `clock` and runs too fast by `drift` millionths.
 fn local(now: Mono, clock: u64, drift: i64) -> Mono {
-    let ahead = (i128::from(now.0) * i128::from(drift) / 1_000_000) as i64;
+    let ahead = now.0 as i64 * drift / 1_000_000;
     Mono((clock + now.0).saturating_add_signed(ahead))
 }
 
 /// Wall clocks jump, but not to before their beginning.
 const WALL_CLOCK_BEGIN: u64 = 10_000_000;
+
+/// No world lasts that long.
+const FAR: u64 = 1 << 40;
 
 /// A run has some thousands.
 const EVENTS_MAX: u64 = 600_000;
