@@ -26,7 +26,7 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Receiver, Sender};
-use crate::status::{Counters, Load, PairStatus, RoleView};
+use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 
@@ -163,6 +163,13 @@ pub enum Operator {
         /// Even if the node's copy is incomplete or the peer may be alive.
         force: bool,
     },
+    /// Until it is resumed, or the process ends: become master only when told to or when the master
+    /// offers it, and hand the role over only when told to here.
+    PauseFailover,
+    /// The end of [`Operator::PauseFailover`].
+    ResumeFailover,
+    /// Forget what is here and copy everything from the master.
+    Resync,
     /// Hand the role over if somebody can take it, then stop.
     Shutdown,
 }
@@ -273,6 +280,12 @@ pub struct Node {
     doubt_since: Mono,
     /// The process shall end as soon as nobody needs it.
     stopping: bool,
+    /// See [`Operator::PauseFailover`].
+    paused: bool,
+    /// The master was seen to be a new process meanwhile: what would follow has yet to.
+    restart_held: bool,
+    /// The next copy begins from nothing, whatever is here.
+    resync: bool,
     /// Since when this node could give the preferred one its role back.
     level_since: Option<Mono>,
     /// Since when the follower is not level.
@@ -351,6 +364,9 @@ impl Node {
             handovers: 0,
             doubt_since: now,
             stopping: false,
+            paused: false,
+            restart_held: false,
+            resync: false,
             level_since: None,
             lag_since: None,
             role_changes: VecDeque::new(),
@@ -436,7 +452,7 @@ impl Node {
                 Frame::Declined { number } if number == self.handovers => {
                     self.fire(Trigger::YieldFailed, now);
                 }
-                Frame::AskSwitchover if self.can_yield() => {
+                Frame::AskSwitchover if self.can_yield() && !self.paused => {
                     self.fire(Trigger::Yield, now);
                 }
                 Frame::Goodbye => {
@@ -504,6 +520,9 @@ impl Node {
     /// What the next heartbeats say of this node.
     pub fn set_load(&mut self, load: Load) {
         self.load = load;
+        if self.load.summary.len() > SUMMARY_BYTES_MAX {
+            self.load.summary.clear();
+        }
     }
 
     /// The next thing to do.
@@ -558,6 +577,8 @@ impl Node {
             peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
             peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
             peer_silent: self.liveness.unheard(now),
+            peer_verdict: self.peer.as_ref().map(|_| self.liveness.verdict(now)),
+            failover_paused: self.paused,
             in_sync,
             lag_records,
             lag_bytes,

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,7 +15,7 @@ use super::connection::{Broken, Connection, Taken};
 use super::doors::{Doors, Introduction, Partner, Unproven};
 use super::links::REPEAT_EVERY;
 use super::log::Throttle;
-use super::{Command, Config, Event, Host, Identity, Snapshot, now};
+use super::{Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
@@ -40,6 +40,8 @@ const BATCHES_PER_TURN: usize = 4;
 const CONTROL_READS: usize = 16;
 /// The status is at most that old.
 const PUBLISH_EVERY: Duration = Duration::from_millis(25);
+/// So many changes of roles are remembered for people.
+const ROLE_CHANGES_KEPT: usize = 64;
 /// How long the last words may take on their way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The loop wakes at least that often, whatever the node says.
@@ -115,6 +117,7 @@ pub(super) struct Loop {
 
     pub(super) link_problem: Option<(String, Instant)>,
     pub(super) throttle: Throttle,
+    pub(super) role_changes: Arc<VecDeque<RoleChange>>,
     pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
     pub(super) stale: bool,
@@ -243,6 +246,7 @@ impl Loop {
             saving: false,
             link_problem: None,
             throttle: Throttle::new(REPEAT_EVERY),
+            role_changes: Arc::default(),
             stopped: false,
             stale: true,
             urgent: true,
@@ -397,10 +401,20 @@ impl Loop {
             Output::RoleChanged { from, to, epoch, why } => {
                 let name = |state| format!("{state:?}").to_lowercase();
                 tracing::info!("role: {} → {} (epoch {epoch}): {why}", name(from), name(to));
+                self.note_role_change(RoleChange { number: 0, at: SystemTime::now(), from, to, epoch, why });
                 self.urgent = true;
             }
             Output::Stopped => self.stopped = true,
         }
+    }
+
+    fn note_role_change(&mut self, change: RoleChange) {
+        let changes = Arc::make_mut(&mut self.role_changes);
+        let number = changes.back().map_or(0, |last| last.number) + 1;
+        if changes.len() == ROLE_CHANGES_KEPT {
+            changes.pop_front();
+        }
+        changes.push_back(RoleChange { number, ..change });
     }
 
     fn gate(&mut self, view: GateView) {
@@ -519,6 +533,7 @@ impl Loop {
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),
             link_problem: self.link_problem.as_ref().map(|(why, _)| why.clone()),
             state_problem: self.state_problem.clone(),
+            role_changes: Arc::clone(&self.role_changes),
             refused: self.doors.refused.load(Ordering::Relaxed),
             proxy: partner.filter(|partner| partner.address.port() != 0).map(|partner| ProxyTarget {
                 address: partner.address,
@@ -556,6 +571,9 @@ fn describe(wish: Operator) -> &'static str {
         Operator::Switchover => "a switchover",
         Operator::Promote { force: false } => "promotion",
         Operator::Promote { force: true } => "promotion by force",
+        Operator::PauseFailover => "a pause of failovers",
+        Operator::ResumeFailover => "failovers again",
+        Operator::Resync => "a copy from the start",
         Operator::Shutdown => "the end of this node",
     }
 }
