@@ -151,6 +151,21 @@ impl Backlog {
         }
     }
 
+    /// An independent copy that wakes nobody.
+    #[cfg(feature = "testing")]
+    pub fn duplicate(&self) -> Self {
+        let number = |atomic: &AtomicUsize| AtomicUsize::new(atomic.load(Ordering::Relaxed));
+        Self {
+            rings: (0..self.rings.len()).map(|shard| Mutex::new(self.ring(shard).clone())).collect(),
+            lengths: self.lengths.iter().map(number).collect(),
+            used: number(&self.used),
+            enabled: AtomicBool::new(self.enabled.load(Ordering::Relaxed)),
+            armed: AtomicBool::new(false),
+            wake: OnceLock::new(),
+            ..*self
+        }
+    }
+
     /// Bytes it may hold.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
@@ -230,7 +245,7 @@ impl std::fmt::Debug for Backlog {
 }
 
 /// One shard's changes, the oldest first.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Ring {
     blocks: VecDeque<Block>,
     /// Sequence of the latest change.
@@ -272,6 +287,7 @@ impl Ring {
 }
 
 /// Consecutive changes, encoded one behind the other.
+#[derive(Clone)]
 struct Block {
     /// Sequence of the first.
     first: u64,

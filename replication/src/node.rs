@@ -223,6 +223,7 @@ pub enum Output {
 }
 
 /// A node of a pair.
+#[cfg_attr(feature = "testing", derive(Clone))]
 pub struct Node {
     config: Config,
     store: Arc<dyn Store>,
@@ -588,6 +589,26 @@ impl Node {
             state_saved: self.state_saved,
             counters: self.counters,
         }
+    }
+
+    /// The same node over another store and backlog, which hold the same.
+    #[cfg(feature = "testing")]
+    pub fn duplicate(&self, store: Arc<dyn Store>, backlog: Arc<Backlog>) -> Self {
+        Self { store, backlog, outputs: self.outputs.clone(), ..self.clone() }
+    }
+
+    /// Everything that decides what this node does next, as text: nodes that agree on it behave alike.
+    #[cfg(feature = "testing")]
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write as _;
+        let Self { role, claim, saved, saves, history, position, peer, liveness, sender, .. } = self;
+        let _ = write!(text, "{:?}{claim:?}{saved:?}{saves:?}{history:?}{position:?}", role.state);
+        let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
+        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
+        let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
+        let times = (self.master_since, self.alone_at, self.handover_due, self.doubt_since);
+        let timers = (self.next_heartbeat, self.wake_at, self.level_since, self.gate, self.stopping);
+        let _ = write!(text, "{flags:?}{numbers:?}{times:?}{timers:?}{:?}", self.backlog.last());
     }
 
     /// What was counted so far.

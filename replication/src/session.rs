@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::time::Mono;
 
 /// The master's end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sender {
     /// The follower's number for it.
     pub session: u32,
@@ -256,7 +256,7 @@ const SCAN_BYTES: usize = 8 << 10;
 const SCANS_MAX: usize = 64;
 
 /// The follower's end: what it asked for and what came of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Receiver {
     /// Its number; frames of other sessions are not for it.
     pub session: u32,

@@ -110,7 +110,9 @@ impl Node {
         }
         let before = peer.heartbeat.as_ref().map(|before| before.state);
         let doubts = heartbeat.state == State::Doubt && before != Some(State::Doubt);
-        let promotable = heartbeat.state.follows();
+        // Who has offered its role, or doubts, serves again when it has heard nothing for long enough.
+        let promotable =
+            heartbeat.state.follows() || matches!(heartbeat.state, State::Offered | State::Doubt);
         if heartbeat.state == State::Stopped {
             self.liveness.gone();
         }
@@ -232,7 +234,7 @@ impl Node {
                 Some(Trigger::PeerDead)
             }
             State::Joining if self.is_complete() => Some(Trigger::Synced),
-            State::Master => self.is_deaf(now).then_some(Trigger::PeerDeaf),
+            State::Master | State::Draining if self.is_deaf(now) => Some(Trigger::PeerDeaf),
             State::Draining if self.has_drained() => Some(Trigger::Drained),
             State::Draining if now >= self.handover_due => Some(Trigger::YieldFailed),
             State::Offered if now >= self.handover_due => Some(Trigger::OfferUnanswered),
@@ -545,7 +547,7 @@ impl Node {
         if let Some(since) = self.level_since {
             soonest = soonest.min(since + self.failback_delay(now));
         }
-        if self.role.state == State::Master && self.guarded {
+        if matches!(self.role.state, State::Master | State::Draining) && self.guarded {
             let lease_end = self.lease_end();
             soonest = if lease_end > now { soonest.min(lease_end) } else { soonest };
         }

@@ -5,6 +5,7 @@
 
 mod clients;
 mod faults;
+pub mod model;
 mod network;
 pub mod oracle;
 pub mod random;

@@ -27,7 +27,7 @@ struct Owner {
 }
 
 /// The judge of one run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Oracle {
     owners: BTreeMap<u64, Owner>,
     /// The newest durable version of each key, and whether it is a delete.
@@ -302,6 +302,12 @@ impl Oracle {
         if store.values().any(|held| held.version < self.floors.1) {
             self.violate("what was flushed is back".into());
         }
+    }
+
+    /// All that it remembers and that may matter, as text.
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{:?}{:?}{:?}{:?}", self.owners, self.durable, self.floors, self.pending);
     }
 
     /// Something was seen that must not be.
