@@ -301,6 +301,10 @@ impl Connection {
                 self.flush(out).await?;
                 return self.more_bytes(input, more).await;
             }
+            Planned::Skip => {
+                self.session.skip_victim(input);
+                return Ok(());
+            }
             Planned::Nothing => return Ok(()),
         };
         let service = std::sync::Arc::clone(&self.shared.service);

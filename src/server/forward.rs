@@ -47,6 +47,8 @@ pub(super) enum Planned<'i> {
     Send(Plan<'i>),
     /// Nothing yet: that many more bytes are needed.
     Read(usize),
+    /// Nothing: the store at the front is too large, and what is there stays as it is.
+    Skip,
     /// Nothing: the front of the input needs no other node.
     Nothing,
 }
@@ -101,8 +103,12 @@ fn whole_requests<'i>(like: &Codec, bytes: &'i [u8]) -> Planned<'i> {
                     end += used + line + 1;
                 } else if codec.is_midway() {
                     // A store that is too large.
-                    if front && matches!(command.op, Op::Refuse(_)) {
-                        return Planned::Send(victim(&command.key));
+                    if front && let Op::Refuse(refuse) = command.op {
+                        return if refuse.drops {
+                            Planned::Send(victim(&command.key))
+                        } else {
+                            Planned::Skip
+                        };
                     }
                     break;
                 } else {
