@@ -95,6 +95,7 @@ impl Gate for Turned {
         Box::pin(async {
             let master = self.master.ok_or(io::ErrorKind::NotConnected)?;
             let stream = tokio::net::TcpStream::connect(master).await?;
+            stream.set_nodelay(true)?;
             Ok(Box::new(Line { stream, ended: None }) as Box<dyn Upstream>)
         })
     }
@@ -148,16 +149,21 @@ fn entrance(master: &Gated) -> SocketAddr {
 }
 
 /// A master and a node that hands everything on to it.
-pub(crate) fn proxied_pair() -> (Gated, Gated) {
-    let (master, backup, _, _) = pair();
+pub(crate) fn proxied_pair(flags: &str) -> (Gated, Gated) {
+    let (master, backup, _, _) = pair_with(flags);
     (master, backup)
 }
 
 fn pair() -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
+    pair_with("")
+}
+
+/// The flags are the second node's.
+fn pair_with(flags: &str) -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
     let serving = Turned::new(Admission::Serve, None);
     let master = Gated::start("", Arc::clone(&serving) as Arc<dyn Gate>);
     let forwarding = Turned::new(Admission::Forward, Some(entrance(&master)));
-    let backup = Gated::start("", Arc::clone(&forwarding) as Arc<dyn Gate>);
+    let backup = Gated::start(flags, Arc::clone(&forwarding) as Arc<dyn Gate>);
     (master, backup, serving, forwarding)
 }
 

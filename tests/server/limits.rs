@@ -27,7 +27,7 @@ fn a_store_that_is_too_large_is_swallowed_and_its_old_value_goes() {
 #[test]
 fn every_store_that_is_too_large_is_counted_and_only_a_set_drops_what_was_there() {
     let node = Node::start("");
-    let (master, backup) = crate::forwarding::proxied_pair();
+    let (master, backup) = crate::forwarding::proxied_pair("");
     for client in [&mut node.client(), &mut backup.client()] {
         client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
         let value = "y".repeat(2_000_000);
