@@ -295,7 +295,7 @@ impl Connection {
         if let Some(raw) = self.session.take_body(input) {
             input.put_back(&raw);
         }
-        let planned = match plan(&self.session, input) {
+        let planned = match plan(&self.session, input, u64::MAX) {
             Planned::Send(plan) => plan,
             Planned::Read(more) => {
                 self.flush(out).await?;

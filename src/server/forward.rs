@@ -53,12 +53,12 @@ pub(super) enum Planned<'i> {
     Nothing,
 }
 
-/// Plans what is sent next.
-pub(super) fn plan<'i>(session: &Session, input: &'i Input) -> Planned<'i> {
+/// Plans what is sent next: at most that many requests.
+pub(super) fn plan<'i>(session: &Session, input: &'i Input, most: u64) -> Planned<'i> {
     let bytes = input.bytes();
     match session.codec.resumption() {
         Some(prefix) => rest_of_line(prefix, bytes),
-        None => whole_requests(&session.codec, bytes),
+        None => whole_requests(&session.codec, bytes, most),
     }
 }
 
@@ -89,11 +89,11 @@ fn rest_of_line(mut raw: Vec<u8>, bytes: &[u8]) -> Planned<'_> {
     }
 }
 
-fn whole_requests<'i>(like: &Codec, bytes: &'i [u8]) -> Planned<'i> {
+fn whole_requests<'i>(like: &Codec, bytes: &'i [u8], most: u64) -> Planned<'i> {
     let fresh = || Codec::new(like.protocol(), *like.limits());
     let mut codec = fresh();
     let (mut end, mut requests, mut repeatable) = (0, 0, true);
-    while end < bytes.len() && end < limits::FORWARD_BYTES {
+    while end < bytes.len() && end < limits::FORWARD_BYTES && requests < most {
         let front = end == 0;
         match codec.decode(&bytes[end..]) {
             Decoded::Request { request: Request::Item { command, .. }, used } => {

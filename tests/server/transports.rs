@@ -120,18 +120,32 @@ fn through_a_node_that_hands_everything_on() {
     converse(&|| tcp(backup.address));
 }
 
+/// Every row in a datagram of its own.
+fn converse_row_by_row(client: &mut udp::Client, rows: &[Row]) {
+    for row in rows {
+        client.send(&row.sent);
+        let (answer, _) = client.receive().unwrap_or_else(|_| panic!("{}", row.sent.escape_ascii()));
+        assert_eq!(comparable(answer), comparable(row.answer.clone()), "{}", row.sent.escape_ascii());
+    }
+}
+
 /// Every row in a datagram of its own; then as many at once as a datagram may hold.
 fn converse_in_datagrams(mut client: udp::Client) {
     for rows in [table::text(), table::binary()] {
-        for row in &rows {
-            client.send(&row.sent);
-            let (answer, _) = client.receive().unwrap_or_else(|_| panic!("{}", row.sent.escape_ascii()));
-            assert_eq!(comparable(answer), comparable(row.answer.clone()), "{}", row.sent.escape_ascii());
-        }
+        converse_row_by_row(&mut client, &rows);
         client.send(&rows.iter().flat_map(|row| row.sent.clone()).collect::<Vec<_>>());
         let (answer, _) = client.receive().unwrap();
         let answers: Vec<u8> = rows.iter().flat_map(|row| row.answer.clone()).collect();
         assert_eq!(comparable(answer), comparable(answers));
+    }
+}
+
+#[test]
+fn over_udp_through_a_node_that_hands_everything_on() {
+    let (_master, backup) = proxied_pair("-U -1");
+    let address = backup.server.as_ref().unwrap().udp_addresses()[0];
+    for rows in [table::text(), table::binary()] {
+        converse_row_by_row(&mut udp::Client::from(address, [127, 0, 0, 1]), &rows);
     }
 }
 

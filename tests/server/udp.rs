@@ -48,7 +48,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn ask(&mut self, request: impl AsRef<[u8]>, answer: impl AsRef<[u8]>) {
+    pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>, answer: impl AsRef<[u8]>) {
         self.send(request.as_ref());
         let (got, _) = self.receive().unwrap();
         assert_eq!(got.escape_ascii().to_string(), answer.as_ref().escape_ascii().to_string());
