@@ -295,11 +295,15 @@ impl Connection {
         if let Some(raw) = self.session.take_body(input) {
             input.put_back(&raw);
         }
-        let planned = match plan(&self.session, input) {
+        let planned = match plan(&self.session, input, u64::MAX) {
             Planned::Send(plan) => plan,
             Planned::Read(more) => {
                 self.flush(out).await?;
                 return self.more_bytes(input, more).await;
+            }
+            Planned::Skip => {
+                self.session.skip_victim(input);
+                return Ok(());
             }
             Planned::Nothing => return Ok(()),
         };

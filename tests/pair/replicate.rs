@@ -1,6 +1,9 @@
 //! Whatever changes an item on the master changes it on the backup.
 
-use crate::harness::{PATIENCE, Pair};
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use crate::harness::{PATIENCE, Pair, wait_for};
 use crate::setup;
 
 /// Both nodes answer reads from their own memory.
@@ -30,6 +33,24 @@ fn check(pair: &Pair, requests: &[(&str, &str)], questions: &[(&str, &str)]) {
             }
         }
     }
+}
+
+#[test]
+fn a_datagram_at_the_backup_reaches_the_master() {
+    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let pair = setup().flag("-U").flag(&port.to_string()).start();
+    let master = pair.wait_paired();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.connect((pair.nodes[1 - master].host, port)).expect("an address");
+    let answer = wait_for("an answer", PATIENCE, || {
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        socket.send(b"\0\x01\0\0\0\x01\0\0set d 0 0 1\r\nx\r\nget d\r\n").expect("a datagram");
+        let mut answer = [0; 1400];
+        let length = socket.recv(&mut answer).ok()?;
+        Some(answer[8..length].to_vec())
+    });
+    assert_eq!(answer.escape_ascii().to_string(), r"STORED\r\nVALUE d 0 1\r\nx\r\nEND\r\n");
+    assert_eq!(pair.nodes[master].client().get("d").expect("an answer").as_deref(), Some(&b"x"[..]));
 }
 
 #[test]
