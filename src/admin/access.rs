@@ -51,8 +51,8 @@ impl Token {
 /// The token in that file, without the blanks around it.
 pub fn read_token(path: &Path) -> Result<String, String> {
     let name = path.display();
-    let text = std::fs::read(path)
-        .map_err(|why| format!("token file {name}: {why}; let this user read it"))?;
+    let text =
+        std::fs::read(path).map_err(|why| format!("token file {name}: {why}; let this user read it"))?;
     let token = text.trim_ascii();
     let is_plain = token.iter().all(u8::is_ascii_graphic);
     match token.len() {

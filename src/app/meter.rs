@@ -140,17 +140,17 @@ impl Meter {
     pub(super) fn load(&self) -> Load {
         let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever is measuring now is as good.
-        if let Ok(mut measured) = self.measured.try_lock() {
-            if self.refresh(&mut measured, PERIOD) || load.summary.is_empty() {
-                let node = self.describe(&measured);
-                load.items = node.items.unwrap_or_default();
-                load.bytes = node.memory_bytes.unwrap_or_default();
-                load.limit = node.memory_limit_bytes.unwrap_or_default();
-                load.reads_rate = node.reads_per_second.unwrap_or_default() as u32;
-                load.writes_rate = node.writes_per_second.unwrap_or_default() as u32;
-                load.uptime_secs = node.uptime_secs.unwrap_or_default();
-                load.summary = serde_json::to_string(&node).unwrap_or_default();
-            }
+        if let Ok(mut measured) = self.measured.try_lock()
+            && (self.refresh(&mut measured, PERIOD) || load.summary.is_empty())
+        {
+            let node = self.describe(&measured);
+            load.items = node.items.unwrap_or_default();
+            load.bytes = node.memory_bytes.unwrap_or_default();
+            load.limit = node.memory_limit_bytes.unwrap_or_default();
+            load.reads_rate = node.reads_per_second.unwrap_or_default() as u32;
+            load.writes_rate = node.writes_per_second.unwrap_or_default() as u32;
+            load.uptime_secs = node.uptime_secs.unwrap_or_default();
+            load.summary = serde_json::to_string(&node).unwrap_or_default();
         }
         Load { progress: self.stats.cells.iter().map(|cell| cell.turns.value()).sum(), ..load.clone() }
     }

@@ -204,10 +204,10 @@ fn each_verb_has_its_path() {
         [Verb::Demote, Verb::Resync, Verb::PauseFailover, Verb::ResumeFailover, Verb::Promote { force: true }]
     {
         assert_eq!(client.act(&verb), Ok(verb.path()));
-        let (path, query) = verb
-            .path()
-            .split_once('?')
-            .map_or((verb.path(), String::new()), |(path, query)| (path.to_owned(), query.to_owned()));
+        let (path, query) = verb.path().split_once('?').map_or_else(
+            || (verb.path(), String::new()),
+            |(path, query)| (path.to_owned(), query.to_owned()),
+        );
         assert!(Verb::PATHS.split(' ').any(|known| known == path));
         assert_eq!(Verb::parse(&path, &query), Some(verb));
     }
