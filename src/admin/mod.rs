@@ -62,11 +62,14 @@ pub enum Verb {
     PauseFailover,
     /// The end of that.
     ResumeFailover,
+    /// From now on log this much.
+    LogLevel(String),
 }
 
 impl Verb {
     /// The paths of all verbs.
-    pub const PATHS: &str = "/switchover /promote /demote /resync /pause-failover /resume-failover";
+    pub const PATHS: &str =
+        "/switchover /promote /demote /resync /pause-failover /resume-failover /log-level";
 
     /// What `POST path?query` asks for.
     pub fn parse(path: &str, query: &str) -> Option<Self> {
@@ -77,6 +80,10 @@ impl Verb {
             "/resync" => Self::Resync,
             "/pause-failover" => Self::PauseFailover,
             "/resume-failover" => Self::ResumeFailover,
+            "/log-level" => {
+                let level = query.split('&').find_map(|pair| pair.strip_prefix("level="));
+                Self::LogLevel(level.unwrap_or_default().to_owned())
+            }
             _ => return None,
         })
     }
@@ -91,6 +98,7 @@ impl Verb {
             Self::Resync => "/resync".to_owned(),
             Self::PauseFailover => "/pause-failover".to_owned(),
             Self::ResumeFailover => "/resume-failover".to_owned(),
+            Self::LogLevel(level) => format!("/log-level?level={level}"),
         }
     }
 }

@@ -227,6 +227,16 @@ impl App {
         self.server.reload_certificates();
     }
 
+    /// Changes the memory for items, as `cache_memlimit` does.
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.server.set_memory_limit(bytes);
+    }
+
+    /// Changes how much is logged, as `verbosity` does.
+    pub fn set_verbosity(&self, verbosity: u8) {
+        self.server.set_verbosity(verbosity);
+    }
+
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
     /// requests finish, closes everything.
     pub async fn stop(self) {

@@ -10,6 +10,7 @@ use crate::admin::events::EventLog;
 use crate::admin::metrics::{Distribution, Metric};
 use crate::admin::report::{Link, Node, Samples, Status};
 use crate::admin::{AdminSource, BoxFuture, Verb};
+use crate::logs;
 use crate::replica::report;
 use crate::stats::Stats;
 use crate::stats::latency::Kind;
@@ -92,6 +93,10 @@ impl AdminSource for View {
                 "this node takes and gives no role by itself until it is resumed or restarted",
             ),
             Verb::ResumeFailover => self.ask(Operator::ResumeFailover, "failovers are possible again"),
+            Verb::LogLevel(level) => {
+                let result = logs::set_level_by_name(&level);
+                Box::pin(std::future::ready(result.map(|()| format!("the log's level is {level}"))))
+            }
         }
     }
 }

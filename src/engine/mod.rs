@@ -313,6 +313,11 @@ pub fn memcached_class(size: usize) -> u8 {
     below.min(SLAB_CLASSES - 1) as u8 + 1
 }
 
+/// Whether memcached would keep an item of that size in several chunks: it never looks for a number there.
+pub(crate) const fn is_chunked(size: usize) -> bool {
+    size > SLAB_SIZES[SLAB_CLASSES - 1]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,8 @@ use super::clock::Clock;
 use super::hash::{self, Hasher};
 use super::number;
 use super::{
-    CommandStats, Engine, EngineStats, Journal, OutOfMemory, Reserved, memcached_class, memcached_size,
+    CommandStats, Engine, EngineStats, Journal, OutOfMemory, Reserved, is_chunked, memcached_class,
+    memcached_size,
 };
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
@@ -365,7 +366,8 @@ impl Run<'_> {
             let hit = Hit { created: true, ..item.hit(self.key, self.now) };
             return (self.reply)(Outcome::Number(initial, hit));
         };
-        if before.value.is_empty() {
+        let size = memcached_size(self.key.len(), before.value.len(), before.flags, true);
+        if before.value.is_empty() || is_chunked(size) {
             return (self.reply)(Outcome::NonNumeric);
         }
         if arith.compare.is_some_and(|unique| unique != 0 && unique != before.cas()) {

@@ -233,6 +233,16 @@ pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
     request(header, form, extras, key, data, used)
 }
 
+/// See [`Codec::refuse_stranger`].
+pub(super) fn refuse_stranger(input: &[u8]) -> Option<Vec<u8>> {
+    let header = Header::read(input).filter(|_| input.first() == Some(&REQUEST))?;
+    let verb = verb(header.opcode).map(|(verb, ..)| verb);
+    let for_all = matches!(verb, Some(Verb::Version | Verb::SaslList | Verb::SaslAuth | Verb::SaslStep));
+    // What makes no sense is told so, whoever says it.
+    let makes_sense = header.key_len + header.extras_len <= header.body_len;
+    (makes_sense && !for_all).then(|| packet(header.opcode, header.opaque, Status::AuthError))
+}
+
 /// An answer behind which the connection ends.
 fn last_words<'b>(codec: &mut Codec, header: Header, status: Status) -> Decoded<'b> {
     codec.state = State::Closing("a binary request of the wrong shape");

@@ -308,6 +308,13 @@ impl Codec {
         }
     }
 
+    /// The answer to a binary request that is not for those who have not said who they are, if one
+    /// begins `input`; its body need not be there. Nothing may follow it.
+    pub fn refuse_stranger(&self, input: &[u8]) -> Option<Vec<u8>> {
+        let begins = matches!(self.state, State::Idle) && self.protocol == Protocol::Binary;
+        begins.then(|| binary::refuse_stranger(input)).flatten()
+    }
+
     /// Makes the request of a [`Decoded::Body`] whose value was read. `head` is the bytes that were
     /// its head, `trailer` those that came behind the value.
     pub fn finish_body<'b>(&mut self, head: &'b [u8], pages: Pages, trailer: &[u8]) -> Request<'b> {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::forward::{Planned, Then, plan};
 use super::gate::{Answer, Gate, Upstream};
-use super::resting::Resting;
+use super::resting::{Resting, patience};
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::watch::{Reason, Watching};
 use super::worker::{Shared, Stream};
@@ -28,10 +28,10 @@ use crate::stats::latency::Kind;
 /// Handles what a client sent and what follows it, until nothing is under way; nothing comes back if
 /// the connection ends.
 pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> {
-    let Resting { ticket, stream, shared, upstream, session, protocol, locked, .. } = resting;
+    let Resting { ticket, stream, shared, upstream, session, protocol, .. } = resting;
     let session = match session {
         Some(session) => *session,
-        None => Session::new(protocol, &shared.service, ticket.info.descriptor, locked),
+        None => Session::new(protocol, &shared.service, ticket.info.descriptor, None),
     };
     let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
     connection.count_read(buffer.len());
@@ -164,6 +164,7 @@ impl Connection {
 
     /// Reads at least one byte, with room for `more` and a whole read besides.
     async fn more_bytes(&mut self, input: &mut Input, more: usize) -> Result<(), Gone> {
+        let patience = self.patience();
         let stream = &mut self.stream;
         let read = poll_fn(|context| {
             let buffer = input.room(more.max(limits::READ_BYTES));
@@ -174,7 +175,7 @@ impl Connection {
             }
             result
         });
-        let count = within(self.shared.service.config.idle_timeout, read).await;
+        let count = within(patience, read).await;
         let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
             return Err(Gone(Reason::Normal));
@@ -185,9 +186,10 @@ impl Connection {
 
     /// Reads bytes of a large value to where they stay.
     async fn body_bytes(&mut self) -> Result<(), Gone> {
+        let patience = self.patience();
         let (stream, session) = (&mut self.stream, &mut self.session);
         let read = poll_fn(|context| stream.poll_read_slice(context, session.body_room()));
-        let count = within(self.shared.service.config.idle_timeout, read).await;
+        let count = within(patience, read).await;
         let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
             return Err(Gone(Reason::Normal));
@@ -199,6 +201,7 @@ impl Connection {
 
     /// Writes everything.
     async fn flush(&mut self, out: &mut Output) -> Result<(), Gone> {
+        let patience = self.patience();
         while !out.is_empty() {
             let Self { stream, ticket, .. } = self;
             let write = poll_fn(|context| {
@@ -208,13 +211,13 @@ impl Connection {
                 ticket.info.state.store(state as u8, Ordering::Relaxed);
                 written
             });
-            let count = within(self.shared.service.config.idle_timeout, write).await;
+            let count = within(patience, write).await;
             let count = count.ok_or_else(|| self.kick())??;
             self.shared.cell().bytes_written.add(count as u64);
         }
         if let Stream::Tls(stream) = &mut self.stream {
             let flush = pin!(poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)));
-            within(self.shared.service.config.idle_timeout, flush).await.ok_or_else(|| self.kick())??;
+            within(patience, flush).await.ok_or_else(|| self.kick())??;
         }
         out.clear();
         Ok(())
@@ -431,6 +434,10 @@ impl Connection {
         self.ticket.info.state.store(state as u8, Ordering::Relaxed);
     }
 
+    fn patience(&self) -> Option<Duration> {
+        patience(Some(&self.session), &self.shared)
+    }
+
     fn kick(&self) -> Gone {
         kick(&self.shared)
     }
@@ -438,9 +445,10 @@ impl Connection {
     /// Nothing is under way any more.
     fn rest(self) -> Resting {
         let Self { ticket, session, stream, upstream, shared, .. } = self;
-        let (protocol, locked) = (session.codec.protocol(), session.is_locked());
-        let session = session.is_midway().then(|| Box::new(session));
-        Resting::new(ticket, stream, shared, upstream, session, protocol, locked)
+        let protocol = session.codec.protocol();
+        let is_kept = session.is_midway() || session.entrance.is_some();
+        let session = is_kept.then(|| Box::new(session));
+        Resting::new(ticket, stream, shared, upstream, session, protocol)
     }
 }
 

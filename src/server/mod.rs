@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::logs;
 use crate::protocol::Protocol;
 use crate::stats::Stats;
 
@@ -195,6 +196,17 @@ impl Server {
     /// Who may come in: for reloading.
     pub fn auth(&self) -> &Auth {
         &self.service.auth
+    }
+
+    /// What `cache_memlimit` does.
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.service.engine.set_limit(bytes);
+    }
+
+    /// What `verbosity` does.
+    pub fn set_verbosity(&self, verbosity: u8) {
+        self.service.verbosity.store(verbosity.min(2), Ordering::Relaxed);
+        logs::set_level(logs::level_of_verbosity(verbosity));
     }
 
     /// SIGHUP: reads the certificates again; connections keep what they have.

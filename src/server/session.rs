@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
+use super::auth::Entrance;
 use super::gate::Admission;
 use super::watch::{Witness, kind};
 use super::worker::Shared;
@@ -103,8 +104,8 @@ pub(super) struct Session {
     pub(super) codec: Codec,
     body: Option<Box<Body>>,
     pub(super) dump: Option<Box<Dump>>,
-    /// Whether it still has to prove who it is.
-    locked: bool,
+    /// While it has not said yet who it is: what is left to it until then.
+    pub(super) entrance: Option<Entrance>,
     /// It was the client who wanted to close.
     pub(super) said_goodbye: bool,
     /// Descriptor, for lines of `-vv` and of watchers.
@@ -199,12 +200,17 @@ enum End<'b> {
 }
 
 impl Session {
-    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32, locked: bool) -> Self {
+    pub(super) fn new(
+        protocol: Protocol,
+        service: &Service,
+        descriptor: i32,
+        entrance: Option<Entrance>,
+    ) -> Self {
         Self {
             codec: Codec::new(protocol, service.protocol_limits()),
             body: None,
             dump: None,
-            locked,
+            entrance,
             said_goodbye: false,
             descriptor,
         }
@@ -212,12 +218,7 @@ impl Session {
 
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
-        Self::new(Protocol::Auto, service, descriptor, false)
-    }
-
-    /// Whether it still has to prove who it is.
-    pub(super) const fn is_locked(&self) -> bool {
-        self.locked
+        Self::new(Protocol::Auto, service, descriptor, None)
     }
 
     /// Whether something is under way that the input does not show.
@@ -292,7 +293,7 @@ impl Session {
                 }
                 self.dump = None;
             }
-            if self.locked
+            if self.entrance.is_some()
                 && let Some(action) = self.unlock(input, out, shared)
             {
                 return action;
@@ -735,105 +736,109 @@ impl Session {
 
     /// Lets nobody through who has not said who it is. `None` once that is done.
     fn unlock(&mut self, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
-        let service = &*shared.service;
-        if input.is_empty() {
-            return Some(Action::Read(1));
-        }
-        if service.config.sasl {
-            return self.unlock_sasl(input, out, shared);
-        }
-        let cell = shared.cell();
-        match auth::first_command(input.bytes()) {
-            auth::First::Incomplete => return Some(Action::Read(1)),
-            auth::First::Close => return Some(Action::Close),
-            auth::First::Refused { used, line } => {
-                out.extend(line);
-                input.eat(used);
-                cell.auth_cmds.add(1);
-                cell.auth_errors.add(1);
+        while let Some(entrance) = &self.entrance {
+            let left = entrance.bytes;
+            if input.is_empty() {
+                return Some(if left == 0 { Action::Close } else { Action::Read(1) });
             }
-            auth::First::Token { used, token } => {
-                cell.auth_cmds.add(1);
-                let known = auth::user_and_password(token)
-                    .map(|(user, password)| service.auth.admits(user, password));
-                let line: &[u8] = match known {
-                    Some(true) => {
-                        self.locked = false;
-                        b"STORED\r\n"
-                    }
-                    Some(false) => b"CLIENT_ERROR authentication failure\r\n",
-                    None => b"CLIENT_ERROR bad authentication token format\r\n",
-                };
-                if self.locked {
-                    cell.auth_errors.add(1);
-                }
-                out.extend(line);
-                input.eat(used);
-            }
-        }
-        if self.locked { self.unlock(input, out, shared) } else { None }
-    }
-
-    fn unlock_sasl(&mut self, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
-        let service = &*shared.service;
-        let cell = shared.cell();
-        loop {
-            let (used, action) = match self.codec.decode(input.bytes()) {
-                Decoded::Incomplete { more } => return Some(Action::Read(more)),
-                Decoded::Skip { used } => (used, None),
-                Decoded::Request { request: Request::Say(line), used } => {
-                    out.extend(&line);
-                    (used, None)
-                }
-                Decoded::Request { request: Request::Session { what, form }, used } => {
-                    let action = match what {
-                        Asked::SaslList => {
-                            form.sasl_mechanisms("PLAIN", out);
-                            None
-                        }
-                        Asked::Version => {
-                            form.version(super::VERSION, out);
-                            None
-                        }
-                        Asked::SaslAuth { mechanism, data } => {
-                            cell.auth_cmds.add(1);
-                            let plain = if mechanism == b"PLAIN" { auth::plain(data) } else { None };
-                            if plain.is_some_and(|(user, password)| service.auth.admits(user, password)) {
-                                self.locked = false;
-                                form.authenticated(out);
-                            } else {
-                                cell.auth_errors.add(1);
-                                form.auth_failure(out);
-                            }
-                            None
-                        }
-                        Asked::SaslStep => {
-                            cell.auth_cmds.add(1);
-                            cell.auth_errors.add(1);
-                            form.auth_failure(out);
-                            None
-                        }
-                        _ => {
-                            form.auth_failure(out);
-                            Some(Action::Close)
-                        }
-                    };
-                    (used, action)
-                }
-                Decoded::Request { request: Request::Item { form, .. }, .. } => {
-                    form.auth_failure(out);
-                    return Some(Action::Close);
-                }
-                Decoded::Body { .. } | Decoded::Close(_) => return Some(Action::Close),
+            let before = input.len();
+            let action = if shared.service.config.sasl {
+                self.sasl_request(left, input, out, shared)
+            } else {
+                self.token(left, input, out, shared)
             };
-            input.eat(used);
-            if action.is_some() || !self.locked {
+            if action.is_some() {
                 return action;
             }
-            if input.is_empty() {
-                return Some(Action::Read(1));
+            if let Some(entrance) = &mut self.entrance {
+                entrance.bytes = left.saturating_sub(before - input.len());
             }
         }
+        None
+    }
+
+    /// The request at the front: a token or something that is refused.
+    fn token(&mut self, left: usize, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
+        let cell = shared.cell();
+        let (used, line): (_, &[u8]) = match auth::first_command(input.bytes(), left) {
+            auth::First::Incomplete => return Some(Action::Read(1)),
+            auth::First::Close => return Some(Action::Close),
+            auth::First::Refused { used, line } => (used, line),
+            auth::First::Token { used, token } => {
+                let known = auth::user_and_password(token)
+                    .map(|(user, password)| shared.service.auth.admits(user, password));
+                match known {
+                    Some(true) => {
+                        self.entrance = None;
+                        (used, b"STORED\r\n")
+                    }
+                    Some(false) => (used, b"CLIENT_ERROR authentication failure\r\n"),
+                    None => (used, b"CLIENT_ERROR bad authentication token format\r\n"),
+                }
+            }
+        };
+        cell.auth_cmds.add(1);
+        if self.entrance.is_some() {
+            cell.auth_errors.add(1);
+        }
+        out.extend(line);
+        input.eat(used);
+        None
+    }
+
+    /// The packet at the front: one of the few that are for everybody, or the last.
+    fn sasl_request(
+        &mut self,
+        left: usize,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+    ) -> Option<Action> {
+        let service = &*shared.service;
+        let cell = shared.cell();
+        if let Some(refusal) = self.codec.refuse_stranger(input.bytes()) {
+            out.extend(&refusal);
+            return Some(Action::Close);
+        }
+        let bytes = &input.bytes()[..input.len().min(left)];
+        let used = match self.codec.decode(bytes) {
+            Decoded::Incomplete { more } if bytes.len() + more > left => return Some(Action::Close),
+            Decoded::Incomplete { more } => return Some(Action::Read(more)),
+            Decoded::Skip { used } => used,
+            Decoded::Request { request: Request::Say(line), used } => {
+                out.extend(&line);
+                used
+            }
+            Decoded::Request { request: Request::Session { what, form }, used } => {
+                match what {
+                    Asked::SaslList => form.sasl_mechanisms("PLAIN", out),
+                    Asked::Version => form.version(super::VERSION, out),
+                    Asked::SaslAuth { mechanism, data } => {
+                        cell.auth_cmds.add(1);
+                        let plain = if mechanism == b"PLAIN" { auth::plain(data) } else { None };
+                        if plain.is_some_and(|(user, password)| service.auth.admits(user, password)) {
+                            self.entrance = None;
+                            form.authenticated(out);
+                        } else {
+                            cell.auth_errors.add(1);
+                            form.auth_failure(out);
+                        }
+                    }
+                    _ => {
+                        cell.auth_cmds.add(1);
+                        cell.auth_errors.add(1);
+                        form.auth_failure(out);
+                    }
+                }
+                used
+            }
+            // Not for strangers: refused above.
+            Decoded::Request { request: Request::Item { .. }, .. }
+            | Decoded::Body { .. }
+            | Decoded::Close(_) => return Some(Action::Close),
+        };
+        input.eat(used);
+        None
     }
 }
 

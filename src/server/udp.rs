@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 
+use super::auth::Entrance;
 use super::limits;
 use super::session::{Action, Input, Session, refuse};
 use super::worker::Shared;
@@ -89,7 +90,8 @@ async fn send(shared: &Shared, socket: &UdpSocket, to: SocketAddr, id: u16, answ
 
 /// Executes the requests of one datagram, one after the other.
 fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) -> Vec<u8> {
-    let mut session = Session::new(protocol, &shared.service, descriptor, shared.service.auth.is_required());
+    let entrance = shared.service.auth.is_required().then(Entrance::new);
+    let mut session = Session::new(protocol, &shared.service, descriptor, entrance);
     let mut input = Input::new(request.to_vec());
     let mut out = Output::new();
     // Where the request under way began, in the datagram and in the answer.

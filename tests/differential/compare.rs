@@ -106,9 +106,8 @@ impl Comparer {
             (Some((b'c', unique)), Some((b'c', other))) if number(unique).is_some() => {
                 self.same_unique(number(unique), number(other))
             }
-            (Some((b't' | b'l', seconds)), Some((_, other_seconds))) if word[0] == other[0] => {
-                close(seconds, other_seconds)
-            }
+            (Some((b't', seconds)), Some((b't', other_seconds))) => close(seconds, other_seconds),
+            (Some((b'l', seconds)), Some((b'l', other_seconds))) => since(seconds, other_seconds),
             _ => word == other,
         }
     }
@@ -118,10 +117,11 @@ impl Comparer {
         if let (Some(unique), Some(other)) = (word.strip_prefix(b"cas="), other.strip_prefix(b"cas=")) {
             return self.same_unique(number(unique), number(other));
         }
-        for name in [b"exp=".as_slice(), b"la="] {
-            if let (Some(seconds), Some(other)) = (word.strip_prefix(name), other.strip_prefix(name)) {
-                return close(seconds, other);
-            }
+        if let (Some(seconds), Some(other)) = (word.strip_prefix(b"exp="), other.strip_prefix(b"exp=")) {
+            return close(seconds, other);
+        }
+        if let (Some(seconds), Some(other)) = (word.strip_prefix(b"la="), other.strip_prefix(b"la=")) {
+            return since(seconds, other);
         }
         word == other
     }
@@ -238,6 +238,12 @@ fn close(seconds: &[u8], other: &[u8]) -> bool {
         (Some(one), Some(other)) => other != -1 && (one - other).abs() <= CLOCK_SLACK,
         _ => seconds == other,
     }
+}
+
+/// Whether two times since an access may be one: memcached notes the first reads of an item and then
+/// none for a while, Tandem notes all, so the second may be shorter.
+fn since(seconds: &[u8], other: &[u8]) -> bool {
+    close(seconds, other) || number(other).is_some_and(|other| number(seconds).is_some_and(|one| other < one))
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> &'a [u8] {

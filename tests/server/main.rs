@@ -12,6 +12,7 @@ mod limits;
 mod meta;
 mod migration;
 mod process;
+mod settings;
 mod statistics;
 mod tls;
 mod udp;

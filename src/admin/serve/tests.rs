@@ -200,9 +200,14 @@ fn with_a_token_control_is_for_those_who_have_it() {
 fn each_verb_has_its_path() {
     let (address, _port) = start();
     let client = Client::new(&address);
-    for verb in
-        [Verb::Demote, Verb::Resync, Verb::PauseFailover, Verb::ResumeFailover, Verb::Promote { force: true }]
-    {
+    for verb in [
+        Verb::Demote,
+        Verb::Resync,
+        Verb::PauseFailover,
+        Verb::ResumeFailover,
+        Verb::Promote { force: true },
+        Verb::LogLevel("debug".to_owned()),
+    ] {
         assert_eq!(client.act(&verb), Ok(verb.path()));
         let (path, query) = verb.path().split_once('?').map_or_else(
             || (verb.path(), String::new()),
