@@ -196,6 +196,7 @@ fn pair(command: Command) -> Command {
         switch("insecure-replication", None, "Listen for replication beyond loopback without a key"),
         value("state-dir", None, "DIR", "Where epoch and history survive a restart [default: $STATE_DIRECTORY, if set]"),
         value("admin", None, "ADDR:PORT", "Admin port, or off [default: 127.0.0.1:11213 with a peer, else off]"),
+        value("admin-token-file", None, "FILE", "Token that control requests need; --admin beyond loopback does not start without (`tandemctl genkey` makes one)"),
         value("profile", None, "NAME", "fast (20 ms, 250 ms), lan (100 ms, 1 s) or wan (500 ms, 5 s) [default: lan]"),
         value("heartbeat-interval", None, "TIME", "How often a node says that it is there [default: the profile's]"),
         value("dead-after", None, "TIME", "Silence after which the peer counts as dead [default: the profile's]"),

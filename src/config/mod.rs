@@ -47,6 +47,8 @@ pub struct Config {
     pub repcached: Option<HostPort>,
     /// Where the admin port listens, if anywhere.
     pub admin: Option<HostPort>,
+    /// The token that control requests need there.
+    pub admin_token_file: Option<PathBuf>,
     /// What concerns the process, not the service.
     pub process: Process,
     /// What `stats settings` shows, in memcached's order.

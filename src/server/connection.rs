@@ -23,6 +23,7 @@ use super::watch::{Reason, Watching};
 use super::worker::{Shared, Stream};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Output;
+use crate::stats::latency::Kind;
 
 /// Handles what a client sent and what follows it, until nothing is under way; nothing comes back if
 /// the connection ends.
@@ -321,6 +322,7 @@ impl Connection {
         self.parked_since = None;
         self.shared.cell().proxied_requests.add(planned.requests);
         let mark = out.total();
+        let begun = Instant::now();
         let mut passage = Passage::new(planned.then);
         let mut result = self.exchange_in(gate, term, &mut *upstream, &planned.raw, &mut passage, out).await;
         if matches!(result, Err(Broken::Upstream)) && planned.repeatable && !passage.streamed {
@@ -337,6 +339,7 @@ impl Connection {
         }
         match result {
             Ok(executed) => {
+                self.shared.cell().latency.record(Kind::Forwarded, begun.elapsed());
                 self.upstream = Some((term, upstream));
                 let whole = executed == planned.raw.len();
                 let then = planned.then;

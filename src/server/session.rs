@@ -340,9 +340,13 @@ impl Session {
         let now = service.clock.now();
         let (eaten, action, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
+            let stopwatch = shared.stopwatch();
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
             *turn -= batch.0.len();
             self.execute(service, &batch, now, out);
+            if let Some(since) = stopwatch {
+                shared.measured(since, &batch.0);
+            }
             let retry = batch.0.iter().all(is_pure_read);
             let action = match end {
                 End::Full => None,
