@@ -17,6 +17,7 @@ use crate::config::{Config, HostPort};
 use crate::engine::memory::{Geometry, Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
 use crate::migration::Migration;
+use crate::replica::receipts::Receipts;
 use crate::replica::report;
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
@@ -113,6 +114,7 @@ impl App {
             Some(prepared) => Arc::clone(&prepared.journal) as Arc<dyn Journal>,
             None => Arc::new(NoJournal),
         };
+        let receipts = prepared.as_ref().and_then(|prepared| prepared.receipts.clone());
         let gate: Arc<dyn Gate> = match &prepared {
             Some(prepared) => Arc::clone(&prepared.gate) as Arc<dyn Gate>,
             None => Arc::new(Open),
@@ -149,7 +151,7 @@ impl App {
         };
         let moving = Arc::clone(&clock);
         if let Some(handle) = &pair {
-            tell_of_pair(&stats, handle, config);
+            tell_of_pair(&stats, handle, config, receipts);
         }
         if let Some(listener) = sockets.admin {
             let address =
@@ -234,7 +236,7 @@ fn threads(error: std::io::Error) -> StartError {
 }
 
 /// `stats` and `stats replication` speak of the pair from now on.
-fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
+fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config, receipts: Option<Arc<Receipts>>) {
     let backlog_max = config.pair.as_ref().map_or(0, |pair| pair.backlog_bytes);
     let status = handle.subscribe();
     let counters = Arc::downgrade(stats);
@@ -244,7 +246,7 @@ fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
         PairReport {
             serves: snapshot.pair.role.state.name() == "master",
             backlog_free: backlog_max.saturating_sub(snapshot.pair.backlog_bytes),
-            rows: report::rows(&snapshot, proxied),
+            rows: report::rows(&snapshot, proxied, receipts.as_ref().map(|receipts| receipts.counts())),
         }
     }));
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
 use super::auth::Entrance;
+use super::gate::Confirmation;
 use super::limits;
 use super::session::{Action, Input, Session, refuse};
 use super::worker::Shared;
@@ -124,6 +125,10 @@ fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) 
             Action::Flush => break TOO_LONG,
             Action::Watch(_) => break NOT_OVER_UDP,
             Action::Park | Action::Forward => break NOT_HERE,
+            // A datagram waits for nobody: what it wrote is confirmed to nobody either.
+            Action::Confirm => {
+                session.confirm(Confirmation::Degraded, &mut out);
+            }
             // Nobody knows what became of it: so says silence.
             Action::Settle => return Vec::new(),
             Action::Close => return out.to_vec(),
