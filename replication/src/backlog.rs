@@ -440,7 +440,9 @@ mod tests {
     #[test]
     fn a_busy_shard_uses_what_idle_ones_do_not_until_they_need_it() {
         let backlog = enabled(4, 64 * 1024);
-        let record = |shard| backlog.record(shard, &put(b"key", &[7; 200], 1));
+        let record = |shard| {
+            backlog.record(shard, &put(b"key", &[7; 200], 1));
+        };
         for _ in 0..10_000 {
             record(0);
         }
