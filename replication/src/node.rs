@@ -259,6 +259,8 @@ pub struct Node {
     /// The epoch that is followed.
     following: u64,
     acknowledged: Option<Position>,
+    /// An acknowledgement is waited for.
+    ack_wanted: bool,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
@@ -352,6 +354,7 @@ impl Node {
             session: 0,
             following: 0,
             acknowledged: None,
+            ack_wanted: false,
             gate: GateView::Park,
             drained: true,
             guarded: false,
@@ -537,7 +540,25 @@ impl Node {
         if frame.is_some() && self.lag_since.is_none() {
             self.lag_since = Some(now);
         }
+        if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
+            self.ack_wanted = false;
+            return Some(Frame::AskAck);
+        }
         frame
+    }
+
+    /// Somebody waits for what was recorded last to be acknowledged: the backup is asked to do so as
+    /// soon as everything is sent.
+    pub fn want_ack(&mut self) {
+        self.ack_wanted = true;
+    }
+
+    /// As master: a backup that has everything but the latest changes is linked, so that what is
+    /// recorded now will be acknowledged soon.
+    pub fn is_followed(&self) -> bool {
+        self.data_up
+            && self.role.state.leads()
+            && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
     }
 
     /// When [`Node::handle_timeout`] wants to be called.
