@@ -196,6 +196,8 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                arbiter: None,
+                fence: false,
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -427,6 +429,7 @@ impl Loop {
                 self.urgent = true;
             }
             Output::Stopped => self.stopped = true,
+            Output::Arbiter(_) | Output::Fence => {}
         }
     }
 
