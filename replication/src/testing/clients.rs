@@ -115,6 +115,7 @@ impl World {
         let Some(written) = written.filter(|_| open && process.node.claim().epoch == epoch) else { return };
         // Without memory a new process cannot know which epochs were used before.
         let forgetful = self.forgetful[node];
+        let alone = self.arbiter.is_some() && !process.forced;
         let saved_epoch = if forgetful { epoch } else { self.disks[node].epoch };
         let by = Acknowledged {
             node,
@@ -124,6 +125,7 @@ impl World {
             other,
             audible_since: self.network.usable_since[1 - node],
             dead_after: self.dead_after(),
+            alone,
         };
         if self.identities_ordered {
             self.oracle.acknowledge(by, self.now);

@@ -3,6 +3,7 @@
 //! [`World`] runs the real nodes over a made-up network and judges what clients were told
 //! ([`oracle`]). Scenario scripts and the simulation are both drivers of it.
 
+mod arbiter;
 mod clients;
 mod faults;
 pub mod model;
@@ -14,6 +15,7 @@ pub mod store;
 mod watch;
 mod world;
 
+pub use arbiter::Arbiter;
 pub use faults::StateFault;
 pub use network::{Direction, Network};
 pub use random::Random;
@@ -95,11 +97,23 @@ pub enum Plant {
     PingPong,
     /// The version clock stands still.
     FrozenVersions,
+    /// With an arbiter, nobody asks it before a promotion.
+    AskNobody,
+    /// A grant is counted from when its answer came.
+    GrantFromAnswer,
+    /// A master serves on when neither its peer nor the arbiter backs it.
+    ServeUnbacked,
+    /// A peer backs a node whatever it is itself.
+    BackedByAnybody,
+    /// With an arbiter, ports that refuse are believed to prove a death.
+    TrustRefusals,
+    /// The arbiter forgets its lease when it is started again.
+    ForgetLease,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 42] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -136,5 +150,11 @@ impl Plant {
         Self::OneHistory,
         Self::PingPong,
         Self::FrozenVersions,
+        Self::AskNobody,
+        Self::GrantFromAnswer,
+        Self::ServeUnbacked,
+        Self::BackedByAnybody,
+        Self::TrustRefusals,
+        Self::ForgetLease,
     ];
 }

@@ -562,6 +562,7 @@ impl Pair {
             other: None,
             audible_since: None,
             dead_after: DEAD_AFTER,
+            alone: false,
         };
         if let Some(written) = written {
             self.oracle.versioned(&written);
@@ -631,7 +632,8 @@ impl Pair {
                     self.oracle.promoted(node, epoch);
                 }
             }
-            Output::RoleChanged { .. } => {}
+            // There is neither an arbiter nor anybody who fences.
+            Output::RoleChanged { .. } | Output::Arbiter(_) | Output::Fence => {}
             Output::Stopped => self.kill(node),
         }
     }

@@ -146,8 +146,9 @@ impl MapStore {
             Wish::Flush(seconds) => {
                 let deadline = self.secs() + seconds;
                 self.flush_at.store(deadline, Ordering::Relaxed);
-                (0..self.shards.len())
-                    .for_each(|shard| self.backlog.record(shard, &Change::FlushAt { deadline }));
+                for shard in 0..self.shards.len() {
+                    self.backlog.record(shard, &Change::FlushAt { deadline });
+                }
                 None
             }
         }

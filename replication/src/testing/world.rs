@@ -5,10 +5,12 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::Plant;
+use super::arbiter::Arbiter;
 use super::network::{DELAY_USUAL, LONG_DELAY, Network};
 use super::oracle::Oracle;
 use super::random::Random;
 use super::store::{Contents, MapStore, Wish, Written};
+use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
@@ -46,6 +48,8 @@ pub struct Options {
     pub long_values: bool,
     /// Nothing happens but that links break: no copy is needed.
     pub gentle: bool,
+    /// There is an arbiter; how fast its clock runs, in thousandths.
+    pub arbiter: Option<u64>,
     /// The bug in it.
     pub plant: Option<Plant>,
     /// Prints what happens.
@@ -70,6 +74,7 @@ impl Options {
             slow_batches: false,
             long_values: false,
             gentle: false,
+            arbiter: None,
             plant: None,
             verbose: false,
         }
@@ -114,13 +119,15 @@ pub struct Process {
 
 /// Something that will happen.
 pub(super) enum Event {
-    Wake { node: usize, boot: u64 },
+    Wake { node: usize, boot: u64, at: Mono },
     Deliver { connection: usize, from: usize },
     Detach { connection: usize, node: usize, why: Down },
     Dial { link: Link },
     Probed { node: usize, boot: u64, probe: Probe },
     Saved { node: usize, boot: u64, saved: Saved },
     Drained { node: usize, boot: u64 },
+    Ask { asker: Asker, node: usize, ask: Ask, back: Span },
+    Answer { node: usize, boot: u64, answer: Answer },
     Execute { node: usize, boot: u64, epoch: u64, key: Vec<u8>, wish: Wish },
     Leave { node: usize, boot: u64, epoch: u64, written: Option<Written> },
 }
@@ -135,6 +142,8 @@ pub struct World {
     pub random: Random,
     /// The wire.
     pub network: Network,
+    /// The arbiter, if there is one.
+    pub arbiter: Option<Arbiter>,
     /// The judge.
     pub oracle: Oracle,
     /// How often each row of the role table fired.
@@ -212,6 +221,7 @@ impl World {
             random: Random::new(options.seed),
             now: Mono(0),
             network: Network::default(),
+            arbiter: options.arbiter.map(Arbiter::new),
             oracle: Oracle::default(),
             fired: vec![0; ROWS.len()],
             processes: [None, None],
@@ -309,6 +319,7 @@ impl World {
             },
             failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
             drain_timeout: self.dead_after().scaled(1, 2),
+            arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             plant,
             ..Config::new(node_id, boot_id)
         };
@@ -339,7 +350,7 @@ impl World {
         self.processes[node] = Some(process);
         self.note(node as u64, 1);
         self.say(|| format!("{} starts", name(node)));
-        self.schedule(Span(1), Event::Wake { node, boot: boot_id });
+        self.schedule(Span(1), Event::Wake { node, boot: boot_id, at: self.now + Span(1) });
     }
 
     /// Kills the process of `node`. Its kernel closes the connections, if that gets through.
@@ -385,6 +396,22 @@ impl World {
                     self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
                 }
             }
+        }
+    }
+
+    /// A firewall refuses the pair's connections, and every other, as if no process were there.
+    pub fn refuse(&mut self) {
+        self.say(|| "a firewall refuses everything".into());
+        self.reset();
+        self.network.refused = true;
+        self.network.note_usable(self.now);
+    }
+
+    /// The arbiter's process ends and begins again.
+    pub fn restart_arbiter(&mut self) {
+        self.say(|| "the arbiter is started again".into());
+        if let Some(arbiter) = &mut self.arbiter {
+            arbiter.restart(self.options.plant, self.now);
         }
     }
 
@@ -439,6 +466,10 @@ impl World {
     pub fn repair(&mut self) {
         self.network.blocked = [false; 2];
         self.network.pair_blocked = false;
+        self.network.refused = false;
+        if let Some(arbiter) = &mut self.arbiter {
+            arbiter.repair();
+        }
         self.network.delay_max = DELAY_USUAL;
         self.network.loss = 0;
         self.network.flips = 0;
@@ -496,10 +527,16 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Wake { node, boot } => self.wake(node, boot),
+            Event::Wake { node, boot, at } => self.wake(node, boot, at),
             Event::Deliver { connection, from } => self.deliver(connection, from),
             Event::Detach { connection, node, why } => self.detach(connection, node, why),
             Event::Dial { link } => self.dial(link),
+            Event::Ask { asker, node, ask, back } => self.reach_arbiter(asker, node, ask, back),
+            Event::Answer { node, boot, answer } => {
+                if self.awake(node, boot, Event::Answer { node, boot, answer }) {
+                    self.tell(node, |node, now| node.handle_arbiter(answer, now));
+                }
+            }
             Event::Probed { node, boot, probe } => {
                 let event = Event::Probed { node, boot, probe };
                 if self.awake(node, boot, event) {
@@ -554,12 +591,14 @@ impl World {
         false
     }
 
-    fn wake(&mut self, node: usize, boot: u64) {
-        if !self.awake(node, boot, Event::Wake { node, boot }) {
+    fn wake(&mut self, node: usize, boot: u64, at: Mono) {
+        if !self.awake(node, boot, Event::Wake { node, boot, at }) {
             return;
         }
-        if let Some(process) = &mut self.processes[node] {
-            process.wake_at = Mono::NEVER;
+        match &mut self.processes[node] {
+            Some(process) if process.wake_at == at => process.wake_at = Mono::NEVER,
+            // The timer was set anew meanwhile.
+            _ => return,
         }
         let local = self.local(node);
         let due = self.process(node).is_some_and(|process| process.node.poll_timeout() <= local);
@@ -713,7 +752,7 @@ impl World {
             return;
         }
         process.wake_at = due;
-        self.schedule(due.since(now), Event::Wake { node, boot });
+        self.schedule(due.since(now), Event::Wake { node, boot, at: due });
     }
 
     fn pump_bulk(&mut self, node: usize) {
@@ -804,7 +843,31 @@ impl World {
                 }
             }
             Output::Stopped => self.kill(node),
+            Output::Arbiter(ask) => self.put_to_arbiter(node, boot, ask),
+            Output::Fence => unreachable!("no world has a command for that"),
         }
+    }
+
+    /// A question is answered in time, or counts as not answered; it may arrive all the same.
+    fn put_to_arbiter(&mut self, node: usize, boot: u64, ask: Ask) {
+        let patience = self.dead_after().scaled(1, 2);
+        let silent = Answer { number: ask.number, outcome: Outcome::Silent };
+        self.schedule(patience, Event::Answer { node, boot, answer: silent });
+        let Some(arbiter) = &self.arbiter else { return };
+        if arbiter.up && arbiter.reachable[node] {
+            let longest = arbiter.delay_max.0;
+            let (there, back) = (self.random.within(50..longest), self.random.within(50..longest));
+            let asker = Asker { node: NODE_IDS[node], boot };
+            self.schedule(Span(there), Event::Ask { asker, node, ask, back: Span(back) });
+        }
+    }
+
+    fn reach_arbiter(&mut self, asker: Asker, node: usize, ask: Ask, back: Span) {
+        let Some(arbiter) = self.arbiter.as_mut().filter(|arbiter| arbiter.up) else { return };
+        let outcome = arbiter.ask(asker, ask, self.now);
+        self.say(|| format!("the arbiter answers {}: {:?} with {outcome:?}", name(node), ask.wish));
+        let answer = Answer { number: ask.number, outcome };
+        self.schedule(back, Event::Answer { node, boot: asker.boot, answer });
     }
 
     fn gate(&mut self, node: usize, gate: GateView) {
@@ -842,7 +905,11 @@ impl World {
 
     /// Nobody takes over from a master that answers clients.
     fn judge_promotion(&mut self, node: usize, from: State) {
-        if !matches!(from, State::Boot | State::Backup) || !self.network.pair_blocked {
+        // With an arbiter, serving alone is what must not be, and that is judged at every write.
+        if !matches!(from, State::Boot | State::Backup)
+            || !self.network.pair_blocked
+            || self.arbiter.is_some()
+        {
             return;
         }
         let Some(other) = self.process(1 - node) else { return };
@@ -866,6 +933,9 @@ impl World {
 
     /// What the ports of `node` answer.
     fn probe(&self, node: usize) -> Probe {
+        if self.network.refused {
+            return Probe::Refused;
+        }
         if !self.network.clients_pass() {
             return Probe::Silent;
         }
