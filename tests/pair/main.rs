@@ -3,9 +3,13 @@
 mod acks;
 mod adversity;
 mod burst;
+mod cables;
+mod chaos;
+mod checker;
 mod failover;
 mod hang;
 mod harness;
+mod linear;
 mod link;
 mod migration;
 mod partition;
