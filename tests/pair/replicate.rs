@@ -144,9 +144,7 @@ fn flush_all_empties_both_now_and_later() {
     pair.nodes[master].client().ask("flush_all 1").expect("flush_all");
     for node in &pair.nodes {
         let mut client = node.client();
-        crate::harness::wait_for("the delayed flush", PATIENCE, || {
-            client.get("new").expect("a get").is_none().then_some(())
-        });
+        wait_for("the delayed flush", PATIENCE, || client.get("new").expect("a get").is_none().then_some(()));
     }
 }
 
@@ -158,7 +156,7 @@ fn a_delete_that_found_nothing_replicates_too() {
     let before = pair.nodes[master].replicated("changes_sent");
     let answer = pair.nodes[master].client().ask("delete nobody").expect("a delete");
     assert_eq!(answer, "NOT_FOUND");
-    crate::harness::wait_for("the change is sent", PATIENCE, || {
+    wait_for("the change is sent", PATIENCE, || {
         (pair.nodes[master].replicated("changes_sent") > before).then_some(())
     });
 }
