@@ -167,6 +167,11 @@ async fn answer(
                 }
                 Handed::TooLong => break TOO_LONG,
             },
+            Action::Confirm => {
+                let how = gate.confirmed(session.unconfirmed()).await;
+                // What it wanted next, it wants again.
+                session.confirm(how, &mut out);
+            }
             // Nobody knows what became of it: so says silence.
             Action::Settle => return Vec::new(),
             Action::Close => return out.to_vec(),
@@ -293,7 +298,7 @@ async fn exchange(
         },
     };
     let answered = async {
-        upstream.send(raw).await.map_err(|_| Lost::Broken)?;
+        upstream.send(raw, false).await.map_err(|_| Lost::Broken)?;
         let mut answer = Vec::new();
         loop {
             match upstream.receive().await.map_err(|_| Lost::Broken)? {

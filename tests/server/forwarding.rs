@@ -108,7 +108,7 @@ struct Line {
 }
 
 impl Upstream for Line {
-    fn send<'a>(&'a mut self, requests: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
+    fn send<'a>(&'a mut self, requests: &'a [u8], _durable: bool) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             self.stream.write_u32_le(requests.len() as u32).await?;
             self.stream.write_all(requests).await

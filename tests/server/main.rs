@@ -12,6 +12,7 @@ mod limits;
 mod migration;
 mod monitors;
 mod process;
+mod settings;
 mod statistics;
 mod table;
 mod tls;
