@@ -265,9 +265,13 @@ impl Run<'_> {
             return (self.reply)(Outcome::Hit(hit));
         };
         let mut item = before.clone();
-        let recache = get.recache.is_some_and(|seconds| {
-            before.deadline != 0 && before.deadline < Exptime(seconds).deadline(self.now).0
-        });
+        let left_until = match (get.recache_after_touch, get.touch) {
+            (true, Some(exptime)) => self.deadline(exptime),
+            _ => before.deadline,
+        };
+        let recache = get
+            .recache
+            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(self.now).0);
         let told = get.kind == ReadKind::Meta;
         let won = told && !before.bits.win_sent && (before.bits.stale || recache);
         item.bits.win_sent |= won;
