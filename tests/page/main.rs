@@ -257,7 +257,7 @@ fn a_peer_that_is_silent_is_not_called_dead() {
     pair.nodes[master].freeze();
     wait_roles(&browser, "MASTER", "UNREACHABLE");
     browser.wait_text("#overall", "the other node may serve, too");
-    browser.wait_text("#banners", "If it lives behind a cut network");
+    browser.wait_text("#banners", "if it lives behind a cut network");
     browser.picture("split");
     assert_clean(&browser, &pair, 1 - master);
     pair.nodes[master].thaw();

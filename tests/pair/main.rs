@@ -10,6 +10,7 @@ mod migration;
 mod partition;
 mod replicate;
 mod start;
+mod steer;
 mod switchover;
 
 use harness::Setup;
