@@ -11,6 +11,7 @@
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
+mod backing;
 mod gate;
 mod settle;
 mod stream;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arbiter::{Ask, Grant};
 use crate::backlog::Backlog;
 use crate::frame::{self, Frame, Heartbeat, Hello, Link};
 use crate::history::{History, Position};
@@ -29,6 +31,8 @@ use crate::session::{Receiver, Sender};
 use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
+
+use backing::Fencing;
 
 /// How a node behaves; see the fields.
 #[derive(Clone, Debug)]
@@ -64,6 +68,10 @@ pub struct Config {
     pub failback_delay: Span,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Span,
+    /// There is an arbiter, and its leases are so long; see [`crate::arbiter`].
+    pub arbiter: Option<Span>,
+    /// Whoever is silent is fenced ([`Output::Fence`]) before it is replaced.
+    pub fence: bool,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -88,6 +96,8 @@ impl Config {
             preferred: false,
             failback_delay: Span::from_millis(60_000),
             drain_timeout: Span::from_millis(500),
+            arbiter: None,
+            fence: false,
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -203,6 +213,11 @@ pub enum Output {
     Persist(Saved),
     /// The gate is now so.
     Gate(GateView),
+    /// Put this to the arbiter. One question is under way at a time, and each gets one
+    /// [`Node::handle_arbiter`] within about half of `dead_after`.
+    Arbiter(Ask),
+    /// Make sure that the peer serves nobody, and say with [`Node::handle_fenced`] whether that is so.
+    Fence,
     /// For the log.
     RoleChanged {
         /// Before.
@@ -259,12 +274,22 @@ pub struct Node {
     /// The epoch that is followed.
     following: u64,
     acknowledged: Option<Position>,
+    /// An acknowledgement is waited for.
+    ack_wanted: bool,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
     drained: bool,
     /// The peer could take over if it did not hear this node: serve only while it does.
     guarded: bool,
+
+    /// With an arbiter: what it grants.
+    grant: Option<Grant>,
+    /// A promotion waits for it.
+    needs_grant: bool,
+    /// An operator made this node master without asking the arbiter.
+    unbound: bool,
+    fencing: Fencing,
 
     /// When a starting node has waited long enough.
     alone_at: Mono,
@@ -306,6 +331,8 @@ struct Peer {
     boot_id: u64,
     /// The last it said on the link that is up.
     heartbeat: Option<Heartbeat>,
+    /// The last it ever said of itself.
+    said: Option<(Claim, State)>,
     /// When it sent the last heartbeat, on its clock: to be echoed.
     sent: Option<Mono>,
     /// The latest heartbeat of ours that it heard, on our clock.
@@ -352,9 +379,14 @@ impl Node {
             session: 0,
             following: 0,
             acknowledged: None,
+            ack_wanted: false,
             gate: GateView::Park,
             drained: true,
             guarded: false,
+            grant: config.arbiter.map(|lease| Grant::new(lease, config.heartbeat, now)),
+            needs_grant: false,
+            unbound: false,
+            fencing: Fencing::default(),
             alone_at,
             handover_due: Mono::NEVER,
             handovers: 0,
@@ -537,7 +569,25 @@ impl Node {
         if frame.is_some() && self.lag_since.is_none() {
             self.lag_since = Some(now);
         }
+        if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
+            self.ack_wanted = false;
+            return Some(Frame::AskAck);
+        }
         frame
+    }
+
+    /// Somebody waits for what was recorded last to be acknowledged: the backup is asked to do so as
+    /// soon as everything is sent.
+    pub fn want_ack(&mut self) {
+        self.ack_wanted = true;
+    }
+
+    /// As master: a backup that has everything but the latest changes is linked, so that what is
+    /// recorded now will be acknowledged soon.
+    pub fn is_followed(&self) -> bool {
+        self.data_up
+            && self.role.state.leads()
+            && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
     }
 
     /// When [`Node::handle_timeout`] wants to be called.

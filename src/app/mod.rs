@@ -21,6 +21,7 @@ use crate::config::{Config, HostPort};
 use crate::engine::memory::{Geometry, Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
 use crate::migration::Migration;
+use crate::replica::receipts::Receipts;
 use crate::replica::report;
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
@@ -132,6 +133,7 @@ impl App {
             Some(prepared) => Arc::clone(&prepared.journal) as Arc<dyn Journal>,
             None => Arc::new(NoJournal),
         };
+        let receipts = prepared.as_ref().and_then(|prepared| prepared.receipts.clone());
         let gate: Arc<dyn Gate> = match &prepared {
             Some(prepared) => Arc::clone(&prepared.gate) as Arc<dyn Gate>,
             None => Arc::new(Open),
@@ -176,7 +178,7 @@ impl App {
             _ => None,
         };
         if let Some(handle) = &pair {
-            tell_of_pair(&stats, handle, config);
+            tell_of_pair(&stats, handle, config, receipts);
         }
         if sockets.admin.is_some() || pair.is_some() {
             let view = View {
@@ -267,7 +269,7 @@ fn threads(error: std::io::Error) -> StartError {
 }
 
 /// `stats` and `stats replication` speak of the pair from now on.
-fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
+fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config, receipts: Option<Arc<Receipts>>) {
     let backlog_max = config.pair.as_ref().map_or(0, |pair| pair.backlog_bytes);
     let status = handle.subscribe();
     let counters = Arc::downgrade(stats);
@@ -277,7 +279,7 @@ fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
         PairReport {
             serves: snapshot.pair.role.state.name() == "master",
             backlog_free: backlog_max.saturating_sub(snapshot.pair.backlog_bytes),
-            rows: report::rows(&snapshot, proxied),
+            rows: report::rows(&snapshot, proxied, receipts.as_ref().map(|receipts| receipts.counts())),
         }
     }));
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::config::{self, Config, Host, HostPort, Pair};
 use crate::engine::Engine;
 use crate::replica::gate::{BackupRequests, PairGate};
+use crate::replica::receipts::{AckPolicy, Receipts};
 use crate::replica::{EngineStore, NodeHost, PeerStream, Recorder};
 use crate::server::clock::Clock;
 use crate::server::gate::{BoxFuture, Upstream};
@@ -89,6 +90,8 @@ pub(super) struct Prepared {
     pub(super) gate: Arc<PairGate>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) journal: Arc<Recorder>,
+    /// For writes that wait for the backup, if any do.
+    pub(super) receipts: Option<Arc<Receipts>>,
     /// Where the gate finds the way to the master, as soon as the driver runs.
     way: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
 }
@@ -125,7 +128,17 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
-        Self { gate: Arc::new(gate), journal: Arc::new(Recorder(Arc::clone(&backlog))), backlog, way }
+        let policy = AckPolicy {
+            all: pair.ack.all,
+            prefixes: pair.ack.prefixes.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
+            listener: config.server.durable_port.is_some(),
+            patience: pair.ack.timeout,
+            strict: pair.ack.strict,
+        };
+        let receipts = policy.is_asked_for().then(|| Arc::new(Receipts::new(policy, Arc::clone(&backlog))));
+        let journal = Recorder { backlog: Arc::clone(&backlog), receipts: receipts.clone() };
+        let gate = gate.with_receipts(receipts.clone());
+        Self { gate: Arc::new(gate), journal: Arc::new(journal), backlog, receipts, way }
     }
 
     /// Starts the driver. From here on the peer may call.
@@ -136,7 +149,7 @@ impl Prepared {
         parts: &Running<'_>,
     ) -> Result<Handle, String> {
         let meter = Arc::clone(parts.meter);
-        let host = NodeHost::new(self.gate, Box::new(move || meter.load()));
+        let host = NodeHost::new(self.gate, Box::new(move || meter.load()), self.receipts);
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream| {
             if let Err(why) = adopter.adopt_proxied(stream) {

@@ -31,7 +31,8 @@ pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> 
     let Resting { ticket, stream, shared, upstream, session, protocol, .. } = resting;
     let session = match session {
         Some(session) => *session,
-        None => Session::new(protocol, &shared.service, ticket.info.descriptor, None),
+        None => Session::new(protocol, &shared.service, ticket.info.descriptor, None)
+            .made_durable(ticket.info.durable),
     };
     let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
     connection.count_read(buffer.len());
@@ -123,8 +124,12 @@ impl Connection {
 
     async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<(), Gone> {
         let mut turn = self.shared.service.config.requests_per_turn;
+        let mut next = None;
         loop {
-            let action = self.session.consume(input, out, &self.shared, &mut turn);
+            let action = match next.take() {
+                Some(action) => action,
+                None => self.session.consume(input, out, &self.shared, &mut turn),
+            };
             if !matches!(action, Action::Park | Action::Forward) {
                 self.parked_since = None;
             }
@@ -152,6 +157,7 @@ impl Connection {
                 Action::Flush => self.flush(out).await?,
                 Action::Park => Box::pin(self.park(input, out)).await?,
                 Action::Forward => Box::pin(self.forward(input, out)).await?,
+                Action::Confirm => next = Box::pin(self.confirm(out)).await,
                 Action::Settle => Box::pin(self.settle()).await,
                 Action::Watch(kinds) => Box::pin(self.watch(kinds, out)).await?,
                 Action::Close => {
@@ -284,6 +290,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Replies go out when another node has what they promise.
+    async fn confirm(&mut self, out: &mut Output) -> Option<Action> {
+        let service = std::sync::Arc::clone(&self.shared.service);
+        let receipt = self.session.unconfirmed();
+        let how = service.gate.confirmed(receipt).await;
+        self.session.confirm(how, out)
+    }
+
     /// Answers about unknown outcomes go out when it is known again who serves.
     async fn settle(&mut self) {
         let service = std::sync::Arc::clone(&self.shared.service);
@@ -296,11 +310,15 @@ impl Connection {
         if let Some(raw) = self.session.take_body(input) {
             input.put_back(&raw);
         }
-        let planned = match plan(&self.session, input) {
+        let planned = match plan(&self.session, input, u64::MAX) {
             Planned::Send(plan) => plan,
             Planned::Read(more) => {
                 self.flush(out).await?;
                 return self.more_bytes(input, more).await;
+            }
+            Planned::Skip => {
+                self.session.skip_victim(input);
+                return Ok(());
             }
             Planned::Nothing => return Ok(()),
         };
@@ -406,7 +424,7 @@ impl Connection {
         passage: &mut Passage,
         out: &mut Output,
     ) -> Result<usize, Broken> {
-        upstream.send(raw).await.map_err(|_| Broken::Upstream)?;
+        upstream.send(raw, self.ticket.info.durable).await.map_err(|_| Broken::Upstream)?;
         loop {
             match upstream.receive().await.map_err(|_| Broken::Upstream)? {
                 Answer::Part(bytes) => {

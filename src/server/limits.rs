@@ -57,6 +57,9 @@ pub const UDP_ANSWER_BYTES: usize = 64 * 1024 - 47 * 8;
 /// Bytes a UDP source is sent at once and per second beyond what it sent itself: as an amplifier this
 /// node is of no use, and whoever reads much uses TCP.
 pub const UDP_SOURCE_BYTES: i64 = 512 * 1024;
+/// Requests of one datagram that are handed on to the node that serves, one after the other: others wait
+/// meanwhile.
+pub const UDP_FORWARDS: usize = 32;
 /// UDP sources that are told apart.
 pub const UDP_SOURCES: usize = 4096;
 /// How often background work is done when there is little.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 
 use super::auth::Entrance;
-use super::gate::Admission;
+use super::gate::{Admission, Confirmation, Receipt};
 use super::watch::{Witness, kind};
 use super::worker::Shared;
 use super::{Service, auth, dispatch, dump::Dump, echo, limits};
@@ -92,6 +92,9 @@ pub(super) enum Action {
     Forward,
     /// To know who serves, before the replies in the output may go.
     Settle,
+    /// To know that another node has what was written, before the replies may go: take
+    /// [`Session::unconfirmed`], ask the gate, and say so by [`Session::confirm`].
+    Confirm,
     /// Nothing more: it is told what happens, of these kinds, until it closes.
     Watch(u32),
     /// Nothing: write what is left, then close.
@@ -110,6 +113,30 @@ pub(super) struct Session {
     pub(super) said_goodbye: bool,
     /// Descriptor, for lines of `-vv` and of watchers.
     descriptor: i32,
+    /// All its writes wait until another node has them, whatever the node's policy.
+    durable: bool,
+    /// Replies in the output that another node has to make true first.
+    unconfirmed: Option<Box<Unconfirmed>>,
+}
+
+/// Replies that must not go yet.
+#[derive(Debug)]
+struct Unconfirmed {
+    receipt: Receipt,
+    /// What the session wanted when it stopped for this.
+    next: Option<Action>,
+    /// Instead of everything behind `mark`, should the client have to be told.
+    refusal: Option<Instead>,
+    mark: usize,
+}
+
+/// What is said instead of replies that came to nothing.
+#[derive(Debug)]
+enum Instead {
+    /// These.
+    Replies(Vec<u8>),
+    /// Half an answer can not be taken back.
+    Close,
 }
 
 /// A large value on its way in.
@@ -213,12 +240,19 @@ impl Session {
             entrance,
             said_goodbye: false,
             descriptor,
+            durable: false,
+            unconfirmed: None,
         }
     }
 
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
         Self::new(Protocol::Auto, service, descriptor, None)
+    }
+
+    /// All its writes wait until another node has them.
+    pub(super) fn made_durable(self, durable: bool) -> Self {
+        Self { durable, ..self }
     }
 
     /// Whether something is under way that the input does not show.
@@ -275,6 +309,7 @@ impl Session {
     }
 
     /// Eats what can be eaten. `turn` counts down the requests that others let this connection have.
+    #[inline]
     pub(super) fn consume(
         &mut self,
         input: &mut Input,
@@ -282,6 +317,56 @@ impl Session {
         shared: &Shared,
         turn: &mut usize,
     ) -> Action {
+        let action = self.advance(input, out, shared, turn);
+        match &mut self.unconfirmed {
+            Some(unconfirmed) => {
+                unconfirmed.next = Some(action).filter(|action| *action != Action::Confirm);
+                Action::Confirm
+            }
+            None => action,
+        }
+    }
+
+    /// What has to be elsewhere before the replies in the output may go.
+    pub(super) fn unconfirmed(&mut self) -> Receipt {
+        self.unconfirmed.as_mut().map(|waiting| std::mem::take(&mut waiting.receipt)).unwrap_or_default()
+    }
+
+    /// It is, or it was waited for long enough. What to do next, if that was decided before.
+    pub(super) fn confirm(&mut self, how: Confirmation, out: &mut Output) -> Option<Action> {
+        let Unconfirmed { next, refusal, mark, .. } = *self.unconfirmed.take()?;
+        if how != Confirmation::Refused {
+            return next;
+        }
+        match refusal {
+            Some(Instead::Replies(replies)) => {
+                out.truncate(mark);
+                out.extend(&replies);
+                next
+            }
+            Some(Instead::Close) | None => {
+                out.truncate(mark);
+                Some(Action::Close)
+            }
+        }
+    }
+
+    /// Notes that the replies behind `mark` have to wait, if they have to.
+    fn hold(&mut self, service: &Service, mark: usize, refusal: impl FnOnce(&Self) -> Instead) {
+        let Some(receipt) = service.gate.receipt(self.durable) else { return };
+        let refusal = service.gate.is_strict().then(|| refusal(self));
+        match &mut self.unconfirmed {
+            Some(waiting) => waiting.receipt.merge(&receipt),
+            None => self.unconfirmed = Some(Box::new(Unconfirmed { receipt, next: None, refusal, mark })),
+        }
+    }
+
+    /// Replies that may have to be taken back are not mixed with later ones.
+    fn must_confirm(&self) -> bool {
+        self.unconfirmed.as_ref().is_some_and(|waiting| waiting.refusal.is_some())
+    }
+
+    fn advance(&mut self, input: &mut Input, out: &mut Output, shared: &Shared, turn: &mut usize) -> Action {
         let service = &*shared.service;
         loop {
             if out.len() > limits::OUTPUT_PAUSE_BYTES {
@@ -318,6 +403,9 @@ impl Session {
             };
             if let Some(action) = action {
                 return action;
+            }
+            if self.must_confirm() {
+                return Action::Confirm;
             }
         }
     }
@@ -383,6 +471,15 @@ impl Session {
                 let unsent = out.to_vec();
                 echo::replies(self.descriptor, &unsent[unsent.len() - (out.total() - mark)..]);
             }
+            let began_midway = before.is_some();
+            self.hold(service, mark, |session| {
+                if began_midway || session.codec.is_midway() || session.dump.is_some() {
+                    return Instead::Close;
+                }
+                let mut replies = Output::new();
+                refuse(&input.bytes()[..eaten], &session.codec, UNCONFIRMED, &mut replies);
+                Instead::Replies(replies.to_vec())
+            });
             input.eat(eaten);
             return action;
         }
@@ -579,6 +676,13 @@ impl Session {
                 }
                 return Some(Action::Settle);
             }
+            self.hold(service, mark, |_| {
+                let mut replies = Output::new();
+                if let Some(form) = &form {
+                    form.refuse(UNCONFIRMED, &mut replies);
+                }
+                Instead::Replies(replies.to_vec())
+            });
         } else {
             service.gate.leave(shared.index);
         }
@@ -853,6 +957,9 @@ enum Front {
     Write,
 }
 
+/// Told to clients whose writes were executed here and are not known to be on the other node.
+const UNCONFIRMED: &str =
+    "not confirmed by the backup in time: it is stored here, and lost if this node is lost now";
 /// Told to clients whose requests were executed while this node did not know that it no longer serves.
 pub(super) const UNKNOWN_AFTER_PAUSE: &str =
     "outcome unknown: this node was paused while it executed the request; read before writing again";

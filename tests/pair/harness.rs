@@ -123,6 +123,15 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Before they start: both get a second client port, see [`Node::sync_address`].
+    pub fn with_sync_port(mut self) -> Self {
+        for node in &mut self.nodes {
+            let port = node.sync_address().port().to_string();
+            node.flags.extend(["--sync-port".to_owned(), port]);
+        }
+        self
+    }
+
     /// Starts both at the same moment.
     pub fn start(&mut self) {
         for node in &mut self.nodes {
@@ -363,6 +372,12 @@ impl Node {
     /// Whether the process lives.
     pub fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.try_wait().is_ok_and(|ended| ended.is_none()))
+    }
+
+    /// Where clients are served whose writes wait for the backup, if any are: ports are handed out in
+    /// fours, and this is the fourth.
+    pub fn sync_address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.ports[0] + 3)
     }
 
     /// Where clients go.

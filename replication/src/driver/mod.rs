@@ -129,6 +129,17 @@ pub trait Host: Send + Sync + 'static {
 
     /// What the next heartbeat says of this node.
     fn load(&self) -> Load;
+
+    /// As master: what the backup has applied, per shard, and whether it will acknowledge more; `None`
+    /// for a node that leads no more or has begun a new history. Called when it changes.
+    fn acknowledged(&self, applied: Option<&[u64]>, followed: bool) {
+        let _ = (applied, followed);
+    }
+
+    /// Whether somebody waits for what was recorded to be acknowledged. The question settles it.
+    fn hurries(&self) -> bool {
+        false
+    }
 }
 
 /// What others see of the node, the pair and the connections between.

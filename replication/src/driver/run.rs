@@ -18,6 +18,7 @@ use super::log::Throttle;
 use super::{Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::history::Position;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::state::StateError;
@@ -104,6 +105,9 @@ pub(super) struct Loop {
     /// For attempts that are still in their pause.
     pub(super) linked: Arc<AtomicBool>,
 
+    /// What the host knows of the backup's acknowledgements.
+    pub(super) told: Option<Position>,
+    pub(super) told_followed: bool,
     pub(super) gate_open: bool,
     /// Counts closings of the gate.
     pub(super) closing: u64,
@@ -134,6 +138,7 @@ pub(super) async fn run(parts: Parts) {
     this.node.handle_timeout(now());
     loop {
         this.settle();
+        this.tell_acknowledged();
         this.publish();
         if this.stopped {
             return this.farewell().await;
@@ -149,6 +154,7 @@ pub(super) async fn run(parts: Parts) {
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
             // Finer than the runtime's timers.
+            Wake::News if this.host.hurries() => this.node.want_ack(),
             Wake::News => std::thread::sleep(GATHER),
             Wake::Send => {}
         }
@@ -190,6 +196,8 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                arbiter: None,
+                fence: false,
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -236,6 +244,8 @@ impl Loop {
             data_backoff: Backoff::new(boot_id.rotate_left(17)),
             dialling_data: false,
             linked,
+            told: None,
+            told_followed: false,
             gate_open: false,
             closing: 0,
             loaded: None,
@@ -344,6 +354,17 @@ impl Loop {
         self.dial();
     }
 
+    /// Tells those who wait for it what the backup has.
+    fn tell_acknowledged(&mut self) {
+        let known = self.node.acknowledged();
+        let followed = self.node.is_followed();
+        if followed != self.told_followed || known != self.told.as_ref() {
+            self.host.acknowledged(known.map(|position| &position.applied[..]), followed);
+            self.told_followed = followed;
+            self.told = known.cloned();
+        }
+    }
+
     /// `false`: the connection broke, and the node has more to say.
     fn flush(&mut self, link: Link) -> bool {
         match self.connection(link).as_mut().map_or(Ok(()), Connection::flush) {
@@ -368,6 +389,9 @@ impl Loop {
         }
         // Before looking, so that what is recorded after looking wakes us.
         self.backlog.arm();
+        if self.host.hurries() {
+            self.node.want_ack();
+        }
         for _ in 0..BATCHES_PER_TURN {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
             let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
@@ -405,6 +429,7 @@ impl Loop {
                 self.urgent = true;
             }
             Output::Stopped => self.stopped = true,
+            Output::Arbiter(_) | Output::Fence => {}
         }
     }
 

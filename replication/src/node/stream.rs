@@ -53,6 +53,11 @@ impl Node {
                     sender.acknowledge(applied);
                 }
             }
+            Frame::AskAck if self.receives() => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.ack_due = Some(now);
+                }
+            }
             Frame::Plan(plan) => self.begin_stream(plan, now),
             Frame::Changes { shard, first, secs, payload } => {
                 if let Err(why) = self.apply_changes(usize::from(shard), first, secs, &payload, now) {

@@ -55,7 +55,7 @@ impl Shard {
             Op::Delete(delete) => self.delete(at, delete, reply),
             Op::Arith(arith) => self.arith(at, arith, reply),
             Op::Touch(exptime) => self.touch(at, *exptime, reply),
-            Op::Refuse(refusal) => self.refuse(at, *refusal, true, reply),
+            Op::Refuse(refuse) => self.refuse(at, refuse.why, refuse.drops, reply),
             Op::Store(_) => unreachable!("stores are executed by `store` and `extend`"),
         }
     }
