@@ -122,7 +122,7 @@ fn latency(stats: &Stats) -> Metric {
     });
     Metric::histogram(
         "tandem_request_duration_seconds",
-        "Time of requests inside the server, without the network. One batch in sixteen is measured.",
+        "Time of requests inside the server, without the network. One batch in thirty-two is measured.",
         distributions.collect(),
     )
 }

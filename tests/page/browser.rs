@@ -1,4 +1,5 @@
 //! A headless Chromium, driven through chromedriver's HTTP interface.
+#![allow(dead_code, unreachable_pub, reason = "tests and figures share this file, each uses a part")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
