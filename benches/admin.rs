@@ -249,7 +249,11 @@ fn storm(rounds: usize) {
         &ratio(measured),
         measured.0 - 2.0 * measured.1 <= 1.0,
     );
-    let events = pair.nodes[master].admin().history().expect("a history").len() - before;
+    let history = pair.nodes[master].admin().history().expect("a history");
+    let happened = &history[before..];
+    // On a machine that stands still now and then, something may.
+    happened.iter().for_each(|event| eprintln!("{event:?}"));
+    let events = happened.len();
     let lost = refused.load(Ordering::Relaxed);
     row(
         "meanwhile: clients' errors, scrapes without an answer, changes of role or link",

@@ -136,7 +136,6 @@ fn note(view: &View, snapshot: &Snapshot, seen: &mut Seen) {
             text: format!("the other node is {peer}"),
             from: from.to_owned(),
             to: peer.to_owned(),
-            epoch: if peer == "master" { pair.peer_epoch } else { 0 },
             ..Event::default()
         });
         peer.clone_into(&mut seen.peer);
