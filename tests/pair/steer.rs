@@ -23,7 +23,7 @@ fn a_paused_backup_waits_until_it_is_resumed_and_has_everything_then() {
             let status = pair.nodes[node].admin().status().ok()?;
             status.warnings.iter().any(|text| text.contains("failovers are paused")).then_some(())
         };
-        warned(master).and(warned(backup))
+        warned(master).and_then(|()| warned(backup))
     });
 
     pair.nodes[master].kill();
