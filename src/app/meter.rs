@@ -250,3 +250,80 @@ fn ready(snapshot: &PairSnapshot) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::NoJournal;
+    use crate::engine::memory::{Memory, MemoryConfig};
+    use crate::stats::{Detail, Shape};
+
+    fn meter() -> Meter {
+        let engine = Arc::new(Memory::new(MemoryConfig::default(), Arc::new(NoJournal)));
+        let shape = Shape {
+            lru_crawler: true,
+            lru_maintainer: true,
+            slab_reassign: true,
+            refuse_fast: false,
+            idle_timeout: false,
+            track_sizes: false,
+            tls: false,
+            tls_sessions: false,
+            threads: 1,
+            connections_max: 1024,
+            settings: Vec::new(),
+            version: VERSION,
+        };
+        let stats = Stats::new(shape, engine, Detail::new(false, b':'));
+        Meter::new(Arc::new(stats), Arc::new(Clock::start()), Fixed::default())
+    }
+
+    #[test]
+    fn a_storm_of_questions_is_answered_from_few_looks() {
+        let meter = meter();
+        let start = Instant::now();
+        let mut looks = vec![meter.snapshot()];
+        for _ in 0..20_000 {
+            meter.node();
+            let seen = meter.snapshot();
+            if !Arc::ptr_eq(&seen, looks.last().unwrap()) {
+                looks.push(seen);
+            }
+        }
+        let most = start.elapsed().as_millis() / FRESH.as_millis() + 1;
+        assert!(looks.len() as u128 <= most, "{} looks, at most {most} are due", looks.len());
+    }
+
+    #[test]
+    fn heartbeats_do_not_wait_for_whoever_is_measuring() {
+        let meter = meter();
+        assert!(!meter.load().summary.is_empty());
+        meter.said.lock().unwrap().at = None;
+        let measuring = meter.measured.lock().unwrap();
+        // It would hang here.
+        assert!(!meter.load().summary.is_empty(), "what was said before is said again");
+        drop(measuring);
+    }
+
+    #[test]
+    fn what_heartbeats_say_fits_into_them() {
+        let meter = meter();
+        for kind in Kind::ALL {
+            meter.stats.cells[0].latency.record(kind, Duration::from_micros(1234));
+        }
+        let summary = meter.load().summary;
+        assert!(summary.len() < tandem_replication::status::SUMMARY_BYTES_MAX / 2, "{} bytes", summary.len());
+        let node: Node = serde_json::from_str(&summary).unwrap();
+        assert_eq!(node.latency.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn rates_are_of_the_time_that_passed() {
+        let before = Counts { reads: 10, hits: 8, misses: 2, ..Counts::default() };
+        let now = Counts { reads: 30, writes: 5, hits: 20, misses: 10, evictions: 1 };
+        let rates = Rates::between(before, now, Duration::from_secs(2));
+        assert_eq!((rates.reads, rates.writes, rates.evictions), (Some(10.0), Some(2.5), Some(0.5)));
+        assert_eq!(rates.hit_ratio, Some(0.6));
+        assert_eq!(Rates::between(now, now, Duration::from_secs(1)).hit_ratio, None, "nothing was read");
+    }
+}

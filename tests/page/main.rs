@@ -264,3 +264,42 @@ fn a_peer_that_is_silent_is_not_called_dead() {
     wait_roles(&browser, "MASTER", "BACKUP");
     assert_eq!(browser.text("#banners"), "");
 }
+
+#[test]
+fn a_node_without_a_peer_has_a_page_of_its_own() {
+    if !browser::installed() {
+        return;
+    }
+    let (setup, _token) = setup();
+    let mut pair = setup.pair();
+    let port = pair.nodes[0].ports[2];
+    let mut alone = std::process::Command::new(env!("CARGO_BIN_EXE_tandemd"))
+        .args([
+            "-l",
+            "127.0.0.2",
+            "-p",
+            "0",
+            "-u",
+            "root",
+            "-m",
+            "16",
+            "--admin",
+            &format!("127.0.0.2:{port}"),
+        ])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("tandemd");
+    pair.quiet = true;
+    let browser = Browser::start();
+    browser.resize(1180, 900);
+    wait_for("the admin port", PATIENCE, || pair.nodes[0].admin().page("/healthz").ok());
+    browser.open(&url(&pair, 0));
+    browser.wait_text("#node .badge", "ALONE");
+    browser.wait_text("#overall", "Without a peer");
+    assert_eq!(browser.run("return document.getElementById('peer').checkVisibility()"), false);
+    assert_eq!(browser.run("return document.getElementById('switchover').checkVisibility()"), false);
+    browser.picture("alone");
+    assert_clean(&browser, &pair, 0);
+    alone.kill().expect("it runs");
+    alone.wait().expect("it ends");
+}

@@ -117,3 +117,24 @@ fn an_admin_port_that_others_reach_does_not_start_without_a_token() {
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && words.contains("/nonexistent"), "{words}");
 }
+
+#[test]
+fn a_new_token_counts_from_the_next_sighup_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "the-first-of-two-tokens").expect("a file");
+    let mut pair = setup().flag("--admin-token-file").flag(file.to_str().expect("a path")).pair();
+    pair.start();
+    pair.wait_paired();
+    let node = &pair.nodes[0];
+    let with = |token: &str| {
+        let admin = tandemd::admin::client::Client::new(node.admin_address().to_string());
+        admin.with_token(token).act(&Verb::ResumeFailover)
+    };
+    assert!(with("the-first-of-two-tokens").is_ok());
+    std::fs::write(&file, "the-second-of-two-tokens").expect("a file");
+    assert!(with("the-second-of-two-tokens").is_err(), "nobody has read it yet");
+    node.signal(rustix::process::Signal::HUP);
+    wait_for("the new token counts", PATIENCE, || with("the-second-of-two-tokens").ok());
+    assert!(with("the-first-of-two-tokens").is_err());
+}
