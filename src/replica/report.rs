@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tandem_replication::driver::{self, Snapshot};
+use tandem_replication::liveness::Verdict;
 
 use super::receipts::AckCounts;
 
@@ -54,9 +55,14 @@ pub fn rows(
     rows
 }
 
-/// Whether both connections of the pair are up.
+/// Whether the nodes talk to each other. Connections to a peer that hangs stay open for long.
 pub fn linked(snapshot: &Snapshot) -> bool {
-    snapshot.pair.control_up && snapshot.pair.data_up
+    snapshot.pair.control_up && snapshot.pair.data_up && !lost(snapshot)
+}
+
+/// Whether the peer is silent for so long that it counts as dead, or known to be.
+pub fn lost(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.pair.peer_verdict, Some(Verdict::Silent | Verdict::Certain))
 }
 
 /// What an operator has to look at, if anything.
