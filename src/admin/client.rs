@@ -36,15 +36,33 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The admin port of one node. Blocking: every call is one connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     server: String,
+    token: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 impl Client {
     /// A client of the node whose admin port is at HOST:PORT.
     pub fn new(server: impl Into<String>) -> Self {
-        Self { server: server.into() }
+        Self { server: server.into(), token: None }
+    }
+
+    /// Shows this token with every request.
+    #[must_use]
+    pub fn with_token(self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self }
+    }
+
+    /// Where it asks.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// What the node says of itself and its peer.
@@ -73,18 +91,49 @@ impl Client {
 
     /// Asks for a planned handover and waits for it.
     pub fn switchover(&self) -> Result<(), Error> {
-        self.control("/switchover")
+        self.control("/switchover").map(drop)
     }
 
     /// Asks the node to become master and waits for it.
     pub fn promote(&self, force: bool) -> Result<(), Error> {
-        self.control(if force { "/promote?force=true" } else { "/promote" })
+        self.control(if force { "/promote?force=true" } else { "/promote" }).map(drop)
     }
 
-    fn control(&self, path: &str) -> Result<(), Error> {
+    /// Asks a master to hand its role over and waits for it; a backup stays what it is.
+    pub fn demote(&self) -> Result<String, Error> {
+        self.control("/demote")
+    }
+
+    /// Asks a backup to drop what it holds and to copy everything from the master.
+    pub fn resync(&self) -> Result<String, Error> {
+        self.control("/resync")
+    }
+
+    /// Asks the node to take and give no role by itself until [`Client::resume_failover`].
+    pub fn pause_failover(&self) -> Result<String, Error> {
+        self.control("/pause-failover")
+    }
+
+    /// The end of [`Client::pause_failover`].
+    pub fn resume_failover(&self) -> Result<String, Error> {
+        self.control("/resume-failover")
+    }
+
+    /// Asks the node to log that much from now on.
+    pub fn log_level(&self, level: &str) -> Result<String, Error> {
+        self.control(&format!("/log-level?level={level}"))
+    }
+
+    /// What came of it, in the node's words.
+    fn control(&self, path: &str) -> Result<String, Error> {
         let (code, body) = self.call(Method::POST, path)?;
+        if code == StatusCode::METHOD_NOT_ALLOWED || code == StatusCode::NOT_FOUND {
+            let text =
+                format!("the node at {} does not know `{path}`: it is of an older version", self.server);
+            return Err(Error::Refused(text));
+        }
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))?;
-        if answer.done { Ok(()) } else { Err(Error::Refused(answer.message)) }
+        if answer.done { Ok(answer.message) } else { Err(Error::Refused(answer.message)) }
     }
 
     fn strange(&self, code: StatusCode, body: &[u8]) -> Error {
@@ -122,8 +171,11 @@ impl Client {
         let stream = TcpStream::connect(&self.server).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-        let request =
-            Request::builder().method(method).uri(path).header("host", &self.server).body(Empty::new())?;
+        let mut request = Request::builder().method(method).uri(path).header("host", &self.server);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new())?;
         let exchange = async {
             let response = sender.send_request(request).await?;
             let code = response.status();
