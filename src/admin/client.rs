@@ -9,7 +9,8 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::admin::report::{Answer, Status};
+use crate::admin::Verb;
+use crate::admin::report::{Answer, Event, Status};
 
 /// An answer that is longer is none of ours.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -36,16 +37,10 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The admin port of one node. Blocking: every call is one connection.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Client {
     server: String,
     token: Option<String>,
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("server", &self.server).finish_non_exhaustive()
-    }
 }
 
 impl Client {
@@ -54,7 +49,7 @@ impl Client {
         Self { server: server.into(), token: None }
     }
 
-    /// Shows this token with every request.
+    /// Control requests carry that token; see [`read_token`](crate::admin::access::read_token).
     #[must_use]
     pub fn with_token(self, token: impl Into<String>) -> Self {
         Self { token: Some(token.into()), ..self }
@@ -89,48 +84,31 @@ impl Client {
         Ok((code.as_u16(), String::from_utf8_lossy(&body).into_owned()))
     }
 
+    /// What happened lately, oldest first.
+    pub fn history(&self) -> Result<Vec<Event>, Error> {
+        let (code, body) = self.call(Method::GET, "/history")?;
+        serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))
+    }
+
     /// Asks for a planned handover and waits for it.
     pub fn switchover(&self) -> Result<(), Error> {
-        self.control("/switchover").map(drop)
+        self.act(&Verb::Switchover).map(drop)
     }
 
     /// Asks the node to become master and waits for it.
     pub fn promote(&self, force: bool) -> Result<(), Error> {
-        self.control(if force { "/promote?force=true" } else { "/promote" }).map(drop)
+        self.act(&Verb::Promote { force }).map(drop)
     }
 
-    /// Asks a master to hand its role over and waits for it; a backup stays what it is.
-    pub fn demote(&self) -> Result<String, Error> {
-        self.control("/demote")
-    }
-
-    /// Asks a backup to drop what it holds and to copy everything from the master.
-    pub fn resync(&self) -> Result<String, Error> {
-        self.control("/resync")
-    }
-
-    /// Asks the node to take and give no role by itself until [`Client::resume_failover`].
-    pub fn pause_failover(&self) -> Result<String, Error> {
-        self.control("/pause-failover")
-    }
-
-    /// The end of [`Client::pause_failover`].
-    pub fn resume_failover(&self) -> Result<String, Error> {
-        self.control("/resume-failover")
-    }
-
-    /// Asks the node to log that much from now on.
-    pub fn log_level(&self, level: &str) -> Result<String, Error> {
-        self.control(&format!("/log-level?level={level}"))
-    }
-
-    /// What came of it, in the node's words.
-    fn control(&self, path: &str) -> Result<String, Error> {
-        let (code, body) = self.call(Method::POST, path)?;
+    /// Asks for that and waits for it; what happened, in a sentence.
+    pub fn act(&self, verb: &Verb) -> Result<String, Error> {
+        let (code, body) = self.call(Method::POST, &verb.path())?;
         if code == StatusCode::METHOD_NOT_ALLOWED || code == StatusCode::NOT_FOUND {
-            let text =
-                format!("the node at {} does not know `{path}`: it is of an older version", self.server);
-            return Err(Error::Refused(text));
+            return Err(Error::Refused(format!(
+                "the node at {} does not know `{}`: it is of an older version",
+                self.server,
+                verb.path()
+            )));
         }
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))?;
         if answer.done { Ok(answer.message) } else { Err(Error::Refused(answer.message)) }
@@ -171,8 +149,8 @@ impl Client {
         let stream = TcpStream::connect(&self.server).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-        let mut request = Request::builder().method(method).uri(path).header("host", &self.server);
-        if let Some(token) = &self.token {
+        let mut request = Request::builder().method(&method).uri(path).header("host", &self.server);
+        if let Some(token) = self.token.as_ref().filter(|_| method == Method::POST) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Empty::new())?;

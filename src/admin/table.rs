@@ -32,6 +32,7 @@ pub fn render(status: &Status, colour: bool) -> String {
     row("hit ratio", &|node| node.hit_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0)));
     row("reads/s", &|node| node.reads_per_second.map(|rate| grouped(rate.round() as u64)));
     row("writes/s", &|node| node.writes_per_second.map(|rate| grouped(rate.round() as u64)));
+    row("evictions/s", &|node| node.evictions_per_second.map(|rate| grouped(rate.round() as u64)));
     row("connections", &|node| node.connections.map(grouped));
     row("uptime", &|node| node.uptime_secs.map(age));
     row("version", &|node| node.version.clone());
@@ -66,6 +67,9 @@ pub fn render(status: &Status, colour: bool) -> String {
             (true, true) => GREEN,
         };
         let _ = writeln!(text, "link {}", paint(describe(link), with));
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(text, "{}", paint(format!("warning: {warning}"), YELLOW));
     }
     text
 }
@@ -156,6 +160,7 @@ mod tests {
             },
             peer: Some(node("b:11211", "backup", 12)),
             link: Some(Link { up: true, synced: true, lag_records: 3, lag_ms: 4, ..Link::default() }),
+            warnings: vec!["failovers are paused".to_owned()],
             ..Status::default()
         };
         let expected = [
@@ -167,6 +172,7 @@ mod tests {
             "",
             "master because: lost the master",
             "link up, in sync, lag 3 changes, 4 ms",
+            "warning: failovers are paused",
         ];
         assert_eq!(render(&status, false).lines().collect::<Vec<_>>(), expected);
     }

@@ -59,7 +59,12 @@ pub(super) fn default(arg: &Arg) -> Option<String> {
 }
 
 /// Flags that mean nothing without a pair.
-pub(super) const PAIR_ONLY: [&str; 12] = [
+pub(super) const PAIR_ONLY: [&str; 17] = [
+    "ack",
+    "ack-prefix",
+    "sync-port",
+    "ack-timeout",
+    "ack-strict",
     "state-dir",
     "profile",
     "heartbeat-interval",
@@ -196,6 +201,7 @@ fn pair(command: Command) -> Command {
         switch("insecure-replication", None, "Listen for replication beyond loopback without a key"),
         value("state-dir", None, "DIR", "Where epoch and history survive a restart [default: $STATE_DIRECTORY, if set]"),
         value("admin", None, "ADDR:PORT", "Admin port, or off [default: 127.0.0.1:11213 with a peer, else off]"),
+        value("admin-token-file", None, "FILE", "Token that control requests need; --admin beyond loopback does not start without (`tandemctl genkey` makes one)"),
         value("profile", None, "NAME", "fast (20 ms, 250 ms), lan (100 ms, 1 s) or wan (500 ms, 5 s) [default: lan]"),
         value("heartbeat-interval", None, "TIME", "How often a node says that it is there [default: the profile's]"),
         value("dead-after", None, "TIME", "Silence after which the peer counts as dead [default: the profile's]"),
@@ -204,6 +210,11 @@ fn pair(command: Command) -> Command {
         switch("preferred", None, "This node should be master when both are well"),
         value("start-alone", None, "YES|NO", "Serve alone if the peer is silent at start [default: yes]"),
         value("backup-requests", None, "HOW", "What a backup does with requests: proxy, local-reads or reject [default: proxy]"),
+        value("ack", None, "MODE", "When a write is answered: async (at once), received or applied (when the backup has it) [default: async]"),
+        value("ack-prefix", None, "PREFIX", "Writes of keys that begin so are answered when the backup has them; comma separated; may be repeated").action(ArgAction::Append),
+        value("sync-port", None, "PORT", "A second TCP port whose clients' writes are answered when the backup has them"),
+        value("ack-timeout", None, "TIME", "How long such a write waits, before it is answered all the same and counted [default: 50ms]"),
+        switch("ack-strict", None, "Answer it with SERVER_ERROR then"),
         value("backlog", None, "MB", "Recent changes kept for a peer that was away [default: 16 or 1/16 of -m, whichever is more]"),
         value("repcached-peer", None, "HOST[:PORT]", "Take over the items of a live repcached 2.x and follow its changes [default port: 11212]"),
         value("queue-length", Some('q'), "N", "Accepted for repcached's sake").hide_long_help(true),

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use environment::mistaken_variables;
 pub use extended::Extended;
 pub use listen::{Host, HostPort};
-pub use pair::{BackupRequests, Failback, Pair, Profile};
+pub use pair::{Ack, BackupRequests, Failback, Pair, Profile};
 pub use show::{Change, Source};
 pub use values::Origin;
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub repcached: Option<HostPort>,
     /// Where the admin port listens, if anywhere.
     pub admin: Option<HostPort>,
+    /// The token that control requests need there.
+    pub admin_token_file: Option<PathBuf>,
     /// What concerns the process, not the service.
     pub process: Process,
     /// What `stats settings` shows, in memcached's order.

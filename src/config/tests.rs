@@ -299,17 +299,21 @@ fn every_setting_has_the_same_meaning_in_all_three_places() {
             (_, flags::Kind::Switch) => ("", "true"),
             (_, flags::Kind::Count) => ("", "1"),
             (_, flags::Kind::YesNo) => ("no", "false"),
-            ("port" | "udp-port" | "replication-port" | "queue-length", _) => ("7", "7"),
+            ("port" | "udp-port" | "sync-port" | "replication-port" | "queue-length", _) => ("7", "7"),
             ("protocol", _) => ("ascii", "\"ascii\""),
             ("log-format", _) => ("json", "\"json\""),
             ("profile", _) => ("fast", "\"fast\""),
             ("failback", _) => ("never", "\"never\""),
             ("backup-requests", _) => ("reject", "\"reject\""),
             ("extended", _) => ("idle_timeout=5", "[\"idle_timeout=5\"]"),
-            ("heartbeat-interval" | "dead-after" | "failback-delay", _) => ("300ms", "\"300ms\""),
+            ("heartbeat-interval" | "dead-after" | "failback-delay" | "ack-timeout", _) => {
+                ("300ms", "\"300ms\"")
+            }
             ("slab-growth-factor", _) => ("1.5", "1.5"),
             ("prefix-delimiter", _) => ("/", "\"/\""),
             ("memory-file", _) => ("items", "\"items\""),
+            ("ack", _) => ("applied", "\"applied\""),
+            ("ack-prefix", _) => ("cart:", "\"cart:\""),
             ("admin", _) => ("127.0.0.1:9", "\"127.0.0.1:9\""),
             ("peer" | "listen" | "replication-listen" | "repcached-peer", _) => {
                 ("127.0.0.9", "\"127.0.0.9\"")

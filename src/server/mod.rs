@@ -59,6 +59,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// TCP port (`-p`) of addresses without one of their own.
     pub port: Port,
+    /// TCP port, on the same addresses, for clients whose writes wait for another node.
+    pub durable_port: Option<u16>,
     /// UDP port (`-U`) of addresses without one of their own.
     pub udp: Port,
     /// UNIX socket instead of TCP (`-s`, `-a`).
@@ -242,7 +244,8 @@ impl Adopter {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr()?;
-        let ticket = self.service.register(Peer::Proxied(peer), std::os::fd::AsRawFd::as_raw_fd(&stream));
+        let ticket =
+            self.service.register(Peer::Proxied(peer), std::os::fd::AsRawFd::as_raw_fd(&stream), false);
         let arrival = worker::Arrival {
             socket: worker::Socket::Tcp(stream),
             protocol: Protocol::Auto,
@@ -284,7 +287,8 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
-    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
+    /// `durable`: its writes wait for another node.
+    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32, durable: bool) -> Ticket {
         self.watchers.connected(&peer, descriptor);
         let mut everybody = self.everybody();
         let place = everybody.free.pop().unwrap_or(everybody.places.len() as u32);
@@ -292,6 +296,7 @@ impl Service {
             place,
             peer,
             descriptor,
+            durable,
             last_command: AtomicU32::new(self.clock.now().secs),
             state: AtomicU8::new(ConnectionState::Waiting as u8),
         });
@@ -346,6 +351,8 @@ struct ConnectionInfo {
     place: u32,
     peer: Peer,
     descriptor: i32,
+    /// Its writes wait for another node.
+    durable: bool,
     /// Engine second of the last bytes.
     last_command: AtomicU32,
     state: AtomicU8,

@@ -1,5 +1,6 @@
 //! Two real processes, real signals, real sockets: what the pair promises.
 
+mod acks;
 mod adversity;
 mod burst;
 mod failover;
@@ -7,6 +8,7 @@ mod hang;
 mod harness;
 mod link;
 mod migration;
+mod operators;
 mod partition;
 mod replicate;
 mod start;

@@ -12,11 +12,12 @@ mod steer;
 mod top;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Logs, Verb};
 use clap::Parser as _;
+use tandemd::admin;
+use tandemd::admin::access::read_token;
 use tandemd::admin::client::{Client, Error};
 use tandemd::bench;
 
@@ -44,22 +45,22 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<String, Failure> {
     let client = Client::new(arguments.server);
     let client = match &arguments.token_file {
-        Some(file) => client.with_token(token(file)?),
+        Some(file) => client.with_token(read_token(file).map_err(|text| (USAGE, text))?),
         None => client,
     };
     match arguments.verb {
         Verb::Status { json, watch: None } => status::once(&client, json),
         Verb::Status { json, watch: Some(every) } => status::watch(&client, json, every),
         Verb::Top => top::run(&client),
-        Verb::Switchover => steer::act(&client, |client| client.switchover().map(|()| "done".to_owned())),
+        Verb::Switchover => steer::act(&client, &admin::Verb::Switchover),
         Verb::Promote { force, sure } => steer::promote(&client, force, sure),
-        Verb::Demote => steer::act(&client, Client::demote),
+        Verb::Demote => steer::act(&client, &admin::Verb::Demote),
         Verb::Resync(sure) => steer::resync(&client, sure),
         Verb::PauseFailover(sure) => steer::pause(&client, sure),
-        Verb::ResumeFailover => steer::act(&client, Client::resume_failover),
+        Verb::ResumeFailover => steer::act(&client, &admin::Verb::ResumeFailover),
         Verb::Wait(wait) => steer::wait(&client, &wait),
         Verb::Logs(Logs::Level { level }) => {
-            client.log_level(&level).map(|said| said + "\n").map_err(failure)
+            client.act(&admin::Verb::LogLevel(level)).map(|said| said + "\n").map_err(failure)
         }
         Verb::Keys { node, prefix } => items::keys(&node.node, prefix.as_bytes()),
         Verb::Dump { file, node } => items::dump(&node.node, &file),
@@ -70,22 +71,6 @@ fn run(arguments: Arguments) -> Result<String, Failure> {
         Verb::Completions { shell, of } => Ok(generate::completions(shell, of)),
         Verb::Generate { directory } => generate::all(&directory),
     }
-}
-
-/// The token in a file.
-fn token(file: &Path) -> Result<String, Failure> {
-    let problem = |why: &dyn std::fmt::Display| {
-        (
-            USAGE,
-            format!("--token-file {}: {why}; name the file of the node's --admin-token-file", file.display()),
-        )
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| problem(&error))?;
-    let token = text.trim();
-    if token.is_empty() || token.len() > 256 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(problem(&"it holds no token"));
-    }
-    Ok(token.to_owned())
 }
 
 /// Prints; a reader that went away (`| head`) is no failure.

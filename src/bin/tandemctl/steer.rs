@@ -4,7 +4,8 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tandemd::admin::client::{Client, Error};
+use tandemd::admin::Verb;
+use tandemd::admin::client::Client;
 use tandemd::admin::report::Status;
 use tandemd::admin::table;
 
@@ -12,16 +13,13 @@ use crate::arguments::{Sure, Wait};
 use crate::{FAILED, Failure, USAGE, failure, is_coloured};
 
 /// Asks for a change and shows what came of it.
-pub(crate) fn act(
-    client: &Client,
-    ask: impl Fn(&Client) -> Result<String, Error>,
-) -> Result<String, Failure> {
+pub(crate) fn act(client: &Client, verb: &Verb) -> Result<String, Failure> {
     let start = Instant::now();
-    let said = ask(client).map_err(failure)?;
+    let said = client.act(verb).map_err(failure)?;
     let took = start.elapsed();
     let status = client.status().map_err(failure)?;
     let table = table::render(&status, is_coloured());
-    Ok(format!("{said} in {} ms\n\n{table}", took.as_millis()))
+    Ok(format!("{said} ({} ms)\n\n{table}", took.as_millis()))
 }
 
 pub(crate) fn promote(client: &Client, force: bool, sure: Sure) -> Result<String, Failure> {
@@ -34,7 +32,7 @@ pub(crate) fn promote(client: &Client, force: bool, sure: Sure) -> Result<String
             ),
         )?;
     }
-    act(client, |client| client.promote(force).map(|()| "done".to_owned()))
+    act(client, &Verb::Promote { force })
 }
 
 pub(crate) fn resync(client: &Client, sure: Sure) -> Result<String, Failure> {
@@ -45,7 +43,7 @@ pub(crate) fn resync(client: &Client, sure: Sure) -> Result<String, Failure> {
             client.server()
         ),
     )?;
-    act(client, Client::resync)
+    act(client, &Verb::Resync)
 }
 
 pub(crate) fn pause(client: &Client, sure: Sure) -> Result<String, Failure> {
@@ -56,7 +54,7 @@ pub(crate) fn pause(client: &Client, sure: Sure) -> Result<String, Failure> {
             client.server()
         ),
     )?;
-    act(client, Client::pause_failover)
+    act(client, &Verb::PauseFailover)
 }
 
 /// Says what will happen and asks whether it shall.

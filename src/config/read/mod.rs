@@ -41,6 +41,7 @@ impl Reader<'_> {
             memory_file,
             repcached,
             admin,
+            admin_token_file: self.text("admin-token-file").map(PathBuf::from),
             process,
             settings: Vec::new(),
             sources: Vec::new(),

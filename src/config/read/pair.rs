@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Reader;
 use crate::config::values::Origin;
 use crate::config::{
-    BackupRequests, EXIT_USAGE, Failback, Host, HostPort, Pair, Problem, Profile, bytes, flags,
+    Ack, BackupRequests, EXIT_USAGE, Failback, Host, HostPort, Pair, Problem, Profile, bytes, flags,
 };
 use crate::server::Listen;
 
@@ -124,10 +124,40 @@ impl Reader<'_> {
                     ("reject", BackupRequests::Reject),
                 ],
             ),
+            ack: self.ack(),
             backlog_bytes,
             psk_file,
             insecure,
         })
+    }
+
+    /// Received is applied here: a backup applies what it receives in the same step.
+    fn ack(&mut self) -> Ack {
+        let all = self
+            .choice("ack", &[("async", Waits(false)), ("received", Waits(true)), ("applied", Waits(true))]);
+        let lists = self.texts("ack-prefix");
+        let prefixes: Vec<String> =
+            lists.iter().flat_map(|list| list.split(',')).map(|prefix| prefix.trim().to_owned()).collect();
+        if prefixes.iter().any(String::is_empty) {
+            self.problem(
+                EXIT_USAGE,
+                "--ack-prefix with an empty prefix means every key: say --ack applied".to_owned(),
+            );
+        }
+        let timeout = self.duration("ack-timeout", Duration::from_millis(50));
+        let longest = Duration::from_secs(10);
+        if timeout.is_zero() || timeout > longest {
+            self.problem(EXIT_USAGE, format!("--ack-timeout {}ms: takes 1ms to 10s", timeout.as_millis()));
+        }
+        let ack = Ack { all: all.0, prefixes, timeout, strict: self.flag("ack-strict") };
+        if ack.strict && !ack.all && ack.prefixes.is_empty() && self.text("sync-port").is_none() {
+            self.problem(
+                EXIT_USAGE,
+                "--ack-strict without writes that wait: add --ack applied, --ack-prefix or --sync-port"
+                    .to_owned(),
+            );
+        }
+        ack
     }
 
     pub(super) fn repcached(&mut self) -> Option<HostPort> {
@@ -156,6 +186,10 @@ impl Reader<'_> {
         }
     }
 }
+
+/// Whether all writes wait.
+#[derive(Clone, Copy, Default)]
+struct Waits(bool);
 
 /// yes unless no.
 #[derive(Clone, Copy)]

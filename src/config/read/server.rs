@@ -87,6 +87,7 @@ impl Reader<'_> {
         server::Config {
             listen,
             port,
+            durable_port: self.sync_port(),
             udp,
             unix,
             backlog: self.count("listen-backlog", 1024, 1, 1 << 20, "-b", None),
@@ -199,6 +200,15 @@ impl Reader<'_> {
             }
         }
         all
+    }
+
+    fn sync_port(&mut self) -> Option<u16> {
+        let text = self.text("sync-port")?;
+        let port = text.parse::<u16>().ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.problem(EXIT_USAGE, format!("--sync-port {text}: takes a port from 1 to 65535"));
+        }
+        port
     }
 
     fn port(&mut self, id: &str, flag: &str, default: Port) -> Port {
