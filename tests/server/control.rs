@@ -185,7 +185,7 @@ fn what_can_lose_something_is_not_done_without_a_yes() {
     assert!(
         fails(&["--token-file", "/nonexistent/token", "status"])
             .1
-            .contains("-token-file /nonexistent/token: ")
+            .contains("token file /nonexistent/token: ")
     );
 }
 
