@@ -471,7 +471,9 @@ async fn accepted<T>(result: io::Result<T>) -> Option<T> {
         Err(error) => {
             // Out of descriptors or memory: the connection stays queued until there are some.
             if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-                tracing::warn!(%error, "a connection cannot be accepted; raise -c or the limit of open files");
+                tracing::warn!(
+                    "a client cannot be accepted: {error}; raise the limit of open files (LimitNOFILE=)"
+                );
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             None
@@ -495,8 +497,8 @@ where
     if first {
         counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
-            limit = service.config.connections_max,
-            "too many connections; new ones wait (see -c)"
+            "all {} connections are taken: new clients wait; raise -c, or end idle ones with -o idle_timeout=SECONDS",
+            service.config.connections_max
         );
     }
     let since = Instant::now();
