@@ -12,7 +12,7 @@ source scripts/packages.sh
 # deploy/ is for; real clients.
 need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables mount:mount \
     haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
-    systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3
+    systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd curl:curl script:bsdutils php:php-cli python3:python3
 need_packages php-memcached python3-yaml python3-venv
 
 # A Python of the tests' own, for the client that Debian does not have.

@@ -238,7 +238,7 @@ fn the_container_files_are_valid_yaml() {
         return;
     }
     let script = "import sys,yaml\nfor f in sys.argv[1:]: assert list(yaml.safe_load_all(open(f)))";
-    let files = ["deploy/kubernetes/tandem.yaml", "deploy/container/compose.yaml"]
-        .map(|file| format!("{ROOT}/{file}"));
+    let files = ["kubernetes/tandem.yaml", "kubernetes/master-service.yaml", "container/compose.yaml"]
+        .map(|file| format!("{ROOT}/deploy/{file}"));
     run(Command::new("/usr/bin/python3").args(["-c", script]).args(files));
 }
