@@ -12,9 +12,11 @@ mod harness;
 mod linear;
 mod link;
 mod migration;
+mod operators;
 mod partition;
 mod replicate;
 mod start;
+mod steer;
 mod switchover;
 
 use harness::Setup;

@@ -490,6 +490,7 @@ impl Pair {
             dead_after: DEAD_AFTER,
             start_wait: DEAD_AFTER,
             drain_timeout: HEARTBEAT.scaled(2, 1),
+            verify_every: Span::from_millis(3_600_000),
             plant: self.plant,
             ..Config::new(self.disks[node].node_id, self.boots)
         };
@@ -633,7 +634,7 @@ impl Pair {
                 }
             }
             // There is neither an arbiter nor anybody who fences.
-            Output::RoleChanged { .. } | Output::Arbiter(_) | Output::Fence => {}
+            Output::RoleChanged { .. } | Output::Arbiter(_) | Output::Fence | Output::Compared(..) => {}
             Output::Stopped => self.kill(node),
         }
     }

@@ -135,8 +135,8 @@ impl MapStore {
     /// Does what a client wants; returns what was written.
     pub fn execute(&self, key: &[u8], wish: &Wish) -> Option<Written> {
         match wish {
-            Wish::Set(value, seconds) => Some(self.write(key, Some((value, *seconds)))),
-            Wish::Delete => Some(self.write(key, None)),
+            Wish::Set(value, seconds) => Some(self.store(key, Some((value, *seconds)))),
+            Wish::Delete => Some(self.store(key, None)),
             Wish::Touch(seconds) => self.touch(key, *seconds),
             Wish::Get => None,
             Wish::Flush(0) => {
@@ -164,7 +164,12 @@ impl MapStore {
         Some(self.flush())
     }
 
-    fn write(&self, key: &[u8], value: Option<(&[u8], u32)>) -> Written {
+    /// Stores `value` for ever, or deletes the item if there is none.
+    pub fn write(&self, key: &[u8], value: Option<&[u8]>) -> Written {
+        self.store(key, value.map(|value| (value, 0)))
+    }
+
+    fn store(&self, key: &[u8], value: Option<(&[u8], u32)>) -> Written {
         let index = self.shard_of(key);
         let mut shard = self.lock(index);
         let version = self.next_version(&shard, index);
@@ -412,6 +417,16 @@ impl Store for MapStore {
             visit(&put(key, &item.value, item.deadline, item.version));
         }
         item.is_some()
+    }
+
+    fn restate(&self, key: &[u8], theirs: Option<u64>) {
+        if let Some(version) = theirs {
+            self.backlog.record(self.shard_of(key), &Change::Delete { key, version });
+        }
+        let item = self.item(key);
+        let seconds =
+            |deadline: u32| if deadline == 0 { 0 } else { deadline.saturating_sub(self.secs()).max(1) };
+        self.store(key, item.as_ref().map(|item| (&item.value[..], seconds(item.deadline))));
     }
 
     fn secs(&self) -> u32 {

@@ -52,6 +52,10 @@ impl World {
                 }
             }
         }
+        let diverged = self.processes.iter().flatten().map(|process| process.node.counters().diverged);
+        if diverged.sum::<u64>() > 0 {
+            self.oracle.violate("the master found that its backup differs".into());
+        }
         self.judge_copies();
         self.judge_role_changes();
     }
