@@ -673,13 +673,12 @@ impl World {
             return self.give_up(connection, to);
         };
         let applied = self.process(to).map_or(0, |process| process.store.changes_seen());
+        let follows = self.process(to).map_or(0, |process| process.node.role().epoch);
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
-        if let Some(process) = self.process(to).filter(|process| process.store.changes_seen() > applied) {
-            let follows = process.node.role().epoch;
-            if follows != epoch {
-                let text = format!("{} follows epoch {follows} and applies epoch {epoch}", name(to));
-                self.oracle.violate(text);
-            }
+        let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
+        if applies && follows != epoch {
+            let text = format!("{} follows epoch {follows} and applies epoch {epoch}", name(to));
+            self.oracle.violate(text);
         }
         self.work(from);
     }
@@ -718,7 +717,11 @@ impl World {
         self.oracle.evicted(process.store.take_evicted());
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            self.oracle.cleared(&before, source.as_ref());
+            match self.arbiter.is_some() {
+                // Who has the arbiter's grant leads, whatever it holds.
+                true => self.oracle.died(source.as_ref()),
+                false => self.oracle.cleared(&before, source.as_ref()),
+            }
         }
         self.work(node);
         self.note(local.0, node as u64);
