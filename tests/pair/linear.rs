@@ -41,7 +41,7 @@ impl Run {
     /// A call for `key`; half of the keys hold numbers.
     fn call(&self, key: usize, random: &mut fastrand::Rng, seen: Option<&(String, u64)>) -> Call {
         let number = self.values.fetch_add(1, Ordering::Relaxed);
-        let numeric = key % 2 == 0;
+        let numeric = key.is_multiple_of(2);
         let value = if numeric { (number * 1_000_000).to_string() } else { format!("v{number};") };
         match (random.u32(0..100), seen) {
             (0..35, _) => Call::Get,
