@@ -1,5 +1,6 @@
-//! A client's connection at work: reads, lets the session eat, writes once per wake-up, until nothing is
-//! under way. What it is then stands in `resting`.
+//! A client's connection that stands aside (see `plain`): it speaks TLS, or needs the node that serves,
+//! or watches. It reads, lets the session eat, writes once per wake-up, until nothing is under way. What
+//! it is then stands in `resting`.
 //!
 //! Unsent replies stop it from reading, so a
 //! client that never reads costs at most one reply beyond `limits::OUTPUT_PAUSE_BYTES`.
@@ -20,22 +21,18 @@ use super::gate::{Answer, Gate, Upstream};
 use super::resting::Resting;
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::watch::{Reason, Watching};
-use super::worker::{Shared, Stream};
+use super::worker::{Busy, Shared, Stream, Work};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Output;
 
-/// Handles what a client sent and what follows it, until nothing is under way; nothing comes back if
+/// Goes on with what is under way and handles what follows it, until nothing is; nothing comes back if
 /// the connection ends.
-pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> {
-    let Resting { ticket, stream, shared, upstream, session, protocol, locked, .. } = resting;
-    let session = match session {
-        Some(session) => *session,
-        None => Session::new(protocol, &shared.service, ticket.info.descriptor, locked),
-    };
+pub(super) async fn serve(resting: Resting, work: Work) -> Option<Resting> {
+    let Resting { ticket, stream, shared, upstream, .. } = resting;
+    let Work { session, input, out, awaits } = work;
+    let busy = Busy::new(&shared, limits::READ_BYTES);
     let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
-    connection.count_read(buffer.len());
-    let busy = Busy::new(&connection.shared);
-    let stays = connection.work(buffer).await;
+    let stays = connection.work(input, out, awaits).await;
     drop(busy);
     if stays {
         return Some(connection.rest());
@@ -44,22 +41,6 @@ pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> 
         Box::pin(connection.stream.say_goodbye()).await;
     }
     None
-}
-
-/// Counts a connection that has something under way.
-struct Busy(Rc<Shared>);
-
-impl Busy {
-    fn new(shared: &Rc<Shared>) -> Self {
-        shared.busy.set(shared.busy.get() + 1);
-        Self(Rc::clone(shared))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.busy.set(self.0.busy.get() - 1);
-    }
 }
 
 /// A connection that is never done, so nobody waits for it when the server stops.
@@ -102,13 +83,11 @@ impl From<io::Error> for Gone {
 }
 
 impl Connection {
-    /// Handles what was read and what follows it, until nothing is under way. Returns whether the
-    /// connection stays open.
-    async fn work(&mut self, buffer: Vec<u8>) -> bool {
+    /// Handles what is under way and what follows it, until nothing is. Returns whether the connection
+    /// stays open.
+    async fn work(&mut self, mut input: Input, mut out: Output, awaits: Option<Action>) -> bool {
         self.show(ConnectionState::Working);
-        let mut input = Input::new(buffer);
-        let mut out = self.shared.take_output();
-        let stays = match self.turns(&mut input, &mut out).await {
+        let stays = match self.turns(&mut input, &mut out, awaits).await {
             Ok(()) => true,
             Err(Gone(reason)) => {
                 self.ticket.reason = reason;
@@ -120,10 +99,21 @@ impl Connection {
         stays
     }
 
-    async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<(), Gone> {
+    async fn turns(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        mut awaits: Option<Action>,
+    ) -> Result<(), Gone> {
         let mut turn = self.shared.service.config.requests_per_turn;
         loop {
-            let action = self.session.consume(input, out, &self.shared, &mut turn);
+            let action = match awaits.take() {
+                Some(action) => action,
+                None => {
+                    self.shared.tick();
+                    self.session.consume(input, out, &self.shared, &mut turn)
+                }
+            };
             if !matches!(action, Action::Park | Action::Forward) {
                 self.parked_since = None;
             }
@@ -419,9 +409,7 @@ impl Connection {
     }
 
     fn count_read(&self, count: usize) {
-        self.shared.cell().bytes_read.add(count as u64);
-        let now = self.shared.service.clock.now();
-        self.ticket.info.last_command.store(now.secs, Ordering::Relaxed);
+        count_read(&self.ticket, &self.shared, count);
     }
 
     fn show(&self, state: ConnectionState) {
@@ -447,6 +435,12 @@ pub(super) fn broken(error: &io::Error, shared: &Shared) -> Gone {
         shared.service.stats.tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
     }
     Gone(Reason::Error)
+}
+
+/// A client sent something.
+pub(super) fn count_read(ticket: &Ticket, shared: &Shared, count: usize) {
+    shared.cell().bytes_read.add(count as u64);
+    ticket.info.last_command.store(shared.service.clock.now().secs, Ordering::Relaxed);
 }
 
 /// A client was silent for too long.
@@ -510,10 +504,7 @@ impl Passage {
 }
 
 /// A write of several pieces.
-fn write_slices(
-    out: &Output,
-    write: impl FnOnce(&[io::IoSlice<'_>]) -> io::Result<usize>,
-) -> io::Result<usize> {
+pub(super) fn write_slices<T>(out: &Output, write: impl FnOnce(&[io::IoSlice<'_>]) -> T) -> T {
     let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
     let count = out.slices(&mut slices);
     write(&slices[..count])

@@ -100,6 +100,7 @@ async fn answer(
         if !session.is_midway() {
             (request_start, reply_start) = (whole - frame.len(), out.total());
         }
+        shared.tick();
         match session.consume(frame, &mut out, shared, &mut turn) {
             Action::Read(_) | Action::ReadBody if frame.is_empty() => break,
             Action::Read(_) | Action::ReadBody => {

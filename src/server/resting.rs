@@ -1,8 +1,9 @@
-//! A connection with nothing under way, which is what most are most of the time.
+//! A connection that stands aside and has nothing under way at this moment.
 //!
-//! Intuition: thousands wait while a few work. So the task of a connection is a few words by itself: a
-//! socket and what must not be forgotten. Only while something is under way does it own a session, a
-//! buffer and the state of its work, in a box that is given back with the last answer.
+//! Intuition: while it rests, its task is a few words by itself: a socket and what must not be forgotten.
+//! Only while something is under way does it own a session, a buffer and the state of its work, in a box
+//! that is given back with the last answer. Whoever needs nothing but a plain socket from here on goes
+//! back to the worker's own connections.
 //!
 //! Promise: a resting connection costs its registration, its line in `stats conns` and a task of two
 //! cache line pairs.
@@ -20,10 +21,11 @@ use tokio::time::Sleep;
 
 use super::connection::{self, Gone};
 use super::gate::Upstream;
-use super::session::Session;
+use super::plain::Home;
+use super::session::{Input, Session};
 use super::tls::Security;
 use super::watch::Reason;
-use super::worker::{Arrival, Shared, Socket, Stream};
+use super::worker::{Shared, Socket, Stream, Work};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Protocol;
 
@@ -55,36 +57,40 @@ pub(super) struct Resting {
 }
 
 impl Client {
-    /// The task of a connection that just arrived.
-    pub(super) fn new(shared: Rc<Shared>, arrival: Arrival) -> io::Result<Self> {
-        let Arrival { socket, protocol, security, mut ticket, .. } = arrival;
-        let locked = shared.service.auth.is_required();
-        let rest = move |stream, shared: Rc<Shared>, ticket| {
-            Resting::new(ticket, stream, shared, None, None, protocol, locked)
-        };
-        let stream = match socket {
-            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-            Socket::Tcp(stream) => {
-                let stream = TcpStream::from_std(stream)?;
-                if security != Security::Plain {
-                    let handshake = async move {
-                        let service = &shared.service;
-                        let secured = match &service.tls {
-                            Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
-                            // No listener is like that.
-                            None => None,
-                        };
-                        if secured.is_none() {
-                            ticket.reason = Reason::Error;
-                        }
-                        Some(rest(Stream::Tls(secured?), shared, ticket))
-                    };
-                    return Ok(Self(State::Busy(Box::pin(handshake))));
-                }
-                Stream::Tcp(stream)
+    /// The task of a connection that just arrived and speaks TLS.
+    pub(super) fn secured(
+        shared: Rc<Shared>,
+        mut ticket: Ticket,
+        stream: std::net::TcpStream,
+        protocol: Protocol,
+        security: Security,
+    ) -> io::Result<Self> {
+        let stream = TcpStream::from_std(stream)?;
+        let handshake = async move {
+            let service = &shared.service;
+            let secured = match &service.tls {
+                Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
+                // No listener is like that.
+                None => None,
+            };
+            if secured.is_none() {
+                ticket.reason = Reason::Error;
             }
+            let locked = service.auth.is_required();
+            Some(Resting::new(ticket, Stream::Tls(secured?), shared, None, None, protocol, locked))
         };
-        Ok(Self(State::Resting(rest(stream, shared, ticket))))
+        Ok(Self(State::Busy(Box::pin(handshake))))
+    }
+
+    /// The task of a connection that has something under way which needs more than its socket.
+    pub(super) fn busy(shared: Rc<Shared>, ticket: Ticket, socket: Socket, work: Work) -> io::Result<Self> {
+        let stream = match socket {
+            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        };
+        let (protocol, locked) = (work.session.codec.protocol(), work.session.is_locked());
+        let resting = Resting::new(ticket, stream, shared, None, None, protocol, locked);
+        Ok(Self(State::Busy(Box::pin(connection::serve(resting, work)))))
     }
 }
 
@@ -101,7 +107,8 @@ impl Future for Client {
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(buffer)) => {
-                        *state = State::Busy(Box::pin(connection::serve(resting, buffer)));
+                        let work = resting.work(buffer);
+                        *state = State::Busy(Box::pin(connection::serve(resting, work)));
                     }
                     Poll::Ready(Err(Gone(reason))) => resting.ticket.reason = reason,
                 },
@@ -111,7 +118,9 @@ impl Future for Client {
                         return Poll::Pending;
                     }
                     Poll::Ready(Some(resting)) if !resting.shared.draining.get() => {
-                        *state = State::Resting(resting);
+                        if let Some(stays) = resting.or_home() {
+                            *state = State::Resting(stays);
+                        }
                     }
                     Poll::Ready(_) => {}
                 },
@@ -133,6 +142,38 @@ impl Resting {
     ) -> Self {
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
         Self { ticket, stream, shared, upstream, session, timer: None, protocol, locked }
+    }
+
+    /// Sends a connection home that needs nothing but its socket; others stay.
+    fn or_home(mut self) -> Option<Self> {
+        // A stream to a node that served in another term is of no use any more.
+        let term = self.shared.service.gate.term();
+        self.upstream.take_if(|(opened_in, _)| *opened_in != term);
+        if self.upstream.is_some() {
+            return Some(self);
+        }
+        let socket = match self.stream {
+            Stream::Tls(_) => return Some(self),
+            Stream::Tcp(stream) => stream.into_std().map(Socket::Tcp),
+            Stream::Unix(stream) => stream.into_std().map(Socket::Unix),
+        };
+        // A socket that cannot be told from its registration is closed.
+        if let Ok(socket) = socket {
+            let Self { ticket, shared, session, protocol, locked, .. } = self;
+            shared.go_home(Home { ticket, socket, protocol, locked, session });
+        }
+        None
+    }
+
+    /// What these first bytes put under way.
+    fn work(&mut self, buffer: Vec<u8>) -> Work {
+        connection::count_read(&self.ticket, &self.shared, buffer.len());
+        let descriptor = self.ticket.info.descriptor;
+        let session = match self.session.take() {
+            Some(session) => *session,
+            None => Session::new(self.protocol, &self.shared.service, descriptor, self.locked),
+        };
+        Work { session, input: Input::new(buffer), out: self.shared.take_output(), awaits: None }
     }
 
     /// Waits for bytes without holding a buffer.

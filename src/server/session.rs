@@ -54,12 +54,30 @@ impl Input {
 
     /// The buffer to read into, with room for `room` bytes; what was eaten is gone.
     pub(super) fn room(&mut self, room: usize) -> &mut Vec<u8> {
-        if self.eaten > 0 {
+        if self.is_empty() {
+            self.clear();
+        } else if self.eaten > 0 {
             self.bytes.drain(..self.eaten);
             self.eaten = 0;
         }
         self.bytes.reserve(room);
         &mut self.bytes
+    }
+
+    /// Puts bytes behind what is there.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Forgets what is there.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.eaten = 0;
+    }
+
+    /// Gives memory back beyond that capacity.
+    pub(super) fn shrink(&mut self, capacity: usize) {
+        self.bytes.shrink_to(capacity);
     }
 
     /// Puts bytes back in front.
@@ -287,7 +305,7 @@ impl Session {
                 return Action::Flush;
             }
             if let Some(dump) = &mut self.dump {
-                if dump.step(service, service.clock.now(), out) {
+                if dump.step(service, shared.now(), out) {
                     return Action::Again;
                 }
                 self.dump = None;
@@ -336,7 +354,7 @@ impl Session {
         let mark = out.total();
         let before = self.codec.is_midway().then(|| self.codec.clone());
         let echoes = service.verbosity.load(Ordering::Relaxed) >= 2;
-        let now = service.clock.now();
+        let now = shared.now();
         let (eaten, action, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
@@ -546,7 +564,7 @@ impl Session {
         let mark = out.total();
         if let Some(mut body) = self.body.take() {
             *turn = turn.saturating_sub(1);
-            let now = service.clock.now();
+            let now = shared.now();
             let pages = body.pages();
             debug_assert_eq!(pages.len(), body.value_len);
             let trailer = &input.bytes()[..body.trailer_len];
@@ -596,7 +614,7 @@ impl Session {
                 if admission == Admission::ServeReads {
                     service.gate.leave(shared.index);
                 }
-                let now = service.clock.now();
+                let now = shared.now();
                 let (eaten, end) = self.gather_one(input.bytes());
                 *turn = turn.saturating_sub(1);
                 let action = match end {

@@ -103,6 +103,7 @@ fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) 
             }
         }
         let mut turn = 1;
+        shared.tick();
         let action = session.consume(&mut input, &mut out, shared, &mut turn);
         if out.total() > limits::UDP_ANSWER_BYTES {
             break TOO_LONG;
