@@ -22,8 +22,8 @@ pub const FORWARD_BYTES: usize = 256 * 1024;
 /// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be
 /// answered request by request; longer replies are passed on as they come.
 pub const FORWARD_REPLY_BYTES: usize = 256 * 1024;
-/// Free read buffers a worker keeps for its connections.
-pub const POOL_BUFFERS: usize = 64;
+/// Free buffers a worker keeps for connections that stand aside.
+pub const POOL_BUFFERS: usize = 8;
 /// A frame of proxied requests from the peer: one item of the largest size and its command line fit.
 pub const PROXIED_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// How long open connections may take to finish when the server stops.
