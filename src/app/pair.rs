@@ -124,6 +124,7 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
+        backlog.set_prefetch(crate::engine::prefetch);
         Self { gate: Arc::new(gate), journal: Arc::new(Recorder(Arc::clone(&backlog))), backlog, way }
     }
 

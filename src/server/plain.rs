@@ -416,6 +416,9 @@ impl Work {
     /// Writes everything.
     #[inline]
     fn flush(&mut self, place: &Place, shared: &Shared) -> Result<(), Errno> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
         while !self.out.is_empty() {
             let fd = place.socket.fd();
             let written = match self.out.piece() {

@@ -161,7 +161,7 @@ impl Shard {
             deadline: exptime.deadline(at.now).0,
             marks: Marks::WIN_SENT.with(Marks::BINARY_KEY, get.binary_key).with(Marks::FETCHED, !get.no_bump),
         };
-        let location = self.put(at.hash, draft, None, at.now);
+        let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let (_, class) = self.measure(&self.item(location));
         self.count_read(get, class);
@@ -262,7 +262,7 @@ impl Shard {
         let fits = roomy || self.is_in_place(Some(location), &draft);
         let kept = fits.then(|| {
             let draft = Draft { version: self.clock.next(at.now), ..draft };
-            self.put(at.hash, draft, Some(location), at.now)
+            self.put(at.hash, &draft, Some(location), at.now)
         });
         self.scratch = scratch;
         kept
@@ -334,7 +334,7 @@ impl Shard {
         let fits = roomy || self.is_in_place(Some(location), &draft);
         if fits {
             let draft = Draft { version: self.clock.next(at.now), ..draft };
-            let location = self.put(at.hash, draft, Some(location), at.now);
+            let location = self.put(at.hash, &draft, Some(location), at.now);
             self.record_put(location);
             self.count_arith(arith, class);
             let mut hit = self.hit(location, at.now);
@@ -381,7 +381,7 @@ impl Shard {
             deadline: exptime.deadline(at.now).0,
             marks: Marks::default().with(Marks::BINARY_KEY, arith.binary_key),
         };
-        let location = self.put(at.hash, draft, None, at.now);
+        let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let mut hit = self.hit(location, at.now);
         hit.created = true;
@@ -469,10 +469,10 @@ impl Shard {
             self.refuse(at, Refusal::OutOfMemory, store.mode == StoreMode::Set, reply);
             return;
         }
-        self.finish_store(at, draft, old, reply);
+        self.finish_store(at, &mut draft, old, reply);
     }
 
-    fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
+    fn finish_store(&mut self, at: At<'_>, draft: &mut Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
         let kept = Kept { cas: self.shown(draft.explicit.unwrap_or(draft.version)), len: draft.len() };
         let location = self.put(at.hash, draft, old, at.now);
@@ -589,7 +589,7 @@ impl Shard {
             }
         };
         if roomy || self.is_in_place(old, &draft) {
-            self.finish_store(at, draft, old, reply);
+            self.finish_store(at, &mut draft, old, reply);
         } else {
             self.refuse(at, Refusal::OutOfMemory, false, reply);
         }

@@ -370,7 +370,7 @@ impl Shard {
 
     /// Stores an item, instead of `old` if there is one: in its place if the slot fits exactly, else
     /// at the end of the queue the old one was in. There must be room (`prepare`).
-    pub(super) fn put(&mut self, hash: u64, draft: Draft<'_>, old: Option<u32>, now: Now) -> u32 {
+    pub(super) fn put(&mut self, hash: u64, draft: &Draft<'_>, old: Option<u32>, now: Now) -> u32 {
         let mut header = draft.header(now.secs);
         let slot = header.slot();
         let stub;
@@ -387,7 +387,6 @@ impl Shard {
             Some(old) => {
                 let item = self.item(old);
                 let before = item.header;
-                let queue = self.queue_at(old);
                 alike = before.slot() == slot
                     && before.value_len == header.value_len
                     && !before.marks.has(Marks::LARGE)
@@ -402,6 +401,7 @@ impl Shard {
                 } else {
                     header.marks = header.marks.with_heat(before.marks.heat());
                     self.bury(old, before);
+                    let queue = self.queue_at(old);
                     let new = self.append(queue, slot, now.secs);
                     self.replace(hash, old, new);
                     new
