@@ -221,6 +221,14 @@ impl Server {
         }
     }
 
+    /// The datagrams that answer one, as over `-U` but without a socket, a rate and the server's workers:
+    /// for fuzzing. None if there is no descriptor left for it.
+    pub async fn answer_datagram(&self, datagram: &[u8]) -> Vec<Vec<u8>> {
+        let Ok(bell) = worker::Bell::new() else { return Vec::new() };
+        let shared = worker::Shared::new(0, Arc::clone(&self.service), Arc::new(bell));
+        udp::answered(&shared, datagram).await
+    }
+
     /// Stops accepting, lets open requests finish for a bounded time, closes everything.
     pub fn stop(mut self) {
         self.acceptor.take();

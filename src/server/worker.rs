@@ -74,7 +74,7 @@ impl Inbox {
 pub(super) struct Bell(OwnedFd);
 
 impl Bell {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
@@ -290,7 +290,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(index: usize, service: Arc<Service>, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(index: usize, service: Arc<Service>, bell: Arc<Bell>) -> Self {
         let now = Cell::new(service.clock.now());
         Self {
             index,
@@ -347,7 +347,7 @@ impl Shared {
         self.bell.ring();
     }
 
-    /// When a batch began, if it is one of those that are measured: one in sixteen, at random, so that
+    /// When a batch began, if it is one of those that are measured: one in thirty-two, at random, so that
     /// no rhythm of requests hides from it.
     #[inline]
     pub(super) fn stopwatch(&self) -> Option<Instant> {
@@ -362,7 +362,7 @@ impl Shared {
         dice ^= dice >> 17;
         dice ^= dice << 5;
         self.dice.set(dice);
-        self.unmeasured.set(dice % 32);
+        self.unmeasured.set(dice % 64);
         Some(Instant::now())
     }
 
