@@ -355,8 +355,6 @@ impl Shard {
         self.record(&Change::Delete { key, version });
     }
 
-    /// Writes a new header over an item's; lengths stay.
-    #[inline]
     /// Says anew what there is of `key`.
     pub(super) fn restate(&mut self, hash: u64, key: &[u8], theirs: Option<u64>, now: Now) {
         if let Some(version) = theirs {
@@ -369,6 +367,8 @@ impl Shard {
         self.record_put(location);
     }
 
+    /// Writes a new header over an item's; lengths stay.
+    #[inline]
     pub(super) fn set_header(&mut self, location: u32, header: Header) {
         header.write(self.segments.bytes_mut(location));
         self.note(location, &header);
