@@ -39,6 +39,34 @@ fn a_pipelined_get_sees_the_set_before_it() {
 }
 
 #[test]
+fn a_batch_looks_again_for_what_its_own_commands_moved() {
+    let engine = engine(8 << 20);
+    let (short, long) = ([b's'; 10], [b'l'; 500]);
+    for key in ["moved", "deleted", "stays"] {
+        run(&engine, key, Op::Store(store(&short)), at(START));
+    }
+    let get = |key| command(key, Op::Get(Get::default()));
+    let batch = [
+        command(b"moved", Op::Store(store(&long))),
+        get(b"moved"),
+        command(b"deleted", Op::Delete(Delete::default())),
+        get(b"deleted"),
+        get(b"stays"),
+        command(b"deleted", Op::Store(store(&long))),
+        get(b"deleted"),
+        command(b"stays", Op::Store(store(&long[..10]))),
+        get(b"stays"),
+    ];
+    let said: Vec<_> =
+        execute(&engine, &batch, at(START)).into_iter().map(|said| (said.what, said.value)).collect();
+    let values = [(1, Some(&long[..])), (3, None), (4, Some(&short)), (6, Some(&long)), (8, Some(&long[..10]))];
+    for (index, value) in values {
+        let expected = value.map_or(("miss", Vec::new()), |value| ("hit", value.to_vec()));
+        assert_eq!(said[index], expected, "command {index}");
+    }
+}
+
+#[test]
 fn flush_all_takes_what_was_stored_and_nothing_that_follows_in_the_same_second() {
     let engine = small_engine(1 << 20);
     for key in ["a", "b", "c"] {
