@@ -59,7 +59,8 @@ fn a_batch_looks_again_for_what_its_own_commands_moved() {
     ];
     let said: Vec<_> =
         execute(&engine, &batch, at(START)).into_iter().map(|said| (said.what, said.value)).collect();
-    let values = [(1, Some(&long[..])), (3, None), (4, Some(&short)), (6, Some(&long)), (8, Some(&long[..10]))];
+    let values =
+        [(1, Some(&long[..])), (3, None), (4, Some(&short)), (6, Some(&long)), (8, Some(&long[..10]))];
     for (index, value) in values {
         let expected = value.map_or(("miss", Vec::new()), |value| ("hit", value.to_vec()));
         assert_eq!(said[index], expected, "command {index}");
