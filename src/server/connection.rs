@@ -311,12 +311,12 @@ impl Connection {
             }
             Planned::Nothing => return Ok(()),
         };
-        let service = std::sync::Arc::clone(&self.shared.service);
-        let gate = &*service.gate;
+        let shared = Rc::clone(&self.shared);
+        let gate = &*shared.service.gate;
         let term = gate.term();
         let mut upstream = match self.upstream.take() {
             Some((opened_in, upstream)) if opened_in == term => upstream,
-            _ => match opened(gate, term).await {
+            _ => match opened(&shared, term).await {
                 Some(upstream) => upstream,
                 // Nothing was sent: whoever serves next may execute it.
                 None => return self.park(input, out).await,
@@ -335,7 +335,7 @@ impl Connection {
                 return Ok(());
             }
             passage = Passage::new(planned.then);
-            if let Some(other) = opened(gate, term).await {
+            if let Some(other) = opened(&shared, term).await {
                 upstream = other;
                 result = self.exchange_in(gate, term, &mut *upstream, &planned.raw, &mut passage, out).await;
             }
@@ -477,11 +477,21 @@ pub(super) fn kick(shared: &Shared) -> Gone {
     Gone(Reason::IdleTimeout)
 }
 
-/// A stream to the node that serves, unless that changes before there is one.
-async fn opened(gate: &dyn Gate, term: u64) -> Option<Box<dyn Upstream>> {
+/// A stream to the node that serves, unless that changes before there is one. That node has few places for
+/// those who have proven nothing yet, so not all connections knock at once, nor again at once.
+async fn opened(shared: &Shared, term: u64) -> Option<Box<dyn Upstream>> {
+    let gate = &*shared.service.gate;
+    let opening = async {
+        let _turn = shared.opening.acquire().await.ok()?;
+        let opened = gate.upstream().await.ok();
+        if opened.is_none() {
+            tokio::time::sleep(limits::UPSTREAM_PAUSE).await;
+        }
+        opened
+    };
     tokio::select! {
         biased;
-        upstream = gate.upstream() => upstream.ok(),
+        upstream = opening => upstream,
         () = gate.ended(term) => None,
     }
 }

@@ -22,6 +22,11 @@ pub const FORWARD_BYTES: usize = 256 * 1024;
 /// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be
 /// answered request by request; longer replies are passed on as they come.
 pub const FORWARD_REPLY_BYTES: usize = 256 * 1024;
+/// Streams to the node that serves that a worker opens at a time: that node has sixteen places for those who
+/// have not proven their key.
+pub const UPSTREAMS_OPENING: usize = 2;
+/// How long after one that failed the next is tried.
+pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(5);
 /// Free buffers a worker keeps for connections that stand aside.
 pub const POOL_BUFFERS: usize = 8;
 /// A frame of proxied requests from the peer: one item of the largest size and its command line fit.

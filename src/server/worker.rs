@@ -281,6 +281,8 @@ pub(super) struct Shared {
     homing: RefCell<Vec<Home>>,
     bell: Arc<Bell>,
     now: Cell<Now>,
+    /// Turns of opening a stream to the node that serves.
+    pub(super) opening: tokio::sync::Semaphore,
     buffers: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Output>>,
     /// Batches until the next one is measured.
@@ -301,6 +303,7 @@ impl Shared {
             homing: RefCell::default(),
             bell,
             now,
+            opening: tokio::sync::Semaphore::new(limits::UPSTREAMS_OPENING),
             buffers: RefCell::default(),
             outputs: RefCell::default(),
             unmeasured: Cell::new(0),
