@@ -178,6 +178,7 @@ impl Prepared {
             preferred: pair.preferred,
             failback_delay: pair.failback_delay,
             drain_timeout: DRAIN_TIMEOUT,
+            verify_every: pair.verify_interval,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());

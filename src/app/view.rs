@@ -91,6 +91,9 @@ impl AdminSource for View {
                 Operator::PauseFailover,
                 "this node takes and gives no role by itself until it is resumed or restarted",
             ),
+            Verb::Verify => {
+                self.ask(Operator::Verify, "all items are being compared; /status has what is found")
+            }
             Verb::ResumeFailover => self.ask(Operator::ResumeFailover, "failovers are possible again"),
             Verb::LogLevel(level) => {
                 let result = logs::set_level_by_name(&level);
@@ -179,6 +182,10 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         changes_applied: counters.changes_applied,
         proxied_requests,
         refused_strangers: snapshot.refused,
+        verifying: pair.verify.running,
+        verified_items: pair.verify.last.map_or(0, |last| last.items),
+        verified_secs_ago: pair.verify.last.map(|_| pair.verify.age.as_millis() as f64 / 1e3),
+        diverged_items: counters.diverged,
     }
 }
 

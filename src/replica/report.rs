@@ -33,6 +33,8 @@ pub fn rows(
         ("reconnects", counters.reconnects.to_string()),
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),
+        ("verified_items", pair.verify.last.map_or(0, |last| last.items).to_string()),
+        ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),
         ("refused_strangers", snapshot.refused.to_string()),
         ("last_role_change", since_unix(snapshot).to_string()),

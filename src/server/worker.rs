@@ -153,7 +153,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(index: usize, service: Arc<Service>) -> Self {
+    pub(super) fn new(index: usize, service: Arc<Service>) -> Self {
         Self {
             index,
             service,

@@ -10,6 +10,7 @@ mod harness;
 mod holes;
 mod limits;
 mod migration;
+mod monitors;
 mod process;
 mod settings;
 mod statistics;
