@@ -153,7 +153,9 @@ impl Prepared {
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream| {
             if let Err(why) = adopter.adopt_proxied(stream) {
-                tracing::warn!("a stream of requests from the peer was lost on arrival: {why}");
+                tracing::warn!(
+                    "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
+                );
             }
         }));
         let clock = Arc::clone(parts.clock);
