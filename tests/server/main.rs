@@ -11,6 +11,7 @@ mod harness;
 mod holes;
 mod limits;
 mod migration;
+mod monitors;
 mod process;
 mod settings;
 mod statistics;
