@@ -183,7 +183,10 @@ fn old_configurations_are_translated_flag_by_flag() {
     let piped = std::fs::File::open(&plain).expect("the file");
     let said = run(Command::new(Path::new(ROOT).join("deploy/repcached/translate")).arg("-").stdin(piped));
     assert!(said.ends_with(&format!("TANDEMD_OPTIONS=\"-x 192.0.2.13 -S {pair}\"\n")), "{said}");
-    assert!(said.contains("\nMEMCACHED_SASL_PWDB=/etc/tandem/users\n") && said.contains("alice:PASSWORD"), "{said}");
+    assert!(
+        said.contains("\nMEMCACHED_SASL_PWDB=/etc/tandem/users\n") && said.contains("alice:PASSWORD"),
+        "{said}"
+    );
     // Every example is one that tandemd takes.
     for example in ["memcached.conf", "sysconfig-memcached", "container.env"] {
         let options = translate(&here(example));
