@@ -178,6 +178,7 @@ impl Prepared {
             preferred: pair.preferred,
             failback_delay: pair.failback_delay,
             drain_timeout: DRAIN_TIMEOUT,
+            verify_every: pair.verify_interval,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());
@@ -220,8 +221,23 @@ pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
         ("--dead-after", millis(pair.dead_after)),
         ("--failback", format!("{:?}", pair.failback).to_lowercase()),
         ("--backup-requests", requests.to_owned()),
+        ("--ack", acknowledged(&pair.ack)),
         ("-I", format!("{} bytes", config.engine.item_size_max)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+fn acknowledged(ack: &config::Ack) -> String {
+    let which = match (ack.all, &ack.prefixes[..]) {
+        (true, _) => "for all writes".to_owned(),
+        (false, []) => "for no writes".to_owned(),
+        (false, prefixes) => {
+            // It travels with heartbeats.
+            let first: String = prefixes.join(", ").chars().take(100).collect();
+            format!("for keys that begin with {} prefixes ({first})", prefixes.len())
+        }
+    };
+    let then = if ack.strict { "an error" } else { "the answer" };
+    format!("{which}, {then} after {} ms", ack.timeout.as_millis())
 }

@@ -657,6 +657,27 @@ impl Engine for ModelEngine {
         item.is_some()
     }
 
+    fn restate(&self, key: &[u8], theirs: Option<u64>, now: Now) {
+        let mut guard = self.state();
+        let (state, shard) = (&mut *guard, self.shard_of(key));
+        if let Some(version) = theirs {
+            self.journal.record(shard, &Change::Delete { key, version });
+        }
+        let version = state.clocks[shard].next(now);
+        let floor = state.floor;
+        let live = |item: &Item| item.version >= floor && !Deadline(item.deadline).is_over(now);
+        match state.items.get_mut(key).filter(|item| live(item)) {
+            Some(item) => {
+                item.version = version;
+                self.journal.record(shard, &item.put(key));
+            }
+            None => {
+                state.items.remove(key);
+                self.journal.record(shard, &Change::Delete { key, version });
+            }
+        }
+    }
+
     fn fate(&self, key: &[u8], now: Now) -> Fate {
         let state = self.state();
         match state.items.get(key) {

@@ -11,6 +11,7 @@ mod migration;
 mod partition;
 mod replicate;
 mod start;
+mod steer;
 mod switchover;
 
 use harness::Setup;

@@ -196,6 +196,7 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                verify_every: config.verify_every.into(),
                 arbiter: None,
                 fence: false,
                 #[cfg(feature = "testing")]
@@ -428,6 +429,16 @@ impl Loop {
                 self.note_role_change(RoleChange { number: 0, at: SystemTime::now(), from, to, epoch, why });
                 self.urgent = true;
             }
+            Output::Compared(findings, None) => {
+                tracing::debug!(items = findings.items, "the backup has what this master has");
+            }
+            Output::Compared(findings, Some(key)) => tracing::error!(
+                "{} of {} items differed on the backup, for one {:?}, and were sent anew; if it happens again, \
+                 suspect a machine's memory",
+                findings.diverged,
+                findings.items,
+                String::from_utf8_lossy(&key)
+            ),
             Output::Stopped => self.stopped = true,
             Output::Arbiter(_) | Output::Fence => {}
         }
@@ -599,6 +610,7 @@ fn describe(wish: Operator) -> &'static str {
         Operator::PauseFailover => "a pause of failovers",
         Operator::ResumeFailover => "failovers again",
         Operator::Resync => "a copy from the start",
+        Operator::Verify => "a comparison",
         Operator::Shutdown => "the end of this node",
     }
 }

@@ -125,6 +125,7 @@ impl Reader<'_> {
                 ],
             ),
             ack: self.ack(),
+            verify_interval: self.duration("verify-interval", Duration::from_secs(3600)),
             backlog_bytes,
             psk_file,
             insecure,
