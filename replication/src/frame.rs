@@ -95,14 +95,24 @@ pub enum Frame {
         /// Changes, one behind the other.
         payload: Bytes,
     },
-    /// Data, master to follower: items of a copy.
+    /// Data, both ways: what a peer that was away may lack, as [`crate::dirty`] encodes it. From the
+    /// master it comes before the data; from the follower it is what only the follower did.
+    Dirty {
+        /// The map.
+        payload: Bytes,
+    },
+    /// Data, master to follower: items of a copy or of a catch-up.
     Chunk {
+        /// How far the walk is with this chunk: the shard,
+        shard: u16,
+        /// and the place in it.
+        cursor: u64,
         /// What the sender's store clock read.
         secs: u32,
         /// Changes, one behind the other.
         payload: Bytes,
     },
-    /// Data, master to follower: everything was copied; with `target` applied it is consistent.
+    /// Data, master to follower: everything was sent; with `target` applied it is consistent.
     CopyEnd {
         /// Per shard of the sender.
         target: Vec<u64>,
@@ -113,6 +123,19 @@ pub enum Frame {
         session: u32,
         /// Per shard of the sender.
         applied: Vec<u64>,
+        /// The follower holds everything up to there. Otherwise it is in a copy, and has these of the
+        /// changes that followed its beginning.
+        complete: bool,
+    },
+    /// Data, follower to master: what it has, to be compared or merged. Answered by [`Frame::Answer`].
+    Report(Report),
+    /// Data, master to follower: the answer to the oldest unanswered [`Frame::Report`] or
+    /// [`Frame::Dirty`].
+    Answer {
+        /// What the sender's store clock read.
+        secs: u32,
+        /// What the follower is to apply.
+        payload: Bytes,
     },
     /// Not for the node: the driver's own (handshake, proxied requests).
     Raw {
@@ -175,23 +198,70 @@ pub struct Handover {
 pub struct Follow {
     /// Numbered by the follower; later frames belong to the latest.
     pub session: u32,
-    /// What it has, if that is complete.
-    pub position: Option<Position>,
+    /// Where it stands, and where it left earlier histories of its own. Empty if what it has is worth
+    /// nothing.
+    pub positions: Vec<Position>,
+    /// A copy or catch-up that was cut.
+    pub cut: Option<Cut>,
 }
 
-/// The answer to [`Follow`].
+/// How far a copy or a catch-up came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Which one: the number its [`Plan`] said.
+    pub walk: u64,
+    /// The walk's last [`Frame::Chunk`]: its shard,
+    pub shard: u16,
+    /// and place.
+    pub cursor: u64,
+    /// The changes that were applied beside it.
+    pub position: Position,
+}
+
+/// The answer to [`Follow`], and said again when the backlog overran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Which [`Follow`] it answers.
     pub session: u32,
     /// Of the sender.
     pub epoch: u64,
-    /// Everything is copied: forget what is there. Otherwise changes simply continue.
-    pub copy: bool,
+    /// How it goes on.
+    pub way: Way,
+    /// The number of the walk, unless changes simply continue.
+    pub walk: u64,
     /// The sequences behind which changes will continue.
     pub from: Position,
-    /// The sequences with which the follower has caught up. A copy says so later ([`Frame::CopyEnd`]).
+    /// The sequences with which the follower has caught up. A walk says so later ([`Frame::CopyEnd`]).
     pub target: Vec<u64>,
+    /// The follower made changes behind this place that nobody else has: they are to be reported.
+    pub give_up: Option<Position>,
+}
+
+/// How a follower comes to hold everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// Changes continue where it is.
+    Continue,
+    /// A [`Frame::Dirty`] says what is suspect, then what was written comes as chunks.
+    CatchUp,
+    /// Everything is copied: forget what is there.
+    Copy,
+    /// The copy or catch-up that was cut goes on where it was.
+    Resume,
+}
+
+/// What a follower has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Only to be compared: a [`Change::Touch`](crate::change::Change::Touch) of each item. Otherwise
+    /// changes that only the follower made.
+    pub compare: bool,
+    /// What the sender's store clock read.
+    pub secs: u32,
+    /// The master's changes it had applied when it looked.
+    pub applied: Vec<u64>,
+    /// Changes, one behind the other.
+    pub payload: Bytes,
 }
 
 /// Frames as bytes.
@@ -345,6 +415,9 @@ const CHANGES: u8 = 18;
 const CHUNK: u8 = 19;
 const COPY_END: u8 = 20;
 const ACK: u8 = 21;
+const DIRTY: u8 = 22;
+const REPORT: u8 = 23;
+const ANSWER: u8 = 24;
 const HANDSHAKE: u8 = 32;
 const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
@@ -370,9 +443,17 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         Frame::Changes { shard, first, secs, payload } => {
             Ok((CHANGES, *shard, *secs, *first, payload.clone()))
         }
-        Frame::Chunk { secs, payload } => Ok((CHUNK, 0, *secs, 0, payload.clone())),
+        Frame::Dirty { payload } => Ok((DIRTY, 0, 0, 0, payload.clone())),
+        Frame::Chunk { shard, cursor, secs, payload } => {
+            Ok((CHUNK, *shard, *secs, *cursor, payload.clone()))
+        }
         Frame::CopyEnd { target } => small(COPY_END, 0, target),
-        Frame::Ack { session, applied } => small(ACK, u64::from(*session), applied),
+        Frame::Ack { session, applied, complete } => {
+            let payload = wire::encode(applied)?.into();
+            Ok((ACK, u16::from(*complete), 0, u64::from(*session), payload))
+        }
+        Frame::Report(report) => Ok((REPORT, u16::from(report.compare), report.secs, 0, report.encode())),
+        Frame::Answer { secs, payload } => Ok((ANSWER, 0, *secs, 0, payload.clone())),
         Frame::Raw { kind, tag, payload } => {
             let kind = match kind {
                 RawKind::Handshake => HANDSHAKE,
@@ -396,14 +477,39 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         FOLLOW => Ok(Frame::Follow(wire::decode(&payload)?)),
         PLAN => Ok(Frame::Plan(wire::decode(&payload)?)),
         CHANGES => Ok(Frame::Changes { shard, first: sequence, secs, payload }),
-        CHUNK => Ok(Frame::Chunk { secs, payload }),
+        DIRTY => Ok(Frame::Dirty { payload }),
+        CHUNK => Ok(Frame::Chunk { shard, cursor: sequence, secs, payload }),
         COPY_END => Ok(Frame::CopyEnd { target: wire::decode(&payload)? }),
-        ACK => Ok(Frame::Ack { session: sequence as u32, applied: wire::decode(&payload)? }),
+        ACK => {
+            let applied = wire::decode(&payload)?;
+            Ok(Frame::Ack { session: sequence as u32, applied, complete: shard != 0 })
+        }
+        REPORT => Ok(Frame::Report(Report::decode(shard != 0, secs, payload)?)),
+        ANSWER => Ok(Frame::Answer { secs, payload }),
         HANDSHAKE => raw(RawKind::Handshake, payload),
         REQUEST => raw(RawKind::Request, payload),
         REPLY => raw(RawKind::Reply, payload),
         DONE => raw(RawKind::Done, payload),
         unknown => Err(FrameError::UnknownKind(unknown)),
+    }
+}
+
+impl Report {
+    /// The number of shards, what was applied in each, and the changes.
+    fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(2 + 8 * self.applied.len() + self.payload.len());
+        bytes.put_u16_le(self.applied.len() as u16);
+        self.applied.iter().for_each(|applied| bytes.put_u64_le(*applied));
+        bytes.put_slice(&self.payload);
+        bytes.freeze()
+    }
+
+    fn decode(compare: bool, secs: u32, mut payload: Bytes) -> Result<Self, FrameError> {
+        let short = |_| FrameError::Malformed(wire::Malformed("a report is too short".into()));
+        let shards = payload.try_get_u16_le().map_err(short)?;
+        let applied = (0..shards).map(|_| payload.try_get_u64_le().map_err(short));
+        let applied = applied.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { compare, secs, applied, payload })
     }
 }
 
@@ -425,12 +531,32 @@ mod tests {
             Frame::Declined { number: 5 },
             Frame::AskSwitchover,
             Frame::Goodbye,
-            Frame::Follow(Follow { session: 6, position: Some(position.clone()) }),
-            Frame::Plan(Plan { session: 6, epoch: 3, copy: true, from: position, target: vec![8] }),
+            Frame::Follow(Follow {
+                session: 6,
+                positions: vec![position.clone()],
+                cut: Some(Cut { walk: 9, shard: 1, cursor: 7, position: position.clone() }),
+            }),
+            Frame::Plan(Plan {
+                session: 6,
+                epoch: 3,
+                way: Way::CatchUp,
+                walk: 2,
+                from: position.clone(),
+                target: vec![8],
+                give_up: Some(position),
+            }),
             Frame::Changes { shard: 255, first: u64::MAX, secs: 9, payload: payload.clone() },
-            Frame::Chunk { secs: 10, payload: payload.clone() },
+            Frame::Dirty { payload: payload.clone() },
+            Frame::Chunk { shard: 3, cursor: u64::MAX, secs: 10, payload: payload.clone() },
             Frame::CopyEnd { target: vec![u64::MAX; 256] },
-            Frame::Ack { session: u32::MAX, applied: vec![0, 1] },
+            Frame::Ack { session: u32::MAX, applied: vec![0, 1], complete: true },
+            Frame::Report(Report {
+                compare: true,
+                secs: 3,
+                applied: vec![1, u64::MAX],
+                payload: payload.clone(),
+            }),
+            Frame::Answer { secs: 4, payload: payload.clone() },
             raw(RawKind::Handshake),
             raw(RawKind::Request),
             raw(RawKind::Reply),
@@ -496,7 +622,7 @@ mod tests {
         let mut allowed = sealed(900, 1, b"");
         assert!(codec.decode(&mut allowed).unwrap().is_none());
         assert!(allowed.capacity() < 2000);
-        let long = Frame::Chunk { secs: 0, payload: Bytes::from(vec![0; 1001]) };
+        let long = Frame::Answer { secs: 0, payload: Bytes::from(vec![0; 1001]) };
         assert!(matches!(codec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong { .. })));
     }
 

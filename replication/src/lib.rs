@@ -25,9 +25,11 @@
 
 pub mod backlog;
 pub mod change;
+pub mod dirty;
 pub mod driver;
 pub mod frame;
 pub mod handshake;
+pub mod heal;
 pub mod history;
 pub mod liveness;
 pub mod node;
@@ -41,4 +43,5 @@ pub mod store;
 pub mod testing;
 pub mod time;
 pub mod transport;
+pub mod walk;
 pub mod wire;

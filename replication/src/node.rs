@@ -22,13 +22,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::backlog::Backlog;
 use crate::frame::{self, Frame, Heartbeat, Hello, Link};
+use crate::heal::Heal;
 use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
-use crate::session::{Receiver, Sender};
+use crate::session::{Debt, Receiver, Sender, Unfinished};
 use crate::status::{Counters, Load, PairStatus, RoleView};
 use crate::store::Store;
 use crate::time::{Mono, Span};
+use crate::walk::Walk;
 
 /// How a node behaves; see the fields.
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub struct Config {
     pub failback_delay: Span,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Span,
+    /// What becomes of keys that both nodes changed while neither heard of the other.
+    pub heal: Heal,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -88,6 +92,7 @@ impl Config {
             preferred: false,
             failback_delay: Span::from_millis(60_000),
             drain_timeout: Span::from_millis(500),
+            heal: Heal::default(),
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -207,6 +212,8 @@ pub enum Output {
         /// The row's reason.
         why: &'static str,
     },
+    /// For the log: both nodes changed this key while neither heard of the other.
+    Conflict(Vec<u8>),
     /// Everything is done; the process may end.
     Stopped,
 }
@@ -252,6 +259,14 @@ pub struct Node {
     /// The epoch that is followed.
     following: u64,
     acknowledged: Option<Position>,
+    /// As master: what the follower misses beside what is in the backlog.
+    debt: Debt,
+    /// As follower: what must not be forgotten until it holds everything.
+    unfinished: Unfinished,
+    /// As master that did not: items that may be stale go, before anybody is served.
+    purge: Option<Walk>,
+    /// Keys that both nodes changed, told to the log since the follower came.
+    conflicts_told: u32,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
@@ -339,6 +354,10 @@ impl Node {
             session: 0,
             following: 0,
             acknowledged: None,
+            debt: Debt::default(),
+            unfinished: Unfinished::default(),
+            purge: None,
+            conflicts_told: 0,
             gate: GateView::Park,
             drained: true,
             guarded: false,
@@ -510,15 +529,15 @@ impl Node {
     /// The next frame for the data connection, of about `bytes_max`, if there is one. To be called
     /// when the connection can take it, behind every [`Output::Send`] for it.
     pub fn poll_data(&mut self, bytes_max: usize, now: Mono) -> Option<Frame> {
-        if !self.data_up || !self.role.state.leads() {
+        if !self.data_up {
             return None;
         }
-        let sender = self.sender.as_mut()?;
-        let frame = sender.poll(bytes_max, &*self.store, &self.backlog, &mut self.counters);
-        if frame.is_some() && self.lag_since.is_none() {
-            self.lag_since = Some(now);
+        if self.role.state.follows() {
+            return self.poll_report(bytes_max, now);
         }
-        frame
+        let frame = self.with_sender(|sender, means| sender.poll(bytes_max, means))?;
+        self.lag_since.get_or_insert(now);
+        Some(frame)
     }
 
     /// When [`Node::handle_timeout`] wants to be called.
@@ -541,7 +560,6 @@ impl Node {
     pub fn status(&self, now: Mono) -> PairStatus {
         let heartbeat = self.peer.as_ref().and_then(|peer| peer.heartbeat.as_ref());
         let (lag_records, lag_bytes) = self.lag();
-        let copied = self.sender.as_ref().and_then(Sender::copied);
         let in_sync = match self.role.state {
             State::Backup => self.is_level(),
             _ => self.can_yield(),
@@ -559,7 +577,10 @@ impl Node {
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),
             backlog_bytes: self.backlog.bytes(),
-            copy: copied.map(|items| (items, self.store.items())),
+            copy: self.sender.as_ref().and_then(|sender| sender.walked(&self.debt)).map(|walk| {
+                let total = self.store.items();
+                (walk.items.min(total), total)
+            }),
             state_saved: self.state_saved,
             counters: self.counters,
         }

@@ -69,6 +69,14 @@ pub struct Counters {
     pub full_copies: u64,
     /// Streams continued without a copy, sent or received.
     pub partial_resyncs: u64,
+    /// Catch-ups begun, sent or received: only what was missed.
+    pub catch_ups: u64,
+    /// Copies and catch-ups that were cut and went on where they were, sent or received.
+    pub resumed_copies: u64,
+    /// Changes taken over from a follower that had made them as master.
+    pub merged: u64,
+    /// Keys that both nodes had changed while neither heard of the other.
+    pub conflicts: u64,
     /// Times this node became master.
     pub promotions: u64,
     /// Planned handovers this node gave or took.

@@ -187,6 +187,7 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                heal: config.heal,
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -398,6 +399,10 @@ impl Loop {
                 let name = |state| format!("{state:?}").to_lowercase();
                 tracing::info!("role: {} → {} (epoch {epoch}): {why}", name(from), name(to));
                 self.urgent = true;
+            }
+            Output::Conflict(key) => {
+                let key = key.escape_ascii();
+                tracing::warn!("heal: both nodes changed {key} while neither heard of the other");
             }
             Output::Stopped => self.stopped = true,
         }

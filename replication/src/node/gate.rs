@@ -28,7 +28,7 @@ impl Node {
     /// Brings the gate in line with the state. `beat`: a heartbeat leaves now.
     pub(super) fn refresh_gate(&mut self, beat: bool, now: Mono) {
         let gate = match self.role.state {
-            State::Master if self.epoch_unsaved => GateView::Park,
+            State::Master if !self.may_serve() => GateView::Park,
             State::Master => GateView::Serve { until: self.serve_until(beat, now) },
             State::Boot | State::Draining | State::Offered | State::Doubt => GateView::Park,
             State::Joining | State::Backup => GateView::Forward,
@@ -43,6 +43,11 @@ impl Node {
         }
         self.gate = gate;
         self.outputs.push_back(Output::Gate(gate));
+    }
+
+    /// Its epoch is safe, and so is what it holds.
+    pub(super) fn may_serve(&self) -> bool {
+        !self.epoch_unsaved && self.purge.is_none()
     }
 
     fn serve_until(&mut self, beat: bool, now: Mono) -> Mono {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backlog::Backlog;
 use crate::change::{Bits, Bytes, Change, Put};
-use crate::store::Store;
+use crate::store::{Merged, Store};
 
 /// An item of a [`MapStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +182,23 @@ impl Store for MapStore {
         }
     }
 
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        let Some((key, version)) = change.key_and_version() else { return Merged::Kept };
+        let shard = self.shard_of(key);
+        let before = self.item(key);
+        match (&before, change) {
+            (Some(item), Change::Put(_)) if item.version >= version => return Merged::Kept,
+            (None, Change::Put(_)) if !may_create(shard) => return Merged::Refused,
+            _ => self.apply(change),
+        }
+        // Nothing else runs in this world, so nothing comes between this and the above.
+        if self.item(key) == before {
+            return Merged::Kept;
+        }
+        self.backlog.record(shard, change);
+        Merged::Taken
+    }
+
     fn scan(
         &self,
         shard: usize,
@@ -243,6 +260,10 @@ impl Store for WithoutDeletes<'_> {
         if !matches!(change, Change::Delete { .. }) {
             self.0.apply(change);
         }
+    }
+
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        self.0.merge(change, may_create)
     }
 
     fn shards(&self) -> usize {

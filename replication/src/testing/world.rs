@@ -11,6 +11,7 @@ use super::random::Random;
 use super::store::{Contents, MapStore, Written};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::heal::Heal;
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
 use crate::role::{self, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
@@ -34,6 +35,8 @@ pub struct Options {
     pub preferred: Option<(usize, Span)>,
     /// A node without a state directory.
     pub unsettled: Option<usize>,
+    /// What becomes of keys that both nodes changed.
+    pub heal: Heal,
     /// The bug in it.
     pub plant: Option<Plant>,
     /// Prints what happens.
@@ -52,6 +55,7 @@ impl Options {
             keys: 40,
             preferred: None,
             unsettled: None,
+            heal: Heal::default(),
             plant: None,
             verbose: false,
         }
@@ -128,6 +132,12 @@ pub struct World {
     pub full_copies: u64,
     /// The same, for streams continued.
     pub partial_resyncs: u64,
+    /// The same, for catch-ups.
+    pub catch_ups: u64,
+    /// The same, for copies and catch-ups that went on where they were cut.
+    pub resumed: u64,
+    /// Keys that both nodes had changed, as far as the log told.
+    pub conflicts: u64,
 }
 
 struct Scheduled {
@@ -180,6 +190,9 @@ impl World {
             trace: 0,
             full_copies: 0,
             partial_resyncs: 0,
+            catch_ups: 0,
+            resumed: 0,
+            conflicts: 0,
             options,
         };
         for link in [Link::Control, Link::Data] {
@@ -227,6 +240,7 @@ impl World {
             },
             failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
             drain_timeout: self.dead_after().scaled(1, 2),
+            heal: self.options.heal,
             plant: self.options.plant,
             ..Config::new(NODE_IDS[node], boot_id)
         };
@@ -410,6 +424,8 @@ impl World {
         let counters = process.node.status(Mono(0)).counters;
         self.full_copies += counters.full_copies;
         self.partial_resyncs += counters.partial_resyncs;
+        self.catch_ups += counters.catch_ups;
+        self.resumed += counters.resumed_copies;
     }
 
     fn happen(&mut self, event: Event) {
@@ -707,6 +723,10 @@ impl World {
                         self.judge_promotion(node, from);
                     }
                 }
+            }
+            Output::Conflict(key) => {
+                self.conflicts += 1;
+                self.say(|| format!("both changed {}", String::from_utf8_lossy(&key)));
             }
             Output::Stopped => self.kill(node),
         }
