@@ -163,6 +163,11 @@ impl DirtyMap {
         !self.written.0.is_empty() || self.floor > 0
     }
 
+    /// The oldest version written, if one was.
+    pub fn first_written(&self) -> Option<u64> {
+        (!self.written.0.is_empty()).then_some(self.since)
+    }
+
     /// The highest flush, if there was one.
     pub fn flush(&self) -> Option<Change<'static>> {
         (self.floor > 0).then_some(Change::Flush { floor: self.floor })

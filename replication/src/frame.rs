@@ -98,6 +98,8 @@ pub enum Frame {
     /// Data, both ways: what a peer that was away may lack, as [`crate::dirty`] encodes it. From the
     /// master it comes before the data; from the follower it is what only the follower did.
     Dirty {
+        /// Which [`Plan`] it belongs to, as in [`Frame::Ack`].
+        plan: u32,
         /// The map.
         payload: Bytes,
     },
@@ -119,8 +121,10 @@ pub enum Frame {
     },
     /// Data, follower to master: applied so far.
     Ack {
-        /// Which [`Follow`] it is about.
+        /// Which [`Follow`] it is about,
         session: u32,
+        /// and which plan of it.
+        plan: u32,
         /// Per shard of the sender.
         applied: Vec<u64>,
         /// The follower holds everything up to there. Otherwise it is in a copy, and has these of the
@@ -129,9 +133,10 @@ pub enum Frame {
     },
     /// Data, follower to master: what it has, to be compared or merged. Answered by [`Frame::Answer`].
     Report(Report),
-    /// Data, master to follower: the answer to the oldest unanswered [`Frame::Report`] or
-    /// [`Frame::Dirty`].
+    /// Data, master to follower: the answer to a [`Frame::Report`] or a [`Frame::Dirty`].
     Answer {
+        /// The plan of what it answers.
+        plan: u32,
         /// What the sender's store clock read.
         secs: u32,
         /// What the follower is to apply.
@@ -223,6 +228,8 @@ pub struct Cut {
 pub struct Plan {
     /// Which [`Follow`] it answers.
     pub session: u32,
+    /// The plans of a session are numbered: what still belongs to the one before is void.
+    pub number: u32,
     /// Of the sender.
     pub epoch: u64,
     /// How it goes on.
@@ -253,6 +260,8 @@ pub enum Way {
 /// What a follower has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// Which plan it belongs to.
+    pub plan: u32,
     /// Only to be compared: a [`Change::Touch`](crate::change::Change::Touch) of each item. Otherwise
     /// changes that only the follower made.
     pub compare: bool,
@@ -443,17 +452,19 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         Frame::Changes { shard, first, secs, payload } => {
             Ok((CHANGES, *shard, *secs, *first, payload.clone()))
         }
-        Frame::Dirty { payload } => Ok((DIRTY, 0, 0, 0, payload.clone())),
+        Frame::Dirty { plan, payload } => Ok((DIRTY, 0, 0, u64::from(*plan), payload.clone())),
         Frame::Chunk { shard, cursor, secs, payload } => {
             Ok((CHUNK, *shard, *secs, *cursor, payload.clone()))
         }
         Frame::CopyEnd { target } => small(COPY_END, 0, target),
-        Frame::Ack { session, applied, complete } => {
+        Frame::Ack { session, plan, applied, complete } => {
             let payload = wire::encode(applied)?.into();
-            Ok((ACK, u16::from(*complete), 0, u64::from(*session), payload))
+            Ok((ACK, u16::from(*complete), 0, u64::from(*plan) << 32 | u64::from(*session), payload))
         }
-        Frame::Report(report) => Ok((REPORT, u16::from(report.compare), report.secs, 0, report.encode())),
-        Frame::Answer { secs, payload } => Ok((ANSWER, 0, *secs, 0, payload.clone())),
+        Frame::Report(report) => {
+            Ok((REPORT, u16::from(report.compare), report.secs, u64::from(report.plan), report.encode()))
+        }
+        Frame::Answer { plan, secs, payload } => Ok((ANSWER, 0, *secs, u64::from(*plan), payload.clone())),
         Frame::Raw { kind, tag, payload } => {
             let kind = match kind {
                 RawKind::Handshake => HANDSHAKE,
@@ -477,15 +488,16 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         FOLLOW => Ok(Frame::Follow(wire::decode(&payload)?)),
         PLAN => Ok(Frame::Plan(wire::decode(&payload)?)),
         CHANGES => Ok(Frame::Changes { shard, first: sequence, secs, payload }),
-        DIRTY => Ok(Frame::Dirty { payload }),
+        DIRTY => Ok(Frame::Dirty { plan: sequence as u32, payload }),
         CHUNK => Ok(Frame::Chunk { shard, cursor: sequence, secs, payload }),
         COPY_END => Ok(Frame::CopyEnd { target: wire::decode(&payload)? }),
         ACK => {
             let applied = wire::decode(&payload)?;
-            Ok(Frame::Ack { session: sequence as u32, applied, complete: shard != 0 })
+            let (session, plan) = (sequence as u32, (sequence >> 32) as u32);
+            Ok(Frame::Ack { session, plan, applied, complete: shard != 0 })
         }
-        REPORT => Ok(Frame::Report(Report::decode(shard != 0, secs, payload)?)),
-        ANSWER => Ok(Frame::Answer { secs, payload }),
+        REPORT => Ok(Frame::Report(Report::decode(shard != 0, sequence as u32, secs, payload)?)),
+        ANSWER => Ok(Frame::Answer { plan: sequence as u32, secs, payload }),
         HANDSHAKE => raw(RawKind::Handshake, payload),
         REQUEST => raw(RawKind::Request, payload),
         REPLY => raw(RawKind::Reply, payload),
@@ -504,12 +516,12 @@ impl Report {
         bytes.freeze()
     }
 
-    fn decode(compare: bool, secs: u32, mut payload: Bytes) -> Result<Self, FrameError> {
+    fn decode(compare: bool, plan: u32, secs: u32, mut payload: Bytes) -> Result<Self, FrameError> {
         let short = |_| FrameError::Malformed(wire::Malformed("a report is too short".into()));
         let shards = payload.try_get_u16_le().map_err(short)?;
         let applied = (0..shards).map(|_| payload.try_get_u64_le().map_err(short));
         let applied = applied.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { compare, secs, applied, payload })
+        Ok(Self { plan, compare, secs, applied, payload })
     }
 }
 
@@ -538,6 +550,7 @@ mod tests {
             }),
             Frame::Plan(Plan {
                 session: 6,
+                number: 4,
                 epoch: 3,
                 way: Way::CatchUp,
                 walk: 2,
@@ -546,17 +559,18 @@ mod tests {
                 give_up: Some(position),
             }),
             Frame::Changes { shard: 255, first: u64::MAX, secs: 9, payload: payload.clone() },
-            Frame::Dirty { payload: payload.clone() },
+            Frame::Dirty { plan: 7, payload: payload.clone() },
             Frame::Chunk { shard: 3, cursor: u64::MAX, secs: 10, payload: payload.clone() },
             Frame::CopyEnd { target: vec![u64::MAX; 256] },
-            Frame::Ack { session: u32::MAX, applied: vec![0, 1], complete: true },
+            Frame::Ack { session: u32::MAX, plan: 5, applied: vec![0, 1], complete: true },
             Frame::Report(Report {
+                plan: u32::MAX,
                 compare: true,
                 secs: 3,
                 applied: vec![1, u64::MAX],
                 payload: payload.clone(),
             }),
-            Frame::Answer { secs: 4, payload: payload.clone() },
+            Frame::Answer { plan: 6, secs: 4, payload: payload.clone() },
             raw(RawKind::Handshake),
             raw(RawKind::Request),
             raw(RawKind::Reply),
@@ -622,7 +636,7 @@ mod tests {
         let mut allowed = sealed(900, 1, b"");
         assert!(codec.decode(&mut allowed).unwrap().is_none());
         assert!(allowed.capacity() < 2000);
-        let long = Frame::Answer { secs: 0, payload: Bytes::from(vec![0; 1001]) };
+        let long = Frame::Answer { plan: 0, secs: 0, payload: Bytes::from(vec![0; 1001]) };
         assert!(matches!(codec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong { .. })));
     }
 

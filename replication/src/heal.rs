@@ -47,6 +47,7 @@ pub struct Suffix {
 /// The follower's reports of one plan.
 #[derive(Debug, Default)]
 pub struct Reports {
+    plan: u32,
     stage: Stage,
     /// Sent and not answered.
     unanswered: usize,
@@ -91,6 +92,11 @@ pub struct Matter<'a> {
 pub struct Hopeless;
 
 impl Reports {
+    /// Those of a plan.
+    pub fn of(plan: u32) -> Self {
+        Self { plan, ..Self::default() }
+    }
+
     /// Everything was told and answered.
     pub fn are_done(&self) -> bool {
         matches!(self.stage, Stage::Done) && self.unanswered == 0
@@ -104,8 +110,23 @@ impl Reports {
         }
     }
 
-    /// An answer came.
-    pub fn answered(&mut self) {
+    /// The master asks which of these items are here: the report that answers it.
+    pub fn asked(&mut self, asked: &Report, applied: &[u64], store: &dyn Store) -> Option<Frame> {
+        let payload = missing_here(&asked.payload, store);
+        if payload.is_empty() || asked.plan != self.plan {
+            return None;
+        }
+        self.unanswered += 1;
+        let (secs, applied) = (store.secs(), applied.to_vec());
+        let plan = self.plan;
+        Some(Frame::Report(Report { plan, compare: false, secs, applied, payload: payload.freeze() }))
+    }
+
+    /// An answer to something of that plan came.
+    pub fn answered(&mut self, plan: u32) {
+        if plan != self.plan {
+            return;
+        }
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
@@ -122,7 +143,7 @@ impl Reports {
                         name_removed(change, matter.suspects, payload);
                     });
                     self.unanswered += 1;
-                    return Ok(Some(report(true, payload, matter)));
+                    return Ok(Some(report(self.plan, true, payload, matter)));
                 }
                 Stage::Comparing(_) => self.stage = Stage::Mapping,
                 Stage::Mapping => {
@@ -135,7 +156,7 @@ impl Reports {
                     self.stage = Stage::Written(Walk::for_dirty(0, missed));
                     if is_told {
                         self.unanswered += 1;
-                        return Ok(Some(Frame::Dirty { payload: payload.freeze() }));
+                        return Ok(Some(Frame::Dirty { plan: self.plan, payload: payload.freeze() }));
                     }
                 }
                 // What the master forgets for the map, it forgets before it is told the rest.
@@ -151,7 +172,7 @@ impl Reports {
                         walk.wanted = None;
                     }
                     self.unanswered += 1;
-                    return Ok(Some(report(false, payload, matter)));
+                    return Ok(Some(report(self.plan, false, payload, matter)));
                 }
                 Stage::Written(_) => {
                     let next = matter.suffix.map(|suffix| suffix.from.iter().map(|from| from + 1).collect());
@@ -165,7 +186,7 @@ impl Reports {
                     };
                     suffix.tell(next, bytes_max, matter, &mut payload)?;
                     self.unanswered += 1;
-                    return Ok(Some(report(false, payload, matter)));
+                    return Ok(Some(report(self.plan, false, payload, matter)));
                 }
             }
         }
@@ -235,9 +256,9 @@ fn name_removed(change: &Change<'_>, suspects: &DirtyMap, payload: &mut BytesMut
     }
 }
 
-fn report(compare: bool, payload: BytesMut, matter: &Matter<'_>) -> Frame {
+fn report(plan: u32, compare: bool, payload: BytesMut, matter: &Matter<'_>) -> Frame {
     let (secs, applied) = (matter.store.secs(), matter.applied.to_vec());
-    Frame::Report(Report { compare, secs, applied, payload: payload.freeze() })
+    Frame::Report(Report { plan, compare, secs, applied, payload: payload.freeze() })
 }
 
 /// The master's answer to a report. Calls `sample` with keys that both nodes changed.
@@ -260,7 +281,7 @@ pub fn answer(
         }
     }
     means.counters.bytes_sent += payload.len() as u64;
-    Ok(Frame::Answer { secs, payload: payload.freeze() })
+    Ok(Frame::Answer { plan: report.plan, secs, payload: payload.freeze() })
 }
 
 /// What is different here about an item that the follower has.
@@ -320,21 +341,46 @@ fn merge(
     }
 }
 
-/// A step of forgetting items that the follower may have deleted.
-pub(crate) fn forget_removed(map: &DirtyMap, walk: &mut Walk, bytes_max: usize, store: &dyn Store) {
-    let mut named = BytesMut::new();
-    walk.step(bytes_max, store, &mut named, &mut |change, named| {
-        if let Some((key, version)) = change.key_and_version().filter(|(key, at)| map.is_removed(key, *at)) {
-            Change::Delete { key, version: version + 1 }.encode(named);
+/// A step over the items that the follower may have deleted. Of those that are as they were when the
+/// pasts parted, the follower knows: it is to be asked. Of those written since, nobody knows which was
+/// first, the write or the delete: they are forgotten.
+pub(crate) fn doubt_removed(
+    map: &DirtyMap,
+    walk: &mut Walk,
+    parted_at: u64,
+    bytes_max: usize,
+    store: &dyn Store,
+) -> BytesMut {
+    let (mut asked, mut gone) = (BytesMut::new(), BytesMut::new());
+    walk.step(bytes_max, store, &mut asked, &mut |change, asked| match change {
+        Change::Put(put) if put.version < parted_at => name_removed(change, map, asked),
+        Change::Put(put) if map.is_removed(put.key, put.version) => {
+            Change::Delete { key: put.key, version: put.version + 1 }.encode(&mut gone);
         }
+        _ => {}
     });
-    for change in Change::decode_all(&named).map_while(Result::ok) {
+    for change in Change::decode_all(&gone).map_while(Result::ok) {
         store.merge(&change, &|_| false);
     }
+    asked
 }
 
-/// A step of forgetting items that may be stale, without telling anybody.
-pub(crate) fn forget_suspects(suspects: &DirtyMap, walk: &mut Walk, store: &dyn Store) {
+/// The follower's answer to what the master asks: deletes of what is not here.
+fn missing_here(asked: &[u8], store: &dyn Store) -> BytesMut {
+    let mut payload = BytesMut::new();
+    for change in Change::decode_all(asked).map_while(Result::ok) {
+        if let Some((key, version)) = change.key_and_version()
+            && !store.read(key, &mut |_| {})
+        {
+            Change::Delete { key, version: version + 1 }.encode(&mut payload);
+        }
+    }
+    payload
+}
+
+/// A step of forgetting items that may be stale, without telling anybody; how many.
+pub(crate) fn forget_suspects(suspects: &DirtyMap, walk: &mut Walk, store: &dyn Store) -> u64 {
+    let mut count = 0;
     let mut named = BytesMut::new();
     walk.step(PIECE_BYTES, store, &mut named, &mut |change, named| {
         if let Some((key, version)) = change.key_and_version()
@@ -345,7 +391,9 @@ pub(crate) fn forget_suspects(suspects: &DirtyMap, walk: &mut Walk, store: &dyn 
     });
     for change in Change::decode_all(&named).map_while(Result::ok) {
         store.apply(&change);
+        count += 1;
     }
+    count
 }
 
 /// Reports under way: enough to keep a link busy, and not more than its ends have memory for.

@@ -25,8 +25,8 @@ use bytes::BytesMut;
 use crate::backlog::{Backlog, Read};
 use crate::change::Change;
 use crate::dirty::DirtyMap;
-use crate::frame::{Cut, Follow, Frame, Plan, Way};
-use crate::heal::{Reports, Suffix};
+use crate::frame::{Cut, Follow, Frame, Plan, Report, Way};
+use crate::heal::{self, Reports, Suffix};
 use crate::history::{History, Position, Resume};
 use crate::status::Counters;
 use crate::store::Store;
@@ -104,6 +104,8 @@ pub struct Means<'a> {
 pub struct Sender {
     /// The follower's number for it.
     pub session: u32,
+    /// Plans sent in it.
+    plans: u32,
     epoch: u64,
     history: u128,
     /// Next sequence to send, per shard.
@@ -118,7 +120,7 @@ pub struct Sender {
     /// The end of the walk was said.
     walked: bool,
     /// Items that the follower may have deleted are forgotten, step by step.
-    pub(crate) doubted: Option<(DirtyMap, Walk)>,
+    doubted: Option<(DirtyMap, Walk)>,
     /// Which shard's changes come next.
     turn: usize,
     /// The last frame was a chunk: changes come next.
@@ -132,6 +134,7 @@ impl Sender {
         let last = means.backlog.last();
         let mut sender = Self {
             session: follow.session,
+            plans: 0,
             epoch,
             history: history.id,
             next: Vec::new(),
@@ -217,7 +220,9 @@ impl Sender {
     fn part(&mut self, known: &Resume, means: &mut Means<'_>) {
         self.give_up.clone_from(&known.give_up);
         if self.give_up.is_some() {
-            means.debt.parted_at = means.backlog.first_version_behind(&known.from);
+            let recorded = means.backlog.first_version_behind(&known.from);
+            let noted = means.debt.pending.first_written();
+            means.debt.parted_at = recorded.into_iter().chain(noted).min();
         }
     }
 
@@ -253,7 +258,7 @@ impl Sender {
             let mut payload = BytesMut::new();
             means.debt.pending.encode(&mut payload);
             means.counters.bytes_sent += payload.len() as u64;
-            self.marks.push_back(Frame::Dirty { payload: payload.freeze() });
+            self.marks.push_back(Frame::Dirty { plan: self.plans, payload: payload.freeze() });
         }
     }
 
@@ -262,8 +267,10 @@ impl Sender {
         self.acked.clone_from(&from);
         self.complete = false;
         self.doubted = None;
+        self.plans += 1;
         let plan = Plan {
             session: self.session,
+            number: self.plans,
             epoch: self.epoch,
             way,
             walk: 0,
@@ -371,17 +378,31 @@ impl Sender {
         let (map, mut walk) = self.doubted.take()?;
         let secs = means.store.secs();
         if walk.is_over(means.store) {
-            return Some(Frame::Answer { secs, payload: bytes::Bytes::new() });
+            return Some(Frame::Answer { plan: self.plans, secs, payload: bytes::Bytes::new() });
         }
-        crate::heal::forget_removed(&map, &mut walk, bytes_max, means.store);
+        let parted_at = means.debt.parted_at.unwrap_or(u64::MAX);
+        let asked = heal::doubt_removed(&map, &mut walk, parted_at, bytes_max, means.store);
         self.doubted = Some((map, walk));
+        if !asked.is_empty() {
+            means.counters.bytes_sent += asked.len() as u64;
+            let plan = self.plans;
+            let report = Report { plan, compare: true, secs, applied: Vec::new(), payload: asked.freeze() };
+            return Some(Frame::Report(report));
+        }
         let (shard, cursor) = means.debt.walk.as_ref().map_or((0, 0), |walk| (walk.shard, walk.cursor));
         Some(Frame::Chunk { shard: shard as u16, cursor, secs, payload: bytes::Bytes::new() })
     }
 
-    /// The follower applied so much, and says whether it holds everything.
-    pub fn acknowledge(&mut self, applied: Vec<u64>, complete: bool, means: &mut Means<'_>) {
-        if applied.len() != self.next.len() {
+    /// What only its follower did is no longer known to it: items in these buckets are in doubt.
+    pub fn doubt_buckets(&mut self, plan: u32, map: DirtyMap) {
+        if plan == self.plans {
+            self.doubted = Some((map, Walk::default()));
+        }
+    }
+
+    /// The follower applied so much of a plan, and says whether it holds everything.
+    pub fn acknowledge(&mut self, plan: u32, applied: Vec<u64>, complete: bool, means: &mut Means<'_>) {
+        if plan != self.plans || applied.len() != self.next.len() {
             return;
         }
         self.acked = applied;
@@ -452,6 +473,8 @@ pub struct Receiver {
     pub asked: Mono,
     /// A plan came: frames belong to it.
     pub planned: bool,
+    /// Its number.
+    pub plan: u32,
     /// With this applied everything that was planned has come.
     pub target: Option<Vec<u64>>,
     /// What it tells the master in return.
@@ -471,6 +494,7 @@ impl Receiver {
             session,
             asked: now,
             planned: false,
+            plan: 0,
             target: None,
             reports: Reports::default(),
             settled: false,

@@ -73,6 +73,8 @@ pub struct Counters {
     pub catch_ups: u64,
     /// Copies and catch-ups that were cut and went on where they were, sent or received.
     pub resumed_copies: u64,
+    /// Items forgotten because their master died while this node caught up: they might have been stale.
+    pub suspects_dropped: u64,
     /// Changes taken over from a follower that had made them as master.
     pub merged: u64,
     /// Keys that both nodes had changed while neither heard of the other.

@@ -412,7 +412,8 @@ impl Node {
     /// Forgets items that may be stale, some at a time, before anybody is served.
     fn purge_suspects(&mut self) {
         let Some(walk) = &mut self.purge else { return };
-        heal::forget_suspects(&self.unfinished.suspects, walk, &*self.store);
+        self.counters.suspects_dropped +=
+            heal::forget_suspects(&self.unfinished.suspects, walk, &*self.store);
         if walk.is_over(&*self.store) {
             self.purge = None;
             self.unfinished.suspects = DirtyMap::default();

@@ -8,7 +8,6 @@ use crate::history::Position;
 use crate::role::{Data, State, Trigger};
 use crate::session::{self, Debt, Means, Receiver, Sender, Unfinished};
 use crate::time::{Mono, Span};
-use crate::walk::Walk;
 
 impl Node {
     /// The data link began or ended: what was under way on it is void.
@@ -53,16 +52,22 @@ impl Node {
     pub(super) fn handle_stream(&mut self, frame: Frame, now: Mono) {
         match frame {
             Frame::Follow(follow) if self.role.state.leads() => self.begin_sender(&follow),
-            Frame::Ack { session, applied, complete } => {
+            Frame::Ack { session, plan, applied, complete } => {
                 self.with_sender(|sender, means| {
                     if sender.session == session {
-                        sender.acknowledge(applied, complete, means);
+                        sender.acknowledge(plan, applied, complete, means);
                     }
                     Some(())
                 });
             }
             Frame::Report(report) if self.role.state.leads() => self.answer(&report),
-            Frame::Dirty { payload } => self.take_map(&payload),
+            Frame::Report(report) if self.receives() => {
+                let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
+                let answer = receiver.reports.asked(&report, &position.applied, &*self.store);
+                let answer = answer.map(|frame| Output::Send(Link::Data, frame));
+                self.outputs.extend(answer);
+            }
+            Frame::Dirty { plan, payload } => self.take_map(plan, &payload),
             Frame::Plan(plan) => self.begin_stream(plan, now),
             Frame::Changes { shard, first, secs, payload } => {
                 if let Err(why) = self.apply_changes(usize::from(shard), first, secs, &payload, now) {
@@ -81,10 +86,10 @@ impl Node {
                 }
                 self.note_complete(now);
             }
-            Frame::Answer { secs, payload } if self.receives() => {
+            Frame::Answer { plan, secs, payload } if self.receives() => {
                 self.apply_bulk(secs, &payload, now);
                 if let Some(receiver) = &mut self.receiver {
-                    receiver.reports.answered();
+                    receiver.reports.answered(plan);
                 }
                 self.note_complete(now);
             }
@@ -157,7 +162,7 @@ impl Node {
     }
 
     /// The other node says what this one may lack (or, to a master, what it may have too much).
-    fn take_map(&mut self, payload: &[u8]) {
+    fn take_map(&mut self, plan: u32, payload: &[u8]) {
         let Some(map) = DirtyMap::decode(payload) else {
             return self.give_up_link("bytes that are no map");
         };
@@ -165,7 +170,7 @@ impl Node {
             self.unfinished.suspects.merge(&map);
         } else if self.role.state.leads() {
             self.with_sender(|sender, _| {
-                sender.doubted = Some((map, Walk::default()));
+                sender.doubt_buckets(plan, map);
                 Some(())
             });
         }
@@ -207,7 +212,8 @@ impl Node {
         if let Some(receiver) = &mut self.receiver {
             receiver.planned = true;
             receiver.target = (plan.way == Way::Continue).then_some(plan.target);
-            receiver.reports = Reports::default();
+            receiver.plan = plan.number;
+            receiver.reports = Reports::of(plan.number);
             receiver.settled = false;
             receiver.ack_due = Some(now);
         }
@@ -368,8 +374,8 @@ impl Node {
         }
         receiver.ack_due = None;
         receiver.bytes_unacked = 0;
-        let (session, applied) = (receiver.session, position.applied.clone());
-        let ack = Frame::Ack { session, applied, complete: self.is_complete() };
+        let (session, plan, applied) = (receiver.session, receiver.plan, position.applied.clone());
+        let ack = Frame::Ack { session, plan, applied, complete: self.is_complete() };
         self.outputs.push_back(Output::Send(Link::Data, ack));
     }
 

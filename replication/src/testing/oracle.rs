@@ -112,6 +112,18 @@ impl Oracle {
         self.pending[node].clear();
     }
 
+    /// An item was deleted in a merge. If no client did that, the item was forgotten because nobody knew
+    /// whether it had been deleted; which is allowed (`may_forget`) if changes were overwritten.
+    pub fn merged_delete(&mut self, key: Vec<u8>, version: u64, may_forget: bool) {
+        let newest = self.deletes.entry(key.clone()).or_default();
+        let by_client = *newest >= version;
+        *newest = version.max(*newest);
+        if !by_client && !may_forget {
+            let key = String::from_utf8_lossy(&key);
+            self.violate(format!("{key} was forgotten in a merge though everything was known of it"));
+        }
+    }
+
     /// The role went from `node` to the other by plan: nothing that was executed may be missing there.
     pub fn handed_over(&mut self, node: usize, successor: &Contents) {
         let made = self.pending[node].iter();

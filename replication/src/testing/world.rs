@@ -580,6 +580,9 @@ impl World {
             let takes = self.latency(link);
             self.schedule(takes, Event::Deliver { connection, from });
         }
+        if let Frame::Plan(plan) = &frame {
+            self.say(|| format!("{} hears: {:?} from {:?}", name(to), plan.way, plan.from.applied));
+        }
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
         self.work(from);
     }
@@ -613,7 +616,18 @@ impl World {
         let local = self.local(node);
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, self.now.0 / 1000 + 1000);
+        let dropped = process.node.status(local).counters.suspects_dropped;
         fact(&mut process.node, local);
+        if process.node.status(local).counters.suspects_dropped > dropped {
+            // Its master died while it caught up.
+            let contents = process.store.contents();
+            self.oracle.died(Some(&contents));
+        }
+        let Some(process) = self.processes[node].as_mut() else { return };
+        let may_forget = self.options.backlog_bytes < PLENTY_BYTES || self.options.heal == Heal::Invalidate;
+        for (key, version) in process.store.take_merged_deletes() {
+            self.oracle.merged_delete(key, version, may_forget);
+        }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
             self.oracle.cleared(&before, source.as_ref());
@@ -826,6 +840,9 @@ fn name(node: usize) -> &'static str {
 
 /// A run has some thousands.
 const EVENTS_MAX: u64 = 300_000;
+
+/// A backlog that no run fills.
+const PLENTY_BYTES: usize = 256 * 1024;
 
 /// What a socket takes before it is full.
 const BULK_FRAMES_MAX: usize = 4;
