@@ -205,6 +205,17 @@ impl Backlog {
         self.missed().merge(missed);
     }
 
+    /// Notes all keys that changed behind `applied`, as far as that is here.
+    pub fn note_behind(&self, applied: &[u64], map: &mut DirtyMap) {
+        for (shard, applied) in applied.iter().enumerate().take(self.rings.len()) {
+            let ring = self.ring(shard);
+            let changes = ring.blocks.iter().flat_map(|block| block.changes_behind(*applied));
+            changes.filter_map(|change| change.key_and_version()).for_each(|(key, version)| {
+                map.note_written(key, version);
+            });
+        }
+    }
+
     /// Something was noted.
     pub fn has_missed(&self) -> bool {
         !self.missed().is_empty()

@@ -238,12 +238,15 @@ impl Suffix {
     }
 }
 
-/// The item of `key`, if what was written then is what is there.
+/// The item of `key`, if what was written then is what is there. If the other node has written it since,
+/// that both did is told by a delete that comes too late.
 fn tell_item(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
-    store.read(key, &mut |change| {
-        if change.key_and_version().is_some_and(|(_, held)| held == version) {
-            change.encode(payload);
+    store.read(key, &mut |change| match change.key_and_version() {
+        Some((_, held)) if held == version => change.encode(payload),
+        Some((_, held)) if held > version && (held ^ version) & SLOT_BIT != 0 => {
+            Change::Delete { key, version }.encode(payload);
         }
+        _ => {}
     });
 }
 
@@ -398,6 +401,9 @@ pub(crate) fn forget_suspects(suspects: &DirtyMap, walk: &mut Walk, store: &dyn 
 
 /// Reports under way: enough to keep a link busy, and not more than its ends have memory for.
 const UNANSWERED_MAX: usize = 4;
+
+/// Which of the two nodes made a version.
+const SLOT_BIT: u64 = 1;
 
 /// Bytes looked at in one go.
 const PIECE_BYTES: usize = 64 << 10;

@@ -592,6 +592,12 @@ impl Node {
         &self.fired
     }
 
+    /// The follower's session and the number of the last plan for it.
+    #[cfg(feature = "testing")]
+    pub fn planned(&self) -> Option<(u32, u32)> {
+        self.sender.as_ref().map(Sender::planned)
+    }
+
     /// What this node claims.
     pub fn claim(&self) -> Claim {
         self.claim

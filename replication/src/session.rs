@@ -179,7 +179,7 @@ impl Sender {
         self.walked = false;
         means.counters.resumed_copies += 1;
         let from = self.skip(&position.applied, means);
-        self.plan(Way::Resume, from, Vec::new());
+        self.plan_walk(Way::Resume, from, means);
         true
     }
 
@@ -193,6 +193,9 @@ impl Sender {
         means.counters.partial_resyncs += 1;
         self.part(known, means);
         self.plan(Way::Continue, known.from.clone(), last.to_vec());
+        if self.behind(means.backlog, &self.next).1 > means.backlog.bytes_max() as u64 / MAP_SHARE {
+            self.send_map(means);
+        }
         true
     }
 
@@ -254,12 +257,24 @@ impl Sender {
 
     fn plan_walk(&mut self, way: Way, from: Vec<u64>, means: &mut Means<'_>) {
         self.plan(way, from, Vec::new());
-        if !means.debt.pending.is_empty() {
-            let mut payload = BytesMut::new();
-            means.debt.pending.encode(&mut payload);
-            means.counters.bytes_sent += payload.len() as u64;
-            self.marks.push_back(Frame::Dirty { plan: self.plans, payload: payload.freeze() });
+        if way != Way::Copy {
+            self.send_map(means);
         }
+    }
+
+    /// The map goes first, and says of the backlog too what is yet to come: should this node die before,
+    /// the follower knows which of its items may be stale.
+    fn send_map(&mut self, means: &mut Means<'_>) {
+        let mut map = means.debt.pending.clone();
+        let behind: Vec<u64> = self.next.iter().map(|next| next - 1).collect();
+        means.backlog.note_behind(&behind, &mut map);
+        if map.is_empty() {
+            return;
+        }
+        let mut payload = BytesMut::new();
+        map.encode(&mut payload);
+        means.counters.bytes_sent += payload.len() as u64;
+        self.marks.push_back(Frame::Dirty { plan: self.plans, payload: payload.freeze() });
     }
 
     fn plan(&mut self, way: Way, from: Vec<u64>, target: Vec<u64>) {
@@ -421,6 +436,12 @@ impl Sender {
         }
     }
 
+    /// The session and the number of the last plan.
+    #[cfg(feature = "testing")]
+    pub fn planned(&self) -> (u32, u32) {
+        (self.session, self.plans)
+    }
+
     /// What the follower applied, if it holds everything up to there.
     pub fn acknowledged(&self) -> Option<&[u64]> {
         self.complete.then_some(&self.acked)
@@ -453,6 +474,9 @@ fn numbered(mark: Frame, debt: &Debt) -> Frame {
         other => other,
     }
 }
+
+/// A follower that misses more than this part of the backlog is told first which of its items are old.
+const MAP_SHARE: u64 = 64;
 
 /// The backlog no longer has what comes next.
 struct Overrun;

@@ -75,7 +75,7 @@ impl Faults {
 fn options(seed: u64, plant: Option<Plant>, verbose: bool, random: &mut Random) -> Options {
     let mut options = Options::new(seed);
     options.shards = [random.within(1..4) as usize, random.within(1..4) as usize];
-    if random.chance(25) {
+    if random.chance(40) {
         options.backlog_bytes = random.within(3_000..12_000) as usize;
     }
     options.bulk_bytes = random.within(150..2_000) as usize;

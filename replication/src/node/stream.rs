@@ -67,7 +67,7 @@ impl Node {
                 let answer = answer.map(|frame| Output::Send(Link::Data, frame));
                 self.outputs.extend(answer);
             }
-            Frame::Dirty { plan, payload } => self.take_map(plan, &payload),
+            Frame::Dirty { plan, payload } => self.take_map(plan, &payload, now),
             Frame::Plan(plan) => self.begin_stream(plan, now),
             Frame::Changes { shard, first, secs, payload } => {
                 if let Err(why) = self.apply_changes(usize::from(shard), first, secs, &payload, now) {
@@ -162,12 +162,17 @@ impl Node {
     }
 
     /// The other node says what this one may lack (or, to a master, what it may have too much).
-    fn take_map(&mut self, plan: u32, payload: &[u8]) {
+    fn take_map(&mut self, plan: u32, payload: &[u8], now: Mono) {
         let Some(map) = DirtyMap::decode(payload) else {
             return self.give_up_link("bytes that are no map");
         };
         if self.receives() {
             self.unfinished.suspects.merge(&map);
+            if self.claim.data == Data::Complete {
+                self.unfinished.base = self.known_positions();
+                self.claim.data = Data::Partial;
+                self.fire(Trigger::FellBehind, now);
+            }
         } else if self.role.state.leads() {
             self.with_sender(|sender, _| {
                 sender.doubt_buckets(plan, map);

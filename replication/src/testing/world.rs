@@ -1,19 +1,19 @@
 //! Two processes, a network between them, clients, and virtual time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use super::Plant;
 use super::network::{DELAY_USUAL, Network};
-use super::oracle::{Acknowledged, Oracle};
+use super::oracle::{Acknowledged, Oracle, Truth};
 use super::random::Random;
 use super::store::{Contents, MapStore, Written};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::heal::Heal;
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
-use crate::role::{self, ROWS, State, Trigger};
+use crate::role::{self, Data, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
 
 /// How a world is.
@@ -130,6 +130,12 @@ pub struct World {
     pub trace: u64,
     /// Counters of processes that are no more are added here.
     pub full_copies: u64,
+    /// By node that catches up: what its master had when it planned that.
+    truths: [Option<Truth>; 2],
+    /// The same by plan: process, session and number.
+    plans: BTreeMap<(u64, u32, u32), Truth>,
+    /// The plan each node heard last.
+    heard: [(u32, u32); 2],
     /// The same, for streams continued.
     pub partial_resyncs: u64,
     /// The same, for catch-ups.
@@ -189,6 +195,9 @@ impl World {
             values: 0,
             trace: 0,
             full_copies: 0,
+            truths: Default::default(),
+            plans: BTreeMap::new(),
+            heard: [(0, 0); 2],
             partial_resyncs: 0,
             catch_ups: 0,
             resumed: 0,
@@ -272,6 +281,8 @@ impl World {
         self.oracle.forget_pending(node);
         let survivor = self.contents(1 - node);
         self.oracle.died(survivor.as_ref());
+        self.oracle.broke(node, survivor.as_ref());
+        self.truths[node] = None;
         for link in [Link::Control, Link::Data] {
             while let Some(connection) = self.network.attached(node, link) {
                 self.network.connection(connection).attached[node] = false;
@@ -324,7 +335,9 @@ impl World {
         let now = self.local(node);
         let process = self.processes[node].as_mut().filter(|process| process.paused_until <= self.now);
         let process = process.ok_or(Refusal("it does not run"))?;
+        let dropped = process.node.status(now).counters.suspects_dropped;
         let granted = process.node.handle_operator(wish, now);
+        self.note_dropped(node, dropped);
         self.work(node);
         granted
     }
@@ -523,7 +536,8 @@ impl World {
             audible_since: self.network.usable_since[1 - node],
             dead_after: self.dead_after(),
         };
-        self.oracle.acknowledge(by, self.now);
+        let promised = (!self.may_forget()).then_some(written);
+        self.oracle.acknowledge(by, promised, self.now);
         self.note(written.version, epoch);
     }
 
@@ -583,6 +597,7 @@ impl World {
         if let Frame::Plan(plan) = &frame {
             self.say(|| format!("{} hears: {:?} from {:?}", name(to), plan.way, plan.from.applied));
         }
+        self.note_map(to, &frame);
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
         self.work(from);
     }
@@ -613,27 +628,73 @@ impl World {
 
     /// Hands something to a node, then does what it asks for.
     fn tell(&mut self, node: usize, fact: impl FnOnce(&mut Node, Mono)) {
-        let local = self.local(node);
+        let (local, may_forget) = (self.local(node), self.may_forget());
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, self.now.0 / 1000 + 1000);
         let dropped = process.node.status(local).counters.suspects_dropped;
         fact(&mut process.node, local);
-        if process.node.status(local).counters.suspects_dropped > dropped {
-            // Its master died while it caught up.
-            let contents = process.store.contents();
-            self.oracle.died(Some(&contents));
-        }
+        self.note_dropped(node, dropped);
         let Some(process) = self.processes[node].as_mut() else { return };
-        let may_forget = self.options.backlog_bytes < PLENTY_BYTES || self.options.heal == Heal::Invalidate;
         for (key, version) in process.store.take_merged_deletes() {
             self.oracle.merged_delete(key, version, may_forget);
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
             self.oracle.cleared(&before, source.as_ref());
+            self.oracle.broke(node, source.as_ref());
         }
+        self.note_complete(node);
         self.work(node);
         self.note(local.0, node as u64);
+    }
+
+    /// A node that caught up is master now, and has forgotten what may be stale.
+    fn note_dropped(&mut self, node: usize, before: u64) {
+        let Some(process) = &self.processes[node] else { return };
+        if process.node.status(self.now).counters.suspects_dropped > before {
+            let contents = process.store.contents();
+            self.oracle.died(Some(&contents));
+            self.oracle.broke(node, None);
+        }
+    }
+
+    /// Nobody knows of every key what became of it: changes are overwritten, or rules say so.
+    fn may_forget(&self) -> bool {
+        self.options.backlog_bytes < PLENTY_BYTES || self.options.heal != Heal::Newest
+    }
+
+    /// Whoever holds everything contradicts nobody.
+    fn note_complete(&mut self, node: usize) {
+        let complete = |process: &Process| process.node.claim().data == Data::Complete;
+        if self.process(node).is_some_and(complete) {
+            self.truths[node] = None;
+        }
+    }
+
+    /// What a master has when it makes a plan.
+    fn note_plan(&mut self, node: usize) {
+        let Some(process) = &self.processes[node] else { return };
+        let Some((session, number)) = process.node.planned() else { return };
+        let key = (process.boot_id, session, number);
+        if !self.plans.contains_key(&key) {
+            let truth = self.oracle.truth_of(&process.store.contents());
+            self.plans.insert(key, truth);
+        }
+    }
+
+    /// A node learns what of its items may be stale: should its master die, it must not serve them.
+    fn note_map(&mut self, to: usize, frame: &Frame) {
+        let Some(boot) = self.process(1 - to).map(|process| process.boot_id) else { return };
+        match frame {
+            Frame::Plan(plan) => self.heard[to] = (plan.session, plan.number),
+            Frame::Dirty { .. } => {
+                let (session, number) = self.heard[to];
+                if let Some(truth) = self.plans.get(&(boot, session, number)) {
+                    self.truths[to] = Some(truth.clone());
+                }
+            }
+            _ => {}
+        }
     }
 
     /// What the driver does after everything: outputs, bulk, the next timer.
@@ -643,6 +704,7 @@ impl World {
             self.output(node, output);
         }
         self.pump_bulk(node);
+        self.note_plan(node);
         let Some(process) = &self.processes[node] else { return };
         if let Some(applied) = process.node.acknowledged() {
             self.oracle.applied(node, &applied.applied);
@@ -752,6 +814,9 @@ impl World {
         let serves = matches!(gate, GateView::Serve { .. });
         let served = matches!(process.gate, GateView::Serve { .. });
         process.gate = gate;
+        if serves && !served && let Some(truth) = self.truths[node].take() {
+            self.oracle.serves_after(node, &process.store.contents(), &truth);
+        }
         if !serves {
             process.serving_since = None;
         } else if process.serving_since.is_none() {
