@@ -142,6 +142,8 @@ pub enum Frame {
         /// What the follower is to apply.
         payload: Bytes,
     },
+    /// Data, master to follower: acknowledge what came before this at once, somebody waits for it.
+    AskAck,
     /// Not for the node: the driver's own (handshake, proxied requests).
     Raw {
         /// What it is.
@@ -424,9 +426,10 @@ const CHANGES: u8 = 18;
 const CHUNK: u8 = 19;
 const COPY_END: u8 = 20;
 const ACK: u8 = 21;
-const DIRTY: u8 = 22;
-const REPORT: u8 = 23;
-const ANSWER: u8 = 24;
+const ASK_ACK: u8 = 22;
+const DIRTY: u8 = 23;
+const REPORT: u8 = 24;
+const ANSWER: u8 = 25;
 const HANDSHAKE: u8 = 32;
 const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
@@ -465,6 +468,7 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
             Ok((REPORT, u16::from(report.compare), report.secs, u64::from(report.plan), report.encode()))
         }
         Frame::Answer { plan, secs, payload } => Ok((ANSWER, 0, *secs, u64::from(*plan), payload.clone())),
+        Frame::AskAck => bare(ASK_ACK, 0),
         Frame::Raw { kind, tag, payload } => {
             let kind = match kind {
                 RawKind::Handshake => HANDSHAKE,
@@ -498,6 +502,7 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         }
         REPORT => Ok(Frame::Report(Report::decode(shard != 0, sequence as u32, secs, payload)?)),
         ANSWER => Ok(Frame::Answer { plan: sequence as u32, secs, payload }),
+        ASK_ACK => Ok(Frame::AskAck),
         HANDSHAKE => raw(RawKind::Handshake, payload),
         REQUEST => raw(RawKind::Request, payload),
         REPLY => raw(RawKind::Reply, payload),
@@ -571,6 +576,7 @@ mod tests {
                 payload: payload.clone(),
             }),
             Frame::Answer { plan: 6, secs: 4, payload: payload.clone() },
+            Frame::AskAck,
             raw(RawKind::Handshake),
             raw(RawKind::Request),
             raw(RawKind::Reply),

@@ -11,6 +11,7 @@
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
+mod backing;
 mod gate;
 mod settle;
 mod stream;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arbiter::{Ask, Grant};
 use crate::backlog::Backlog;
 use crate::frame::{self, Frame, Heartbeat, Hello, Link};
 use crate::heal::Heal;
@@ -27,10 +29,12 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Debt, Receiver, Sender, Unfinished};
-use crate::status::{Counters, Load, PairStatus, RoleView};
+use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::walk::Walk;
+
+use backing::Fencing;
 
 /// How a node behaves; see the fields.
 #[derive(Clone, Debug)]
@@ -68,6 +72,10 @@ pub struct Config {
     pub drain_timeout: Span,
     /// What becomes of keys that both nodes changed while neither heard of the other.
     pub heal: Heal,
+    /// There is an arbiter, and its leases are so long; see [`crate::arbiter`].
+    pub arbiter: Option<Span>,
+    /// Whoever is silent is fenced ([`Output::Fence`]) before it is replaced.
+    pub fence: bool,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -93,6 +101,8 @@ impl Config {
             failback_delay: Span::from_millis(60_000),
             drain_timeout: Span::from_millis(500),
             heal: Heal::default(),
+            arbiter: None,
+            fence: false,
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -164,6 +174,13 @@ pub enum Operator {
         /// Even if the node's copy is incomplete or the peer may be alive.
         force: bool,
     },
+    /// Until it is resumed, or the process ends: become master only when told to or when the master
+    /// offers it, and hand the role over only when told to here.
+    PauseFailover,
+    /// The end of [`Operator::PauseFailover`].
+    ResumeFailover,
+    /// Forget what is here and copy everything from the master.
+    Resync,
     /// Hand the role over if somebody can take it, then stop.
     Shutdown,
 }
@@ -201,6 +218,11 @@ pub enum Output {
     Persist(Saved),
     /// The gate is now so.
     Gate(GateView),
+    /// Put this to the arbiter. One question is under way at a time, and each gets one
+    /// [`Node::handle_arbiter`] within about half of `dead_after`.
+    Arbiter(Ask),
+    /// Make sure that the peer serves nobody, and say with [`Node::handle_fenced`] whether that is so.
+    Fence,
     /// For the log.
     RoleChanged {
         /// Before.
@@ -267,12 +289,22 @@ pub struct Node {
     purge: Option<Walk>,
     /// Keys that both nodes changed, told to the log since the follower came.
     conflicts_told: u32,
+    /// An acknowledgement is waited for.
+    ack_wanted: bool,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
     drained: bool,
     /// The peer could take over if it did not hear this node: serve only while it does.
     guarded: bool,
+
+    /// With an arbiter: what it grants.
+    grant: Option<Grant>,
+    /// A promotion waits for it.
+    needs_grant: bool,
+    /// An operator made this node master without asking the arbiter.
+    unbound: bool,
+    fencing: Fencing,
 
     /// When a starting node has waited long enough.
     alone_at: Mono,
@@ -284,6 +316,12 @@ pub struct Node {
     doubt_since: Mono,
     /// The process shall end as soon as nobody needs it.
     stopping: bool,
+    /// See [`Operator::PauseFailover`].
+    paused: bool,
+    /// The master was seen to be a new process meanwhile: what would follow has yet to.
+    restart_held: bool,
+    /// The next copy begins from nothing, whatever is here.
+    resync: bool,
     /// Since when this node could give the preferred one its role back.
     level_since: Option<Mono>,
     /// Since when the follower is not level.
@@ -308,6 +346,8 @@ struct Peer {
     boot_id: u64,
     /// The last it said on the link that is up.
     heartbeat: Option<Heartbeat>,
+    /// The last it ever said of itself.
+    said: Option<(Claim, State)>,
     /// When it sent the last heartbeat, on its clock: to be echoed.
     sent: Option<Mono>,
     /// The latest heartbeat of ours that it heard, on our clock.
@@ -358,14 +398,22 @@ impl Node {
             unfinished: Unfinished::default(),
             purge: None,
             conflicts_told: 0,
+            ack_wanted: false,
             gate: GateView::Park,
             drained: true,
             guarded: false,
+            grant: config.arbiter.map(|lease| Grant::new(lease, config.heartbeat, now)),
+            needs_grant: false,
+            unbound: false,
+            fencing: Fencing::default(),
             alone_at,
             handover_due: Mono::NEVER,
             handovers: 0,
             doubt_since: now,
             stopping: false,
+            paused: false,
+            restart_held: false,
+            resync: false,
             level_since: None,
             lag_since: None,
             role_changes: VecDeque::new(),
@@ -451,7 +499,7 @@ impl Node {
                 Frame::Declined { number } if number == self.handovers => {
                     self.fire(Trigger::YieldFailed, now);
                 }
-                Frame::AskSwitchover if self.can_yield() => {
+                Frame::AskSwitchover if self.can_yield() && !self.paused => {
                     self.fire(Trigger::Yield, now);
                 }
                 Frame::Goodbye => {
@@ -519,6 +567,9 @@ impl Node {
     /// What the next heartbeats say of this node.
     pub fn set_load(&mut self, load: Load) {
         self.load = load;
+        if self.load.summary.len() > SUMMARY_BYTES_MAX {
+            self.load.summary.clear();
+        }
     }
 
     /// The next thing to do.
@@ -535,9 +586,29 @@ impl Node {
         if self.role.state.follows() {
             return self.poll_report(bytes_max, now);
         }
-        let frame = self.with_sender(|sender, means| sender.poll(bytes_max, means))?;
-        self.lag_since.get_or_insert(now);
-        Some(frame)
+        let frame = self.with_sender(|sender, means| sender.poll(bytes_max, means));
+        if frame.is_some() && self.lag_since.is_none() {
+            self.lag_since = Some(now);
+        }
+        if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
+            self.ack_wanted = false;
+            return Some(Frame::AskAck);
+        }
+        frame
+    }
+
+    /// Somebody waits for what was recorded last to be acknowledged: the backup is asked to do so as
+    /// soon as everything is sent.
+    pub fn want_ack(&mut self) {
+        self.ack_wanted = true;
+    }
+
+    /// As master: a backup that has everything but the latest changes is linked, so that what is
+    /// recorded now will be acknowledged soon.
+    pub fn is_followed(&self) -> bool {
+        self.data_up
+            && self.role.state.leads()
+            && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
     }
 
     /// When [`Node::handle_timeout`] wants to be called.
@@ -572,6 +643,8 @@ impl Node {
             peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
             peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
             peer_silent: self.liveness.unheard(now),
+            peer_verdict: self.peer.as_ref().map(|_| self.liveness.verdict(now)),
+            failover_paused: self.paused,
             in_sync,
             lag_records,
             lag_bytes,

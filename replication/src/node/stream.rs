@@ -37,6 +37,10 @@ impl Node {
             cut = self.unfinished.cut(self.position.as_ref());
         }
         self.receiver = Some(Receiver::new(self.session, now));
+        if self.resync {
+            positions.clear();
+            cut = None;
+        }
         let follow = Follow { session: self.session, positions, cut };
         self.outputs.push_back(Output::Send(Link::Data, Frame::Follow(follow)));
     }
@@ -68,6 +72,11 @@ impl Node {
                 self.outputs.extend(answer);
             }
             Frame::Dirty { plan, payload } => self.take_map(plan, &payload, now),
+            Frame::AskAck if self.receives() => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.ack_due = Some(now);
+                }
+            }
             Frame::Plan(plan) => self.begin_stream(plan, now),
             Frame::Changes { shard, first, secs, payload } => {
                 if let Err(why) = self.apply_changes(usize::from(shard), first, secs, &payload, now) {
@@ -193,6 +202,7 @@ impl Node {
             self.backlog.forget();
             self.debt = Debt::default();
             self.purge = None;
+            self.resync = false;
             self.counters.full_copies += 1;
         } else if self.claim.data == Data::Complete {
             self.unfinished.base = self.known_positions();

@@ -3,6 +3,7 @@
 //! [`World`] runs the real nodes over a made-up network and judges what clients were told
 //! ([`oracle`]). Scenario scripts and the simulation are both drivers of it.
 
+mod arbiter;
 mod network;
 pub mod oracle;
 pub mod random;
@@ -10,6 +11,7 @@ pub mod script;
 pub mod store;
 mod world;
 
+pub use arbiter::Arbiter;
 pub use network::{Direction, Network};
 pub use random::Random;
 pub use store::MapStore;
@@ -54,11 +56,23 @@ pub enum Plant {
     SkipComparison,
     /// What a replaced master tells is merged without a look at what was deleted meanwhile.
     MergeBlindly,
+    /// With an arbiter, nobody asks it before a promotion.
+    AskNobody,
+    /// A grant is counted from when its answer came.
+    GrantFromAnswer,
+    /// A master serves on when neither its peer nor the arbiter backs it.
+    ServeUnbacked,
+    /// A peer backs a node whatever it is itself.
+    BackedByAnybody,
+    /// With an arbiter, ports that refuse are believed to prove a death.
+    TrustRefusals,
+    /// The arbiter forgets its lease when it is started again.
+    ForgetLease,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -77,5 +91,11 @@ impl Plant {
         Self::ForgetMissed,
         Self::SkipComparison,
         Self::MergeBlindly,
+        Self::AskNobody,
+        Self::GrantFromAnswer,
+        Self::ServeUnbacked,
+        Self::BackedByAnybody,
+        Self::TrustRefusals,
+        Self::ForgetLease,
     ];
 }
