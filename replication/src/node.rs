@@ -29,7 +29,7 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Debt, Receiver, Sender, Unfinished};
-use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
+use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::walk::Walk;
@@ -287,6 +287,8 @@ pub struct Node {
     unfinished: Unfinished,
     /// As master that did not: items that may be stale go, before anybody is served.
     purge: Option<Walk>,
+    /// When the follower asked for its stream.
+    walk_since: Mono,
     /// Keys that both nodes changed, told to the log since the follower came.
     conflicts_told: u32,
     /// An acknowledgement is waited for.
@@ -397,6 +399,7 @@ impl Node {
             debt: Debt::default(),
             unfinished: Unfinished::default(),
             purge: None,
+            walk_since: now,
             conflicts_told: 0,
             ack_wanted: false,
             gate: GateView::Park,
@@ -650,13 +653,22 @@ impl Node {
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),
             backlog_bytes: self.backlog.bytes(),
-            copy: self.sender.as_ref().and_then(|sender| sender.walked(&self.debt)).map(|walk| {
-                let total = self.store.items();
-                (walk.items.min(total), total)
-            }),
+            copy: self.progress(now),
             state_saved: self.state_saved,
             counters: self.counters,
         }
+    }
+
+    fn progress(&self, now: Mono) -> Option<Progress> {
+        let walk = self.sender.as_ref()?.walked(&self.debt)?;
+        let items_total = self.store.items();
+        Some(Progress {
+            items: walk.items.min(items_total),
+            items_total,
+            bytes: walk.bytes,
+            elapsed: now.since(self.walk_since),
+            whole: walk.wanted.is_none(),
+        })
     }
 
     /// How often each row of the role table fired.

@@ -160,9 +160,20 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         lag_bytes: pair.lag_bytes,
         lag_ms: pair.lag.as_millis(),
         backlog_bytes: pair.backlog_bytes,
-        copy: pair.copy,
+        copy: pair.copy.map(|copy| (copy.items, copy.items_total)),
+        copy_bytes: pair.copy.map_or(0, |copy| copy.bytes),
+        copy_seconds_left: pair
+            .copy
+            .and_then(|copy| copy.left())
+            .map(|left| left.as_millis().div_ceil(1000)),
         full_copies: counters.full_copies,
         partial_resyncs: counters.partial_resyncs,
+        catch_ups: counters.catch_ups,
+        resumed_copies: counters.resumed_copies,
+        suspects_dropped: counters.suspects_dropped,
+        heal_merged: counters.merged,
+        heal_conflicts: counters.conflicts,
+        bytes_sent: counters.bytes_sent,
         promotions: counters.promotions,
         switchovers: counters.switchovers,
         reconnects: counters.reconnects,

@@ -55,7 +55,7 @@ impl Node {
 
     pub(super) fn handle_stream(&mut self, frame: Frame, now: Mono) {
         match frame {
-            Frame::Follow(follow) if self.role.state.leads() => self.begin_sender(&follow),
+            Frame::Follow(follow) if self.role.state.leads() => self.begin_sender(&follow, now),
             Frame::Ack { session, plan, applied, complete } => {
                 self.with_sender(|sender, means| {
                     if sender.session == session {
@@ -106,7 +106,8 @@ impl Node {
         }
     }
 
-    fn begin_sender(&mut self, follow: &Follow) {
+    fn begin_sender(&mut self, follow: &Follow, now: Mono) {
+        self.walk_since = now;
         let (epoch, history) = (self.claim.epoch, self.history.clone());
         #[cfg(feature = "testing")]
         self.forget_missed_if_planted();

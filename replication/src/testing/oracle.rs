@@ -171,15 +171,15 @@ impl Oracle {
 
     /// The process of `node` is gone, or what it held: it promised in vain what the other does not hold.
     pub fn broke(&mut self, node: usize, other: Option<&Contents>) {
-        let mut promised = std::mem::take(&mut self.promised);
-        promised.retain(|key, (version, deleted, holder)| {
-            let held = other.is_some_and(|other| self.holds(other, key, (*version, *deleted)));
+        let promised = &mut self.promised;
+        promised.retain(|key, (version, _, holder)| {
+            // An item that is not there may be on its way, and its delete behind it.
+            let held = other.and_then(|other| other.get(key)).is_some_and(|(held, _)| held >= version);
             if *holder == node && held {
                 *holder = 1 - node;
             }
             *holder != node
         });
-        self.promised = promised;
     }
 
     /// The newest version of each key, for somebody who holds `contents`.
