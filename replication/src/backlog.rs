@@ -263,9 +263,7 @@ impl Backlog {
         if !ring.covers(applied + 1) {
             return false;
         }
-        let deletes = |change: &Change<'_>| {
-            matches!(change, Change::Delete { key: deleted, version: at } if *deleted == key && *at > version)
-        };
+        let deletes = |change: &Change<'_>| matches!(change, Change::Delete { key: deleted, version: at } if *deleted == key && *at > version);
         !ring.blocks.iter().any(|block| block.changes_behind(applied).any(|change| deletes(&change)))
     }
 

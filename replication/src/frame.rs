@@ -456,9 +456,7 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
             Ok((CHANGES, *shard, *secs, *first, payload.clone()))
         }
         Frame::Dirty { plan, payload } => Ok((DIRTY, 0, 0, u64::from(*plan), payload.clone())),
-        Frame::Chunk { shard, cursor, secs, payload } => {
-            Ok((CHUNK, *shard, *secs, *cursor, payload.clone()))
-        }
+        Frame::Chunk { shard, cursor, secs, payload } => Ok((CHUNK, *shard, *secs, *cursor, payload.clone())),
         Frame::CopyEnd { target } => small(COPY_END, 0, target),
         Frame::Ack { session, plan, applied, complete } => {
             let payload = wire::encode(applied)?.into();

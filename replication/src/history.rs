@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_follower_of_an_earlier_epoch_of_the_same_master_continues_where_it_is() {
-        let fork = |id, applied: &[u64]| Fork { position: at(id, applied), since: applied.to_vec(), own: true };
+        let fork =
+            |id, applied: &[u64]| Fork { position: at(id, applied), since: applied.to_vec(), own: true };
         let history = History::begin(7, 1, 6, vec![fork(98, &[3, 3]), fork(99, &[5, 9])]);
         assert_eq!(history.resume_from(&at(98, &[2, 3]), &[8, 9]), resume(&[2, 3], None));
         assert_eq!(history.resume_from(&at(99, &[5, 8]), &[8, 9]), resume(&[5, 8], None));

@@ -175,6 +175,7 @@ impl Sender {
         if known.number != *walk {
             return false;
         }
+        means.debt.before = None;
         (known.shard, known.cursor) = (usize::from(*shard), *cursor);
         self.walked = false;
         means.counters.resumed_copies += 1;
@@ -205,6 +206,7 @@ impl Sender {
         means.debt.absorb(&means.backlog.take_missed());
         let wanted = means.debt.pending.clone();
         means.debt.walk = Some(Walk::for_dirty(means.debt.next_walk(), wanted));
+        means.debt.before = None;
         self.walked = false;
         self.part(known, means);
         self.plan_walk(Way::CatchUp, from, means);
@@ -239,6 +241,8 @@ impl Sender {
         means.counters.catch_ups += 1;
         let wanted = std::mem::take(&mut means.debt.late);
         means.debt.walk = Some(Walk::for_dirty(means.debt.next_walk(), wanted));
+        // Whoever has not seen the end of the last round begins with all of them.
+        means.debt.before = None;
         self.walked = false;
         self.plan_walk(Way::CatchUp, from, means);
     }
@@ -574,4 +578,3 @@ pub fn apply(store: &dyn Store, secs: u32, payload: &[u8]) -> Result<u64, crate:
 pub(crate) fn reached(applied: &[u64], target: &[u64]) -> bool {
     applied.len() == target.len() && applied.iter().zip(target).all(|(applied, target)| applied >= target)
 }
-

@@ -249,11 +249,6 @@ fn heal(mut world: World, dead_after: Span) -> Outcome {
         let states = [world.state(0), world.state(1)];
         let same = world.contents(0) == world.contents(1);
         world.oracle.violations.push(format!("no rest after the faults: {states:?}, same items: {same}"));
-        let differing = world.contents(0).zip(world.contents(1)).map(|(one, other)| {
-            let keys = one.keys().chain(other.keys()).filter(|key| one.get(*key) != other.get(*key));
-            keys.map(|key| (String::from_utf8_lossy(key).into_owned(), one.get(key).map(|it| it.0), other.get(key).map(|it| it.0))).collect::<Vec<_>>()
-        });
-        world.oracle.violations.push(format!("{differing:?}"));
     }
     for node in 0..2 {
         if let Some(contents) = world.contents(node) {

@@ -54,7 +54,11 @@ fn describe(link: &Link) -> String {
         (Some((done, all)), _) => {
             let percent = (done * 100).checked_div(all).unwrap_or(100);
             let left = link.copy_seconds_left.map_or(String::new(), |left| format!(", {} left", age(left)));
-            words.push(format!("copying, {} of about {} items, {percent} %{left}", grouped(done), grouped(all)))
+            words.push(format!(
+                "copying, {} of about {} items, {percent} %{left}",
+                grouped(done),
+                grouped(all)
+            ))
         }
         (None, true) => words.push("in sync".to_owned()),
         (None, false) => words.push("not in sync".to_owned()),

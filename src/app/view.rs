@@ -162,10 +162,7 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         backlog_bytes: pair.backlog_bytes,
         copy: pair.copy.map(|copy| (copy.items, copy.items_total)),
         copy_bytes: pair.copy.map_or(0, |copy| copy.bytes),
-        copy_seconds_left: pair
-            .copy
-            .and_then(|copy| copy.left())
-            .map(|left| left.as_millis().div_ceil(1000)),
+        copy_seconds_left: pair.copy.and_then(|copy| copy.left()).map(|left| left.as_millis().div_ceil(1000)),
         full_copies: counters.full_copies,
         partial_resyncs: counters.partial_resyncs,
         catch_ups: counters.catch_ups,

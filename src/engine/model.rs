@@ -624,6 +624,7 @@ impl Engine for ModelEngine {
             item.filter(|item| item.version >= state.floor).map(|item| (item.version, item.deadline))
         };
         let newer = match (change, held) {
+            (Change::Put(_), _) if version < self.state().floor => return Merged::Refused,
             (Change::Put(_), None) if !may_create(shard) => return Merged::Refused,
             (Change::Put(_), None) => true,
             (Change::Touch { deadline, .. }, Some(held)) => held.0 == version && held.1 != *deadline,

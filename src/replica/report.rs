@@ -55,7 +55,9 @@ pub fn rows(
         rows.push(("copy_percent", copy.percent().to_string()));
         rows.push(("copy_bytes", copy.bytes.to_string()));
         rows.push(("copy_items_per_second", copy.rate().to_string()));
-        rows.extend(copy.left().map(|left| ("copy_seconds_left", left.as_millis().div_ceil(1000).to_string())));
+        rows.extend(
+            copy.left().map(|left| ("copy_seconds_left", left.as_millis().div_ceil(1000).to_string())),
+        );
     }
     if let Some(problem) = problem(snapshot) {
         rows.push(("problem", problem));

@@ -78,10 +78,12 @@ fn what_both_sides_of_a_partition_acknowledged_is_on_both_nodes_afterwards() {
             2 | 3 => assert!(clients[order[0]].delete(&key).expect("a delete")),
             4 | 5 => {
                 clients[order[0]].set(&key, b"earlier").expect("a set");
+                a_moment();
                 clients[order[1]].set(&key, b"later").expect("a set");
             }
             6 | 7 => {
                 clients[order[0]].set(&key, b"earlier").expect("a set");
+                a_moment();
                 assert!(clients[order[1]].delete(&key).expect("a delete"));
             }
             _ => {}
@@ -113,4 +115,9 @@ fn what_both_sides_of_a_partition_acknowledged_is_on_both_nodes_afterwards() {
         }
         pair.switch_over(|| {});
     }
+}
+
+/// Versions tell apart what happened on two nodes in different milliseconds.
+fn a_moment() {
+    std::thread::sleep(std::time::Duration::from_millis(3));
 }

@@ -144,9 +144,7 @@ fn flush_all_empties_both_now_and_later() {
     pair.nodes[master].client().ask("flush_all 1").expect("flush_all");
     for node in &pair.nodes {
         let mut client = node.client();
-        wait_for("the delayed flush", PATIENCE, || {
-            client.get("new").expect("a get").is_none().then_some(())
-        });
+        wait_for("the delayed flush", PATIENCE, || client.get("new").expect("a get").is_none().then_some(()));
     }
 }
 

@@ -258,8 +258,11 @@ impl Node {
         #[cfg(feature = "testing")]
         let nothing = DirtyMap::default();
         #[cfg(feature = "testing")]
-        let suspects =
-            if self.config.plant == Some(crate::testing::Plant::SkipComparison) { &nothing } else { suspects };
+        let suspects = if self.config.plant == Some(crate::testing::Plant::SkipComparison) {
+            &nothing
+        } else {
+            suspects
+        };
         let matter = Matter {
             suspects,
             suffix: self.unfinished.suffix.as_ref(),

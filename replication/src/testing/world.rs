@@ -877,7 +877,10 @@ impl World {
         let serves = matches!(gate, GateView::Serve { .. });
         let served = matches!(process.gate, GateView::Serve { .. });
         process.gate = gate;
-        if serves && !served && let Some(truth) = self.truths[node].take() {
+        if serves
+            && !served
+            && let Some(truth) = self.truths[node].take()
+        {
             self.oracle.serves_after(node, &process.store.contents(), &truth);
         }
         if !serves {

@@ -63,6 +63,7 @@ impl Shard {
         may_create: &dyn Fn(usize) -> bool,
     ) -> Merged {
         match self.find_live(hash, put.key, now) {
+            _ if put.version < self.floor => return Merged::Refused,
             Some(old) if self.item(old).header.version >= put.version => return Merged::Kept,
             None if !may_create(self.id) => return Merged::Refused,
             _ => {}
@@ -75,7 +76,7 @@ impl Shard {
                 Merged::Taken
             }
             None => {
-                // No memory for it, or flushed: what it would have replaced is gone too.
+                // No memory for it: what it would have replaced is gone too.
                 self.record(&Change::Delete { key: put.key, version });
                 Merged::Refused
             }
