@@ -367,13 +367,11 @@ impl Sender {
             flush.encode(&mut payload);
         }
         walk.collect(bytes_max, store, &mut payload);
-        if walk.is_over(store) {
-            if debt.late.is_empty() {
-                self.walked = true;
-                let deadline = store.pending_flush().unwrap_or(0);
-                Change::FlushAt { deadline }.encode(&mut payload);
-                self.marks.push_back(Frame::CopyEnd { target: means.backlog.last() });
-            }
+        if walk.is_over(store) && debt.late.is_empty() {
+            self.walked = true;
+            let deadline = store.pending_flush().unwrap_or(0);
+            Change::FlushAt { deadline }.encode(&mut payload);
+            self.marks.push_back(Frame::CopyEnd { target: means.backlog.last() });
         }
         means.counters.bytes_sent += payload.len() as u64;
         let (shard, cursor) = (walk.shard as u16, walk.cursor);

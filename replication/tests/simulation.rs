@@ -11,12 +11,14 @@ use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, World, script};
 use tandem_replication::time::Span;
 
-const SCENARIOS: [&str; 6] = [
+const SCENARIOS: [&str; 8] = [
     include_str!("scenarios/arbiter.txt"),
     include_str!("scenarios/asymmetric.txt"),
     include_str!("scenarios/forced_in_doubt.txt"),
     include_str!("scenarios/forced_with_backup.txt"),
     include_str!("scenarios/holder_returns.txt"),
+    include_str!("scenarios/interrupted_catch_up.txt"),
+    include_str!("scenarios/late_offer.txt"),
     include_str!("scenarios/lost_handover.txt"),
 ];
 
