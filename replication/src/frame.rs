@@ -17,6 +17,7 @@ use crate::history::Position;
 use crate::role::{Claim, State};
 use crate::status::Load;
 use crate::time::Mono;
+use crate::verify::{Answer, Question};
 use crate::wire;
 
 /// Every frame begins with so many bytes.
@@ -142,6 +143,10 @@ pub enum Frame {
         /// What the follower is to apply.
         payload: Bytes,
     },
+    /// Data, master to follower: what is there of these? See [`crate::verify`].
+    Compare(Question),
+    /// Data, follower to master: this.
+    Compared(Answer),
     /// Data, master to follower: acknowledge what came before this at once, somebody waits for it.
     AskAck,
     /// Not for the node: the driver's own (handshake, proxied requests).
@@ -427,9 +432,11 @@ const CHUNK: u8 = 19;
 const COPY_END: u8 = 20;
 const ACK: u8 = 21;
 const ASK_ACK: u8 = 22;
-const DIRTY: u8 = 23;
-const REPORT: u8 = 24;
-const ANSWER: u8 = 25;
+const COMPARE: u8 = 23;
+const COMPARED: u8 = 24;
+const DIRTY: u8 = 25;
+const REPORT: u8 = 26;
+const ANSWER: u8 = 27;
 const HANDSHAKE: u8 = 32;
 const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
@@ -467,6 +474,8 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         }
         Frame::Answer { plan, secs, payload } => Ok((ANSWER, 0, *secs, u64::from(*plan), payload.clone())),
         Frame::AskAck => bare(ASK_ACK, 0),
+        Frame::Compare(question) => small(COMPARE, 0, question),
+        Frame::Compared(answer) => small(COMPARED, 0, answer),
         Frame::Raw { kind, tag, payload } => {
             let kind = match kind {
                 RawKind::Handshake => HANDSHAKE,
@@ -501,6 +510,8 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         REPORT => Ok(Frame::Report(Report::decode(shard != 0, sequence as u32, secs, payload)?)),
         ANSWER => Ok(Frame::Answer { plan: sequence as u32, secs, payload }),
         ASK_ACK => Ok(Frame::AskAck),
+        COMPARE => Ok(Frame::Compare(wire::decode(&payload)?)),
+        COMPARED => Ok(Frame::Compared(wire::decode(&payload)?)),
         HANDSHAKE => raw(RawKind::Handshake, payload),
         REQUEST => raw(RawKind::Request, payload),
         REPLY => raw(RawKind::Reply, payload),
@@ -575,6 +586,8 @@ mod tests {
             }),
             Frame::Answer { plan: 6, secs: 4, payload: payload.clone() },
             Frame::AskAck,
+            Frame::Compare(Question { number: 1, buckets: vec![0, 4095] }),
+            Frame::Compared(Answer { number: 1, sums: vec![u64::MAX], items: Vec::new(), last: true }),
             raw(RawKind::Handshake),
             raw(RawKind::Request),
             raw(RawKind::Reply),

@@ -45,5 +45,6 @@ pub mod store;
 pub mod testing;
 pub mod time;
 pub mod transport;
+pub mod verify;
 pub mod walk;
 pub mod wire;

@@ -15,6 +15,7 @@ mod backing;
 mod gate;
 mod settle;
 mod stream;
+mod verify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTE
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::walk::Walk;
+use crate::verify::Findings;
 
 use backing::Fencing;
 
@@ -76,6 +78,8 @@ pub struct Config {
     pub arbiter: Option<Span>,
     /// Whoever is silent is fenced ([`Output::Fence`]) before it is replaced.
     pub fence: bool,
+    /// How often a master compares its backup with itself ([`crate::verify`]).
+    pub verify_every: Span,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -103,6 +107,7 @@ impl Config {
             heal: Heal::default(),
             arbiter: None,
             fence: false,
+            verify_every: Span::from_millis(3_600_000),
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -181,6 +186,8 @@ pub enum Operator {
     ResumeFailover,
     /// Forget what is here and copy everything from the master.
     Resync,
+    /// Compare the backup with this master, and repair what differs ([`crate::verify`]).
+    Verify,
     /// Hand the role over if somebody can take it, then stop.
     Shutdown,
 }
@@ -236,6 +243,8 @@ pub enum Output {
     },
     /// For the log: both nodes changed this key while neither heard of the other.
     Conflict(Vec<u8>),
+    /// For the log: what a comparison found, and the key of an item that had diverged.
+    Compared(Findings, Option<Vec<u8>>),
     /// Everything is done; the process may end.
     Stopped,
 }
@@ -331,6 +340,7 @@ pub struct Node {
     /// The last promotions of either node: who goes back and forth waits longer.
     role_changes: VecDeque<Mono>,
 
+    verifying: verify::Verifying,
     load: Load,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -420,6 +430,7 @@ impl Node {
             level_since: None,
             lag_since: None,
             role_changes: VecDeque::new(),
+            verifying: verify::Verifying::default(),
             load: Load::default(),
             counters: Counters::default(),
             outputs: VecDeque::from([Output::Gate(GateView::Park)]),
@@ -649,6 +660,7 @@ impl Node {
             peer_verdict: self.peer.as_ref().map(|_| self.liveness.verdict(now)),
             failover_paused: self.paused,
             in_sync,
+            verify: self.verify_status(now),
             lag_records,
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),

@@ -154,7 +154,9 @@ impl Prepared {
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream| {
             if let Err(why) = adopter.adopt_proxied(stream) {
-                tracing::warn!("a stream of requests from the peer was lost on arrival: {why}");
+                tracing::warn!(
+                    "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
+                );
             }
         }));
         let clock = Arc::clone(parts.clock);
@@ -184,6 +186,7 @@ impl Prepared {
                 config::Heal::Winner => Heal::Winner,
                 config::Heal::Invalidate => Heal::Invalidate,
             },
+            verify_every: pair.verify_interval,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());
@@ -226,8 +229,23 @@ pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
         ("--dead-after", millis(pair.dead_after)),
         ("--failback", format!("{:?}", pair.failback).to_lowercase()),
         ("--backup-requests", requests.to_owned()),
+        ("--ack", acknowledged(&pair.ack)),
         ("-I", format!("{} bytes", config.engine.item_size_max)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+fn acknowledged(ack: &config::Ack) -> String {
+    let which = match (ack.all, &ack.prefixes[..]) {
+        (true, _) => "for all writes".to_owned(),
+        (false, []) => "for no writes".to_owned(),
+        (false, prefixes) => {
+            // It travels with heartbeats.
+            let first: String = prefixes.join(", ").chars().take(100).collect();
+            format!("for keys that begin with {} prefixes ({first})", prefixes.len())
+        }
+    };
+    let then = if ack.strict { "an error" } else { "the answer" };
+    format!("{which}, {then} after {} ms", ack.timeout.as_millis())
 }

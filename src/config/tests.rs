@@ -307,9 +307,10 @@ fn every_setting_has_the_same_meaning_in_all_three_places() {
             ("backup-requests", _) => ("reject", "\"reject\""),
             ("heal", _) => ("winner", "\"winner\""),
             ("extended", _) => ("idle_timeout=5", "[\"idle_timeout=5\"]"),
-            ("heartbeat-interval" | "dead-after" | "failback-delay" | "ack-timeout", _) => {
-                ("300ms", "\"300ms\"")
-            }
+            (
+                "heartbeat-interval" | "dead-after" | "failback-delay" | "ack-timeout" | "verify-interval",
+                _,
+            ) => ("300ms", "\"300ms\""),
             ("slab-growth-factor", _) => ("1.5", "1.5"),
             ("prefix-delimiter", _) => ("/", "\"/\""),
             ("memory-file", _) => ("items", "\"items\""),

@@ -220,6 +220,12 @@ impl Server {
         }
     }
 
+    /// The datagrams that answer one, as over `-U` but without a socket, a rate and the server's workers:
+    /// for fuzzing.
+    pub async fn answer_datagram(&self, datagram: &[u8]) -> Vec<Vec<u8>> {
+        udp::answered(&worker::Shared::new(0, Arc::clone(&self.service)), datagram).await
+    }
+
     /// Stops accepting, lets open requests finish for a bounded time, closes everything.
     pub fn stop(mut self) {
         self.acceptor.take();

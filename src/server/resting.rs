@@ -61,7 +61,8 @@ impl Client {
         let rest = move |stream, shared: Rc<Shared>, ticket: Ticket| {
             let session = shared.service.auth.is_required().then(|| {
                 let entrance = Some(Entrance::new());
-                Box::new(Session::new(protocol, &shared.service, ticket.info.descriptor, entrance))
+                let session = Session::new(protocol, &shared.service, ticket.info.descriptor, entrance);
+                Box::new(session.made_durable(ticket.info.durable))
             });
             Resting::new(ticket, stream, shared, None, session, protocol)
         };

@@ -153,7 +153,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(index: usize, service: Arc<Service>) -> Self {
+    pub(super) fn new(index: usize, service: Arc<Service>) -> Self {
         Self {
             index,
             service,
@@ -170,7 +170,7 @@ impl Shared {
         &self.service.stats.cells[self.index]
     }
 
-    /// When a batch began, if it is one of those that are measured: one in sixteen, at random, so that
+    /// When a batch began, if it is one of those that are measured: one in thirty-two, at random, so that
     /// no rhythm of requests hides from it.
     #[inline]
     pub(super) fn stopwatch(&self) -> Option<Instant> {
@@ -185,7 +185,7 @@ impl Shared {
         dice ^= dice >> 17;
         dice ^= dice << 5;
         self.dice.set(dice);
-        self.unmeasured.set(dice % 32);
+        self.unmeasured.set(dice % 64);
         Some(Instant::now())
     }
 

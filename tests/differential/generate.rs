@@ -72,7 +72,8 @@ impl Source {
             200..212 => vec![b'x'; 250],
             212..222 => vec![b'y'; 249],
             222..232 => b"\xc3\xa4\xff\x80".to_vec(),
-            232..240 => b"ctl\x01\x7f\t".to_vec(),
+            232..238 => b"ctl\x01\x7f\t".to_vec(),
+            238..240 => b"nul\0key".to_vec(),
             240..248 => vec![b'z'; self.random.usize(1..=250)],
             _ => self.pick(&["0", "1", "noreply", "get", "k", "Zm9v"]).into(),
         }

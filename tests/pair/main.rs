@@ -10,9 +10,11 @@ mod hang;
 mod harness;
 mod link;
 mod migration;
+mod operators;
 mod partition;
 mod replicate;
 mod start;
+mod steer;
 mod switchover;
 
 use harness::Setup;

@@ -10,6 +10,7 @@
 //! nothing a stranger, a name server or a disk does delays a heartbeat; every buffer is bounded.
 
 mod connection;
+mod copies;
 mod doors;
 mod links;
 mod log;
@@ -83,6 +84,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What becomes of keys that both nodes changed while neither heard of the other.
     pub heal: Heal,
+    /// How often a master compares its backup with itself.
+    pub verify_every: Duration,
 }
 
 impl Config {
@@ -105,6 +108,7 @@ impl Config {
             failback_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_millis(500),
             heal: Heal::default(),
+            verify_every: Duration::from_secs(3600),
         }
     }
 }
@@ -297,7 +301,7 @@ impl Remote {
             Operator::Switchover if gives => matches!(state, State::Joining | State::Backup),
             Operator::Switchover | Operator::Promote { .. } => state == State::Master,
             // Done when granted; a copy takes as long as it takes.
-            Operator::PauseFailover | Operator::ResumeFailover | Operator::Resync => true,
+            Operator::PauseFailover | Operator::ResumeFailover | Operator::Resync | Operator::Verify => true,
             Operator::Shutdown => state == State::Stopped,
         };
         let mut status = self.status.clone();

@@ -129,6 +129,7 @@ impl Reader<'_> {
                 &[("newest", Heal::Newest), ("winner", Heal::Winner), ("invalidate", Heal::Invalidate)],
             ),
             ack: self.ack(),
+            verify_interval: self.duration("verify-interval", Duration::from_secs(3600)),
             backlog_bytes,
             psk_file,
             insecure,

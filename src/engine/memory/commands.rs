@@ -84,9 +84,13 @@ impl Shard {
         let item = self.item(location);
         let (before, measure) = (item.header, self.measure(&item));
         let stale = before.marks.has(Marks::STALE);
-        let recache = get.recache.is_some_and(|seconds| {
-            before.deadline != 0 && before.deadline < Exptime(seconds).deadline(at.now).0
-        });
+        let left_until = match get.touch.filter(|_| get.recache_after_touch) {
+            Some(exptime) => exptime.deadline(at.now).0,
+            None => before.deadline,
+        };
+        let recache = get
+            .recache
+            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(at.now).0);
         // Only those who can be told that they won may win.
         let told = get.kind == ReadKind::Meta;
         let won = told && !before.marks.has(Marks::WIN_SENT) && (stale || recache);

@@ -453,6 +453,11 @@ impl Engine for Memory {
         found.is_some()
     }
 
+    fn restate(&self, key: &[u8], theirs: Option<u64>, now: Now) {
+        let (hash, id) = self.place(key);
+        self.shard(id).restate(hash, key, theirs, now);
+    }
+
     fn fate(&self, key: &[u8], now: Now) -> Fate {
         let (hash, id) = self.place(key);
         self.shard(id).fate(hash, key, now)

@@ -309,6 +309,18 @@ impl Shard {
 
     /// Writes a new header over an item's; lengths stay.
     #[inline]
+    /// Says anew what there is of `key`.
+    pub(super) fn restate(&mut self, hash: u64, key: &[u8], theirs: Option<u64>, now: Now) {
+        if let Some(version) = theirs {
+            self.record(&Change::Delete { key, version });
+        }
+        let found = self.find_to_store(hash, key, now);
+        let Some(location) = found else { return self.record_delete(key, now) };
+        let header = Header { version: self.clock.next(now), ..self.item(location).header };
+        self.set_header(location, header);
+        self.record_put(location);
+    }
+
     pub(super) fn set_header(&mut self, location: u32, header: Header) {
         header.write(self.segments.bytes_mut(location));
         self.note(location, &header);
