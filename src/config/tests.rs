@@ -305,6 +305,7 @@ fn every_setting_has_the_same_meaning_in_all_three_places() {
             ("profile", _) => ("fast", "\"fast\""),
             ("failback", _) => ("never", "\"never\""),
             ("backup-requests", _) => ("reject", "\"reject\""),
+            ("heal", _) => ("winner", "\"winner\""),
             ("extended", _) => ("idle_timeout=5", "[\"idle_timeout=5\"]"),
             (
                 "heartbeat-interval" | "dead-after" | "failback-delay" | "ack-timeout" | "verify-interval",

@@ -3,6 +3,8 @@
 mod acks;
 mod adversity;
 mod burst;
+mod cables;
+mod catch_up;
 mod failover;
 mod hang;
 mod harness;

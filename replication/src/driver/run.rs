@@ -212,6 +212,7 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                heal: config.heal,
                 verify_every: config.verify_every.into(),
                 arbiter: None,
                 fence: false,
@@ -463,6 +464,10 @@ impl Loop {
                 tracing::info!("role: {} → {} (epoch {epoch}): {why}", name(from), name(to));
                 self.note_role_change(RoleChange { number: 0, at: SystemTime::now(), from, to, epoch, why });
                 self.urgent = true;
+            }
+            Output::Conflict(key) => {
+                let key = key.escape_ascii();
+                tracing::warn!("heal: both nodes changed {key} while neither heard of the other");
             }
             Output::Compared(findings, None) => {
                 tracing::debug!(items = findings.items, "the backup has what this master has");

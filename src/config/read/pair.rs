@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Reader;
 use crate::config::values::{Given, Origin};
 use crate::config::{
-    Ack, BackupRequests, EXIT_USAGE, Failback, Host, HostPort, Pair, Problem, Profile, bytes, flags,
+    Ack, BackupRequests, EXIT_USAGE, Failback, Heal, Host, HostPort, Pair, Problem, Profile, bytes, flags,
 };
 use crate::server::Listen;
 
@@ -128,6 +128,10 @@ impl Reader<'_> {
                     ("local-reads", BackupRequests::LocalReads),
                     ("reject", BackupRequests::Reject),
                 ],
+            ),
+            heal: self.choice(
+                "heal",
+                &[("newest", Heal::Newest), ("winner", Heal::Winner), ("invalidate", Heal::Invalidate)],
             ),
             ack: self.ack(),
             verify_interval: self.duration("verify-interval", Duration::from_secs(3600)),
