@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -37,6 +37,8 @@ pub struct Backlog {
     /// Longer changes are kept as their key.
     change_bytes_max: usize,
     enabled: AtomicBool,
+    hints_wanted: AtomicBool,
+    hints: AtomicU64,
     /// Changes that were overwritten before the peer had them. Locked under a ring's lock.
     missed: Mutex<DirtyMap>,
     /// Somebody wants to be woken by the next record.
@@ -81,6 +83,8 @@ impl Backlog {
             block_bytes,
             change_bytes_max: (share / 4).max(BLOCK_BYTES_MIN),
             enabled: AtomicBool::new(false),
+            hints_wanted: AtomicBool::new(false),
+            hints: AtomicU64::new(0),
             missed: Mutex::default(),
             armed: AtomicBool::new(false),
             wake: OnceLock::new(),
@@ -121,6 +125,24 @@ impl Backlog {
         let sequence = self.append(shard, change);
         self.nudge();
         sequence
+    }
+
+    /// Records a hint: a change that changes nothing, and is of use only to a backup that is up to date.
+    pub fn hint(&self, shard: usize, change: &Change<'_>) {
+        if self.hints_wanted.load(Ordering::Relaxed) {
+            self.record(shard, change);
+            self.hints.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a backup is there that hints are for.
+    pub fn want_hints(&self, wanted: bool) {
+        self.hints_wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Hints recorded since the process began.
+    pub fn hints(&self) -> u64 {
+        self.hints.load(Ordering::Relaxed)
     }
 
     /// Wakes who sends the changes, if it waits ([`Backlog::arm`]).

@@ -664,6 +664,7 @@ impl Node {
             lag_records,
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),
+            hints: self.backlog.hints(),
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
             state_saved: self.state_saved,

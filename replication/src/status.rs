@@ -66,6 +66,8 @@ pub struct PairStatus {
     pub lag_bytes: u64,
     /// For how long the follower has not been level.
     pub lag: Span,
+    /// Hints about items in use that were recorded for the backup.
+    pub hints: u64,
     /// Bytes the backlog holds now.
     pub backlog_bytes: u64,
     /// The copy or catch-up that is being sent.

@@ -128,6 +128,12 @@ pub trait Journal: Send + Sync {
     /// `change` is the effect of a command on an item of `shard`. Deadlines are in engine seconds.
     fn record(&self, shard: usize, change: &Change<'_>);
 
+    /// An item of `shard` that is in use outlived an eviction, and `change` says about it what is known anyhow:
+    /// who keeps a copy may want to know that it is in use.
+    fn hint(&self, shard: usize, change: &Change<'_>) {
+        let _ = (shard, change);
+    }
+
     /// Whether changes go anywhere at all; an engine asks once, when it is made.
     fn records(&self) -> bool {
         true

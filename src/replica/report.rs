@@ -39,6 +39,7 @@ pub fn rows(
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),
         ("bytes_sent", counters.bytes_sent.to_string()),
+        ("hints", pair.hints.to_string()),
         ("verified_items", pair.verify.last.map_or(0, |last| last.items).to_string()),
         ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),

@@ -52,6 +52,7 @@ impl Node {
         }
         self.note_acknowledged();
         self.verify(now);
+        self.backlog.want_hints(self.is_followed());
         self.wake_at = self.next_wake(now);
     }
 

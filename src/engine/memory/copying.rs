@@ -17,7 +17,7 @@ impl Shard {
     /// fit a segment; without memory the older item goes, so that a miss is the worst that remains.
     pub(super) fn apply_put(&mut self, hash: u64, put: &Put<'_>, large: Option<Option<Pages>>, now: Now) {
         self.clock.observe(put.version, now);
-        let roomy = self.prepare(put.key.len() + value_len(&put.value).min(1 << 14), now);
+        let roomy = self.prepare_quietly(put.key.len() + value_len(&put.value).min(1 << 14), now);
         let old = self.find(hash, put.key);
         if put.version < self.floor || old.is_some_and(|old| self.item(old).header.version >= put.version) {
             return;
@@ -120,6 +120,8 @@ impl Shard {
             let mut header = self.item(location).header;
             if header.version == version {
                 header.deadline = deadline;
+                // Somebody uses it: it outlives the next eviction here, as it did where it is read.
+                header.marks = header.marks.with_heat(header.marks.heat().max(1));
                 self.set_header(location, header);
             }
         }

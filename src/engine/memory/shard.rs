@@ -9,7 +9,7 @@ use tandem_replication::change::{Bits, Bytes, Change, Put};
 
 use super::commands::At;
 use super::counters::Counters;
-use super::eviction::{SmallShare, Victim};
+use super::eviction::{Hints, SmallShare, Victim};
 use super::expiry::Crawl;
 use super::geometry::Geometry;
 use super::index::Index;
@@ -55,6 +55,7 @@ pub(super) struct Shard {
     /// Bytes of live items by queue, their large values included.
     pub(super) live_bytes: [u64; 2],
     pub(super) share: SmallShare,
+    pub(super) hints: Hints,
     pub(super) victim: Option<Victim>,
     pub(super) crawl: Crawl,
     pub(super) counters: Counters,
@@ -157,6 +158,7 @@ impl Shard {
             floor: 0,
             live_bytes: [0; 2],
             share: SmallShare::default(),
+            hints: Hints::new(shared.geometry.shards),
             victim: None,
             crawl: Crawl::default(),
             counters: Counters::new(),
