@@ -19,7 +19,7 @@ use super::{
     Problem, Process, Profile, bytes, duration, listen, settings,
 };
 use crate::protocol::Protocol;
-use crate::server::{self, Listen, Port, Security, TlsConfig, UnixListen, Verify};
+use crate::server::{self, Io, Listen, Port, Security, TlsConfig, UnixListen, Verify};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -216,6 +216,15 @@ impl Reader<'_> {
             text.bytes().next().unwrap_or(b':')
         });
         let listen = self.listen();
+        let io = match self.text("io").as_deref() {
+            None | Some("auto") => Io::Auto,
+            Some("epoll") => Io::Epoll,
+            Some("uring") => Io::Uring,
+            Some(other) => {
+                self.problem(EXIT_USAGE, format!("--io {other}: takes auto, epoll or uring"));
+                Io::Auto
+            }
+        };
         let udp = self.port("udp-port", "-U", Port::Off);
         let port = if udp == Port::Off { Port::Number(11211) } else { udp };
         let port = self.port("port", "-p", port);
@@ -260,6 +269,7 @@ impl Reader<'_> {
                 "-t",
                 Some("Number of threads must be greater than 0"),
             ),
+            io,
             requests_per_turn: self.count(
                 "max-reqs-per-event",
                 20,
@@ -837,6 +847,7 @@ fn memory(command: Command) -> Command {
 fn service(command: Command) -> Command {
     command.next_help_heading("Service").args([
         value("threads", Some('t'), "N", "Worker threads [default: 4]"),
+        value("io", None, "HOW", "How workers wait for their sockets: epoll, uring (io_uring; Linux 6.1 or newer), or auto: uring where it is allowed [default: auto]"),
         value("auth-file", Some('Y'), "FILE", "Authentication for the text protocol: lines of user:password; SIGHUP reads it again"),
         switch("enable-sasl", Some('S'), "SASL authentication for the binary protocol (PLAIN; users in $MEMCACHED_SASL_PWDB)"),
         switch("enable-shutdown", Some('A'), "Allow the command `shutdown`"),

@@ -66,9 +66,10 @@ struct Place {
 }
 
 /// What a connection in the middle of something takes along.
-struct Kept {
-    work: Work,
-    _busy: Busy,
+pub(super) struct Kept {
+    pub(super) work: Work,
+    #[expect(dead_code, reason = "counts as long as it is there")]
+    pub(super) busy: Busy,
 }
 
 /// A connection at rest, on its way here.
@@ -148,7 +149,7 @@ impl Plain {
         }
         let kept = session.map(|session| {
             let work = Work { session: *session, ..Work::of(&self.shared, protocol, 0, locked) };
-            Box::new(Kept { work, _busy: Busy::new(&self.shared, 0) })
+            Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
         });
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
         let place = Place { ticket, socket, protocol, locked, unread: false, ending: false, kept };
@@ -293,10 +294,17 @@ impl Place {
 }
 
 impl Socket {
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Self::Unix(stream) => stream.set_nonblocking(nonblocking),
         }
     }
 }
@@ -310,7 +318,7 @@ impl Work {
     }
 
     /// Sits down with what was kept.
-    fn resume(&mut self, kept: Self) {
+    pub(super) fn resume(&mut self, kept: Self) {
         self.session = kept.session;
         self.awaits = kept.awaits;
         self.input.append(kept.input.bytes());
@@ -320,18 +328,18 @@ impl Work {
     }
 
     /// Leaves with what is needed to go on, and no more.
-    fn keep(&mut self, awaits: Option<Action>, shared: &Rc<Shared>) -> Box<Kept> {
+    pub(super) fn keep(&mut self, awaits: Option<Action>, shared: &Rc<Shared>) -> Box<Kept> {
         let fresh = Session::new(Protocol::Auto, &shared.service, -1, false);
         let session = mem::replace(&mut self.session, fresh);
         let input = Input::new(self.input.bytes().to_vec());
         let out = if self.out.is_empty() { Output::new() } else { mem::take(&mut self.out) };
         let busy = Busy::new(shared, input.len() + out.len());
         self.leave();
-        Box::new(Kept { work: Self { session, input, out, awaits }, _busy: busy })
+        Box::new(Kept { work: Self { session, input, out, awaits }, busy })
     }
 
     /// Leaves for good.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.input.clear();
         self.input.shrink(limits::READ_BYTES * 2);
         self.out.clear();
