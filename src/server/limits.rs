@@ -19,6 +19,8 @@ pub const RING_BUFFERS: u16 = 64;
 pub const RING_BUFFERS_MAX: u16 = 1024;
 /// Operations that a worker begins at once; more are begun in several steps.
 pub const RING_SUBMISSIONS: u32 = 512;
+/// Free outputs that a worker's ring keeps: as many as answers of one look, mostly.
+pub const RING_OUTPUTS: usize = 128;
 /// Ends that a worker's ring holds; more cost the kernel an allocation each.
 pub const RING_COMPLETIONS: u32 = 4096;
 /// Requests decoded and executed together: enough for the engine to hide memory latency.
@@ -33,8 +35,8 @@ pub const FORWARD_BYTES: usize = 256 * 1024;
 /// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be
 /// answered request by request; longer replies are passed on as they come.
 pub const FORWARD_REPLY_BYTES: usize = 256 * 1024;
-/// Free read buffers a worker keeps for its connections.
-pub const POOL_BUFFERS: usize = 64;
+/// Free buffers a worker keeps for connections that stand aside.
+pub const POOL_BUFFERS: usize = 8;
 /// A frame of proxied requests from the peer: one item of the largest size and its command line fit.
 pub const PROXIED_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// How long open connections may take to finish when the server stops.

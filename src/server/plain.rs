@@ -208,7 +208,7 @@ impl Plain {
         let Self { places, desk, shared, .. } = self;
         let Some(Some(place)) = places.get_mut(at) else { return };
         match place.kept.take() {
-            None => desk.begin(place, shared),
+            None => desk.begin(place),
             Some(kept) => desk.resume(kept.work),
         }
         place.ticket.info.last_command.store(shared.now().secs, Ordering::Relaxed);
@@ -216,7 +216,7 @@ impl Plain {
             Next::Rest if !shared.draining.get() => {
                 place.protocol = desk.session.codec.protocol();
                 place.locked = desk.session.is_locked();
-                desk.leave();
+                desk.clear_input();
             }
             Next::Rest => self.close(at, Reason::Shutdown),
             Next::Wait(action) => {
@@ -251,6 +251,7 @@ impl Plain {
             self.free.push(at);
         }
         self.desk.leave();
+        self.desk.session = Session::new(Protocol::Auto, &self.shared.service, -1, false);
     }
 
     /// Closes what was silent for too long.
@@ -312,8 +313,8 @@ impl Socket {
 impl Work {
     /// Sits down with nothing.
     #[inline]
-    fn begin(&mut self, place: &Place, shared: &Shared) {
-        self.session = Session::new(place.protocol, &shared.service, place.descriptor(), place.locked);
+    fn begin(&mut self, place: &Place) {
+        self.session.begin(place.protocol, place.descriptor(), place.locked);
         self.awaits = Some(Action::Read(1));
     }
 
@@ -338,11 +339,16 @@ impl Work {
         Box::new(Kept { work: Self { session, input, out, awaits }, busy })
     }
 
-    /// Leaves for good.
+    /// Leaves nothing behind but the session.
     pub(super) fn leave(&mut self) {
+        self.clear_input();
+        self.out.clear();
+    }
+
+    #[inline]
+    pub(super) fn clear_input(&mut self) {
         self.input.clear();
         self.input.shrink(limits::READ_BYTES * 2);
-        self.out.clear();
     }
 
     /// Goes on until something is needed that is not there.

@@ -228,6 +228,16 @@ impl Session {
         }
     }
 
+    /// Begins anew for another connection; it has nothing under way.
+    #[inline]
+    pub(super) fn begin(&mut self, protocol: Protocol, descriptor: i32, locked: bool) {
+        debug_assert!(!self.is_midway());
+        self.codec.set_protocol(protocol);
+        self.locked = locked;
+        self.said_goodbye = false;
+        self.descriptor = descriptor;
+    }
+
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
         Self::new(Protocol::Auto, service, descriptor, false)
@@ -355,12 +365,11 @@ impl Session {
         let before = self.codec.is_midway().then(|| self.codec.clone());
         let echoes = service.verbosity.load(Ordering::Relaxed) >= 2;
         let now = shared.now();
-        let (eaten, action, retry) = {
+        let (eaten, action, holds, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
             *turn -= batch.0.len();
             self.execute(service, &batch, now, out);
-            let retry = batch.0.iter().all(is_pure_read);
             let action = match end {
                 End::Full => None,
                 End::Incomplete(more) => Some(Action::Read(more)),
@@ -387,11 +396,13 @@ impl Session {
                     Some(Action::Close)
                 }
             };
-            let retry = retry && action != Some(Action::Close);
-            (eaten, action, retry)
+            // Behind everything that was executed.
+            let holds = service.gate.leave(shared.index);
+            let retry = !holds && action != Some(Action::Close) && batch.0.iter().all(is_pure_read);
+            (eaten, action, holds, retry)
         };
         shared.cell().turns.add(1);
-        if service.gate.leave(shared.index) {
+        if holds {
             if echoes && self.codec.protocol() != Protocol::Binary {
                 let unsent = out.to_vec();
                 echo::replies(self.descriptor, &unsent[unsent.len() - (out.total() - mark)..]);

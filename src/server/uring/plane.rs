@@ -285,7 +285,7 @@ impl Plane {
         let listens = place.listens(ring.round());
         match place.next {
             _ if listens => {
-                desk.sit_down(place, shared);
+                desk.sit_down(place);
                 desk.input.append(bytes);
             }
             Next::Work | Next::Aside => place.keep(bytes, shared),
@@ -376,7 +376,7 @@ impl Plane {
 
     /// Does what can be done now. Whoever waits for an end comes here again with it.
     fn go_on(&mut self, at: u32) {
-        let Self { places, ring, desk, shared, .. } = self;
+        let Self { places, ring, desk, .. } = self;
         let Some(place) = &mut places[at as usize] else { return };
         if place.is_sending(ring.round()) {
             if matches!(place.sending, Sending::Hastily(_)) {
@@ -386,7 +386,7 @@ impl Plane {
         }
         match place.next {
             Next::Work if place.kept.is_some() => {
-                desk.sit_down(place, shared);
+                desk.sit_down(place);
                 self.serve(at);
             }
             Next::Work => self.listen(at),
@@ -421,7 +421,7 @@ impl Plane {
                 if desk.input.is_empty() && !desk.session.is_midway() {
                     place.protocol = desk.session.codec.protocol();
                     place.locked = desk.session.is_locked();
-                    desk.leave();
+                    desk.clear_input();
                     if shared.draining.get() {
                         self.close(at, Reason::Shutdown);
                         return;
@@ -436,6 +436,7 @@ impl Plane {
             Action::Close => {
                 let reason = if desk.session.said_goodbye { Reason::Normal } else { Reason::Error };
                 desk.leave();
+                desk.session = Session::new(Protocol::Auto, &shared.service, -1, false);
                 self.close(at, reason);
             }
             // Its turn is over, or its answers must go first.
@@ -575,13 +576,10 @@ impl Plane {
 impl Work {
     /// Sits down with what was kept, or with nothing.
     #[inline]
-    fn sit_down(&mut self, place: &mut Place, shared: &Shared) {
+    fn sit_down(&mut self, place: &mut Place) {
         match place.kept.take() {
             Some(kept) => self.resume(kept.work),
-            None => {
-                let descriptor = place.ticket.info.descriptor;
-                self.session = Session::new(place.protocol, &shared.service, descriptor, place.locked);
-            }
+            None => self.session.begin(place.protocol, place.ticket.info.descriptor, place.locked),
         }
     }
 }

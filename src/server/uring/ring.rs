@@ -195,34 +195,24 @@ impl Ring {
 
     /// Sends everything in `out`, which is empty afterwards. Whatever it is, it is submitted with the
     /// next [`Ring::enter`], and its success is not told: from the next [`Ring::round`] on it is done,
-    /// unless [`Event::Unsent`] says otherwise. Replies with large values are sent patiently instead.
+    /// unless [`Event::Unsent`] says otherwise. What is more than one message is sent patiently instead.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>, place: u32, out: &mut Output) -> Option<SendId> {
         let replies = std::mem::replace(out, self.sends.empty_output());
-        if replies.piece().is_none() {
+        if !Message::takes(&replies) {
             return Some(self.send_patiently(socket, place, replies));
         }
         let id = self.sends.put(place, true, replies);
-        let (bytes, len) = self.sends.piece(id);
         // All of it at once or an error; an error is told, success is not.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
-        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes, len).flags(flags).build();
+        let entry = self.sends.entry(id, Fd(socket.as_raw_fd()), flags);
         self.push(entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::new(Kind::Send, id, place).0));
         None
     }
 
     /// Sends some of `out`, as soon as the other end takes it: [`Event::Sent`] follows.
     pub(super) fn send_patiently(&mut self, socket: BorrowedFd<'_>, place: u32, out: Output) -> SendId {
-        let descriptor = Fd(socket.as_raw_fd());
         let id = self.sends.put(place, false, out);
-        let entry = match self.sends.message(id) {
-            None => {
-                let (bytes, len) = self.sends.piece(id);
-                opcode::Send::new(descriptor, bytes, len).flags(libc::MSG_NOSIGNAL).build()
-            }
-            Some(message) => {
-                opcode::SendMsg::new(descriptor, message).flags(libc::MSG_NOSIGNAL as u32).build()
-            }
-        };
+        let entry = self.sends.entry(id, Fd(socket.as_raw_fd()), libc::MSG_NOSIGNAL);
         self.under_way += 1;
         self.push(entry.user_data(Tag::new(Kind::Send, id, place).0));
         SendId(id)
@@ -655,16 +645,11 @@ impl Sends {
         self.slots[id as usize].as_mut().expect("asked for right after it was put there")
     }
 
-    /// Address and length of replies in one piece.
-    fn piece(&mut self, id: u32) -> (*const u8, u32) {
-        let piece = self.sending(id).out.piece().unwrap_or_default();
-        (piece.as_ptr(), u32::try_from(piece.len()).unwrap_or(u32::MAX))
-    }
-
-    /// The header of replies in several pieces; `None` if they are in one.
-    fn message(&mut self, id: u32) -> Option<*const libc::msghdr> {
-        if self.sending(id).out.piece().is_some() {
-            return None;
+    /// What sends the replies in a slot, or as many as fit in a message.
+    fn entry(&mut self, id: u32, socket: Fd, flags: i32) -> squeue::Entry {
+        if let Some(piece) = self.sending(id).out.piece() {
+            let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            return opcode::Send::new(socket, piece.as_ptr(), len).flags(flags).build();
         }
         let mut message = self.messages.pop().unwrap_or_default();
         let sending = self.sending(id);
@@ -676,7 +661,8 @@ impl Sends {
         }
         message.header.msg_iov = message.slices.as_mut_ptr();
         message.header.msg_iovlen = count as _;
-        Some(&raw const sending.message.insert(message).header)
+        let message = sending.message.insert(message);
+        opcode::SendMsg::new(socket, &raw const message.header).flags(flags as u32).build()
     }
 
     fn take(&mut self, id: u32, place: u32) -> Option<Sending> {
@@ -695,7 +681,7 @@ impl Sends {
 
     fn unpack(&mut self, sending: Sending) -> Output {
         if let Some(message) = sending.message
-            && self.messages.len() < limits::POOL_BUFFERS
+            && self.messages.len() < limits::RING_OUTPUTS
         {
             self.messages.push(message);
         }
@@ -705,12 +691,15 @@ impl Sends {
     /// What was handed over and did not fail is done. Returns how many bytes it was.
     fn settle(&mut self) -> u64 {
         let mut bytes = 0;
-        for id in self.hasty.drain(..self.submitted) {
+        let mut done = std::mem::take(&mut self.hasty);
+        for id in done.drain(..self.submitted) {
             let Some(sending) = self.slots[id as usize].take() else { continue };
             self.free.push(id);
             bytes += sending.out.len() as u64;
-            recycle(&mut self.outputs, sending.out);
+            let out = self.unpack(sending);
+            self.recycle(out);
         }
+        self.hasty = done;
         self.submitted = 0;
         bytes
     }
@@ -719,15 +708,23 @@ impl Sends {
         self.outputs.pop().unwrap_or_default()
     }
 
-    fn recycle(&mut self, out: Output) {
-        recycle(&mut self.outputs, out);
+    fn recycle(&mut self, mut out: Output) {
+        if self.outputs.len() < limits::RING_OUTPUTS {
+            out.clear();
+            self.outputs.push(out);
+        }
     }
 }
 
-fn recycle(outputs: &mut Vec<Output>, mut out: Output) {
-    if outputs.len() < limits::POOL_BUFFERS {
-        out.clear();
-        outputs.push(out);
+impl Message {
+    /// Whether one message can hold all of it.
+    fn takes(out: &Output) -> bool {
+        if out.piece().is_some() {
+            return true;
+        }
+        let mut slices = [IoSlice::new(&[]); limits::WRITE_SLICES];
+        let count = out.slices(&mut slices);
+        slices[..count].iter().map(|slice| slice.len()).sum::<usize>() == out.len()
     }
 }
 
@@ -737,3 +734,7 @@ impl Default for Message {
         unsafe { std::mem::zeroed() }
     }
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;
