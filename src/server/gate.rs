@@ -35,6 +35,10 @@ pub trait Gate: Send + Sync + 'static {
     /// deposed in between; nothing of the batch may be acknowledged.
     fn leave(&self, worker: usize) -> bool;
 
+    /// Whether replies that [`Gate::leave`] let go may still be sent. For who sends them later than at
+    /// once: the process may have been stopped in between.
+    fn still_holds(&self) -> bool;
+
     /// Whether this node is the one that serves, as far as it knows: for background work that only
     /// that node does. Nobody is counted as inside.
     fn serves(&self) -> bool;
@@ -88,6 +92,10 @@ impl Gate for Open {
     }
 
     fn leave(&self, _worker: usize) -> bool {
+        true
+    }
+
+    fn still_holds(&self) -> bool {
         true
     }
 

@@ -5,6 +5,7 @@
 mod auth;
 mod classic;
 mod crowd;
+mod engines;
 mod forwarding;
 mod harness;
 mod holes;

@@ -47,6 +47,8 @@ pub(in crate::server) struct Plane {
     desk: Work,
     /// Who goes on with the next look.
     again: Vec<u32>,
+    /// Answers wait that rest on this node's right to serve.
+    vouched: bool,
     /// Receive buffers did not suffice in this look.
     starved: bool,
     /// Bytes of receive buffers that are accounted for.
@@ -165,6 +167,7 @@ impl Plane {
             free: Vec::new(),
             desk,
             again: Vec::new(),
+            vouched: false,
             starved: false,
             accounted: 0,
             swept: 0,
@@ -223,6 +226,7 @@ impl Plane {
             Some(Duration::ZERO) => Wait::No,
             Some(limit) => Wait::For(limit),
         };
+        self.vouch();
         // Before anything is brought, so that whatever comes behind it is told.
         self.ring.signals(self.shared.has_tasks());
         if !matches!(wait, Wait::No) || !self.ring.is_quiet() {
@@ -266,6 +270,19 @@ impl Plane {
         self.tend_buffers();
         self.sweep();
         Ok(seen)
+    }
+
+    /// Looks once more whether this node may acknowledge what was executed since the last look: if the
+    /// process was stopped in between, it may not, and nobody is told anything.
+    fn vouch(&mut self) {
+        if mem::take(&mut self.vouched) && !self.shared.service.gate.still_holds() {
+            for at in self.ring.withdraw() {
+                if let Some(place) = &mut self.places[at as usize] {
+                    place.sending = Sending::No;
+                    self.abort(at, Reason::Error);
+                }
+            }
+        }
     }
 
     /// Bytes came.
@@ -400,17 +417,11 @@ impl Plane {
         let Self { places, ring, desk, shared, .. } = self;
         let Some(place) = &mut places[at as usize] else { return };
         let mut turn = shared.service.config.requests_per_turn;
-        let action = match desk.awaits.take() {
-            Some(action) => action,
-            None => desk.session.consume(&mut desk.input, &mut desk.out, shared, &mut turn),
-        };
-        if matches!(action, Action::Park | Action::Forward | Action::Settle | Action::Watch(_)) {
-            place.kept = Some(desk.keep(Some(action), shared));
-            place.next = Next::Aside;
-            self.leave(at);
-            return;
-        }
-        if !desk.out.is_empty() {
+        let batches = shared.cell().turns.value();
+        let action = desk.session.consume(&mut desk.input, &mut desk.out, shared, &mut turn);
+        self.vouched |= batches != shared.cell().turns.value();
+        // What is to be settled must not go before it is.
+        if !desk.out.is_empty() && action != Action::Settle {
             place.sending = match ring.send(place.fd(), at, &mut desk.out) {
                 None => Sending::Hastily(ring.round()),
                 Some(id) => Sending::Patiently(id, Busy::new(shared, 0)),
@@ -438,6 +449,11 @@ impl Plane {
                 desk.leave();
                 desk.session = Session::new(Protocol::Auto, &shared.service, -1, false);
                 self.close(at, reason);
+            }
+            Action::Park | Action::Forward | Action::Settle | Action::Watch(_) => {
+                place.kept = Some(desk.keep(Some(action), shared));
+                place.next = Next::Aside;
+                self.leave(at);
             }
             // Its turn is over, or its answers must go first.
             _ => {

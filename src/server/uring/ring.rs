@@ -111,6 +111,8 @@ pub(super) struct Ring {
     sends: Sends,
     /// Operations whose end is still to come. Hasty sends are not among them.
     under_way: usize,
+    /// Answers that go with the next [`Ring::enter`], unless they are withdrawn: slot and entry.
+    staged: Vec<(u32, squeue::Entry)>,
     /// What found no room in the submission queue.
     backlog: VecDeque<squeue::Entry>,
     round: u64,
@@ -155,6 +157,7 @@ impl Ring {
             pool,
             sends: Sends::default(),
             under_way: 0,
+            staged: Vec::new(),
             backlog: VecDeque::new(),
             round: 0,
             sent_bytes: 0,
@@ -183,7 +186,7 @@ impl Ring {
 
     /// Ends [`Ring::receive`]; that it ended is told as any other end.
     pub(super) fn stop_receiving(&mut self, place: u32) {
-        self.cancel(Tag::new(Kind::Receive, 0, place));
+        self.push(Self::cancelling(Tag::new(Kind::Receive, 0, place)));
     }
 
     /// Tells when something becomes readable, again and again.
@@ -193,8 +196,8 @@ impl Ring {
         self.push(entry.user_data(Tag::new(Kind::Watch, 0, 0).0));
     }
 
-    /// Sends everything in `out`, which is empty afterwards. Whatever it is, it is submitted with the
-    /// next [`Ring::enter`], and its success is not told: from the next [`Ring::round`] on it is done,
+    /// Sends everything in `out`, which is empty afterwards. It is submitted with the next
+    /// [`Ring::enter`] and may be withdrawn until then. Its success is not told: from the next [`Ring::round`] on it is done,
     /// unless [`Event::Unsent`] says otherwise. What is more than one message is sent patiently instead.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>, place: u32, out: &mut Output) -> Option<SendId> {
         let replies = std::mem::replace(out, self.sends.empty_output());
@@ -205,8 +208,24 @@ impl Ring {
         // All of it at once or an error; an error is told, success is not.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
         let entry = self.sends.entry(id, Fd(socket.as_raw_fd()), flags);
-        self.push(entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::new(Kind::Send, id, place).0));
+        self.staged.push((id, entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::new(Kind::Send, id, place).0)));
         None
+    }
+
+    /// Takes back every answer that was not submitted yet; returns whose they were.
+    pub(super) fn withdraw(&mut self) -> Vec<u32> {
+        let staged = std::mem::take(&mut self.staged);
+        let mut places = Vec::new();
+        for (id, entry) in staged {
+            let tag = Tag(entry.get_user_data());
+            if tag.kind() != Kind::Send {
+                self.staged.push((id, entry));
+            } else if let Some(sending) = self.sends.take(id, tag.place()) {
+                self.under_way -= usize::from(!sending.hasty);
+                places.push(tag.place());
+            }
+        }
+        places
     }
 
     /// Sends some of `out`, as soon as the other end takes it: [`Event::Sent`] follows.
@@ -214,19 +233,26 @@ impl Ring {
         let id = self.sends.put(place, false, out);
         let entry = self.sends.entry(id, Fd(socket.as_raw_fd()), libc::MSG_NOSIGNAL);
         self.under_way += 1;
-        self.push(entry.user_data(Tag::new(Kind::Send, id, place).0));
+        self.staged.push((id, entry.user_data(Tag::new(Kind::Send, id, place).0)));
         SendId(id)
     }
 
     /// Ends a patient send; that it ended is told as any other end.
     pub(super) fn stop_sending(&mut self, place: u32, send: SendId) {
-        self.cancel(Tag::new(Kind::Send, send.0, place));
+        // Behind the send itself, if that is not submitted yet.
+        let entry = Self::cancelling(Tag::new(Kind::Send, send.0, place));
+        self.staged.push((send.0, entry));
     }
 
     /// Hands everything that was begun to the kernel and waits for something to end.
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.pool.publish();
         self.push_backlog();
+        let mut staged = std::mem::take(&mut self.staged);
+        for (_, entry) in staged.drain(..) {
+            self.push(entry);
+        }
+        self.staged = staged;
         let submitter = self.uring.submitter();
         let result = match wait {
             Wait::No => submitter.submit(),
@@ -254,7 +280,7 @@ impl Ring {
     pub(super) fn is_quiet(&mut self) -> bool {
         let queue = self.uring.submission();
         let nothing = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
-        nothing && self.backlog.is_empty() && self.sends.hasty.is_empty()
+        nothing && self.backlog.is_empty() && self.staged.is_empty() && self.sends.hasty.is_empty()
     }
 
     /// What ended next; `None` when everything was looked at.
@@ -305,9 +331,9 @@ impl Ring {
         std::mem::take(&mut self.sent_bytes)
     }
 
-    fn cancel(&mut self, what: Tag) {
+    fn cancelling(what: Tag) -> squeue::Entry {
         let entry = opcode::AsyncCancel::new(what.0).build().flags(Flags::SKIP_SUCCESS);
-        self.push(entry.user_data(Tag::new(Kind::Cancel, 0, 0).0));
+        entry.user_data(Tag::new(Kind::Cancel, 0, 0).0)
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -405,9 +431,14 @@ impl Ring {
         self.sends.recycle(out);
     }
 
+    /// Whether the kernel has nothing of ours.
+    fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.sends.hasty.is_empty() && self.backlog.is_empty()
+    }
+
     /// Cancels everything and waits for its end; whether it came.
     fn let_go(&mut self) -> bool {
-        if self.under_way == 0 && self.sends.hasty.is_empty() && self.backlog.is_empty() {
+        if self.is_idle() {
             return true;
         }
         let everything = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
@@ -421,7 +452,7 @@ impl Ring {
                     self.take_back(lent);
                 }
             }
-            if self.under_way == 0 && self.sends.hasty.is_empty() && self.backlog.is_empty() {
+            if self.is_idle() {
                 return true;
             }
             if entered.is_err() || Instant::now() > deadline {
