@@ -19,6 +19,8 @@ pub const RING_BUFFERS: u16 = 64;
 pub const RING_BUFFERS_MAX: u16 = 1024;
 /// Operations that a worker begins at once; more are begun in several steps.
 pub const RING_SUBMISSIONS: u32 = 512;
+/// Bytes of an answer that waits for the end of a look; longer ones are written at once.
+pub const RING_ANSWER_BYTES: usize = 8 * 1024;
 /// Free outputs that a worker's ring keeps: as many as answers of one look, mostly.
 pub const RING_OUTPUTS: usize = 128;
 /// Ends that a worker's ring holds; more cost the kernel an allocation each.

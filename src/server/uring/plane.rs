@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::SERVING;
 use super::ring::{Event, Lent, ReceptionEnd, Ring, SendId, Wait};
@@ -110,6 +112,25 @@ enum Next {
 impl Place {
     fn fd(&self) -> BorrowedFd<'_> {
         self.socket.fd()
+    }
+
+    /// Writes what the other end takes at once; returns how much that was. For long answers: left in a
+    /// place of their own until the end of the look they would push everything else out of the cache.
+    #[cold]
+    fn write(&self, out: &mut Output) -> Result<usize, Errno> {
+        let before = out.len();
+        while !out.is_empty() {
+            let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
+            let count = out.slices(&mut slices);
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match sendmsg(self.fd(), &slices[..count], &mut SendAncillaryBuffer::default(), flags) {
+                Ok(count) => out.advance(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(before - out.len())
     }
 
     fn show(&self, state: ConnectionState) {
@@ -422,10 +443,27 @@ impl Plane {
         self.vouched |= batches != shared.cell().turns.value();
         // What is to be settled must not go before it is.
         if !desk.out.is_empty() && action != Action::Settle {
-            place.sending = match ring.send(place.fd(), at, &mut desk.out) {
-                None => Sending::Hastily(ring.round()),
-                Some(id) => Sending::Patiently(id, Busy::new(shared, 0)),
-            };
+            if desk.out.len() <= limits::RING_ANSWER_BYTES && desk.out.piece().is_some() {
+                ring.send(place.fd(), at, &mut desk.out);
+                place.sending = Sending::Hastily(ring.round());
+            } else {
+                match place.write(&mut desk.out) {
+                    Ok(count) => shared.cell().bytes_written.add(count as u64),
+                    Err(_) => {
+                        desk.leave();
+                        desk.session = Session::new(Protocol::Auto, &shared.service, -1, false);
+                        self.abort(at, Reason::Error);
+                        return;
+                    }
+                }
+                if !desk.out.is_empty() {
+                    place.show(ConnectionState::Writing);
+                    let busy = Busy::new(shared, desk.out.len());
+                    let rest = ring.swap(&mut desk.out);
+                    place.sending = Sending::Patiently(ring.send_patiently(place.fd(), at, rest), busy);
+                }
+                desk.out.clear();
+            }
         }
         match action {
             Action::Read(_) | Action::ReadBody => {

@@ -196,20 +196,22 @@ impl Ring {
         self.push(entry.user_data(Tag::new(Kind::Watch, 0, 0).0));
     }
 
-    /// Sends everything in `out`, which is empty afterwards. It is submitted with the next
-    /// [`Ring::enter`] and may be withdrawn until then. Its success is not told: from the next [`Ring::round`] on it is done,
-    /// unless [`Event::Unsent`] says otherwise. What is more than one message is sent patiently instead.
-    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, place: u32, out: &mut Output) -> Option<SendId> {
-        let replies = std::mem::replace(out, self.sends.empty_output());
-        if !Message::takes(&replies) {
-            return Some(self.send_patiently(socket, place, replies));
-        }
+    /// Sends everything in `out`, which is in one piece and empty afterwards. It is submitted with the next
+    /// [`Ring::enter`] and may be withdrawn until then. Its success is not told: from the next
+    /// [`Ring::round`] on it is done, unless [`Event::Unsent`] says otherwise.
+    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, place: u32, out: &mut Output) {
+        debug_assert!(out.piece().is_some(), "sent patiently otherwise");
+        let replies = self.swap(out);
         let id = self.sends.put(place, true, replies);
         // All of it at once or an error; an error is told, success is not.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
         let entry = self.sends.entry(id, Fd(socket.as_raw_fd()), flags);
         self.staged.push((id, entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::new(Kind::Send, id, place).0)));
-        None
+    }
+
+    /// The output, for an empty one.
+    pub(super) fn swap(&mut self, out: &mut Output) -> Output {
+        std::mem::replace(out, self.sends.empty_output())
     }
 
     /// Takes back every answer that was not submitted yet; returns whose they were.
@@ -744,18 +746,6 @@ impl Sends {
             out.clear();
             self.outputs.push(out);
         }
-    }
-}
-
-impl Message {
-    /// Whether one message can hold all of it.
-    fn takes(out: &Output) -> bool {
-        if out.piece().is_some() {
-            return true;
-        }
-        let mut slices = [IoSlice::new(&[]); limits::WRITE_SLICES];
-        let count = out.slices(&mut slices);
-        slices[..count].iter().map(|slice| slice.len()).sum::<usize>() == out.len()
     }
 }
 
