@@ -105,9 +105,21 @@ pub enum Op<'a> {
     /// Change the deadline. Answers `Touched`, `NotFound`. Keeps value and CAS unique.
     Touch(Exptime),
     /// A store was announced that the server refuses (larger than the item limit, no memory for its
-    /// body): the item it would have replaced goes, so that no stale data stays. Answers `TooLarge`
-    /// or `OutOfMemory` as asked.
-    Refuse(Refusal),
+    /// body). Answers `TooLarge` or `OutOfMemory` as asked.
+    Refuse(Refuse),
+}
+
+/// A store that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// Why not.
+    pub why: Refusal,
+    /// What it would have been.
+    pub mode: StoreMode,
+    /// It named a CAS unique.
+    pub compares: bool,
+    /// The item it would have replaced goes, so that no stale data stays.
+    pub drops: bool,
 }
 
 /// Why a store never reached the engine.
@@ -142,6 +154,8 @@ pub struct Get {
     pub vivify: Option<Exptime>,
     /// Win the right to refresh when fewer than this many seconds are left (meta `R`).
     pub recache: Option<i64>,
+    /// The seconds left are those after `touch`, which was named first.
+    pub recache_after_touch: bool,
     /// CAS unique for an item that `vivify` creates (meta `E`).
     pub explicit: Option<u64>,
     /// The key was sent in base64: an item that `vivify` creates remembers it.

@@ -13,6 +13,7 @@
 //! the sender then sends what the item is at that moment, which is at least as new.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -35,7 +36,11 @@ pub struct Backlog {
     /// Somebody wants to be woken by the next record.
     armed: AtomicBool,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    prefetch: OnceLock<Prefetch>,
 }
+
+/// Asks the processor for the memory of a byte that will be written soon; see [`Backlog::set_prefetch`].
+pub type Prefetch = fn(&MaybeUninit<u8>);
 
 /// What [`Backlog::read_from`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +77,15 @@ impl Backlog {
             enabled: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             wake: OnceLock::new(),
+            prefetch: OnceLock::new(),
         }
+    }
+
+    /// A ring goes round in far more memory than any cache holds, so what a change is written to is
+    /// always cold, and whoever records would wait for it when the lock is given back. With this hint
+    /// it is on its way before it is needed. Only the first call has an effect.
+    pub fn set_prefetch(&self, prefetch: Prefetch) {
+        let _ = self.prefetch.set(prefetch);
     }
 
     /// Records from now on (a peer is, or may be, there).
@@ -92,12 +105,19 @@ impl Backlog {
     }
 
     /// Records `change` as the next of `shard`. Called under the engine's lock of that shard; copies
-    /// a bounded number of bytes and waits for nothing but a reader copying as many.
-    pub fn record(&self, shard: usize, change: &Change<'_>) {
+    /// a bounded number of bytes and waits for nothing but a reader copying as many. Returns its
+    /// sequence; 0 if nothing is recorded.
+    pub fn record(&self, shard: usize, change: &Change<'_>) -> u64 {
         if !self.enabled.load(Ordering::Relaxed) {
-            return;
+            return 0;
         }
-        self.append(shard, change);
+        let sequence = self.append(shard, change);
+        self.nudge();
+        sequence
+    }
+
+    /// Wakes who sends the changes, if it waits ([`Backlog::arm`]).
+    pub fn nudge(&self) {
         if self.armed.load(Ordering::SeqCst)
             && self.armed.swap(false, Ordering::SeqCst)
             && let Some(wake) = self.wake.get()
@@ -166,7 +186,7 @@ impl Backlog {
         self.rings[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, shard: usize, change: &Change<'_>) {
+    fn append(&self, shard: usize, change: &Change<'_>) -> u64 {
         let whole = change.encoded_len();
         let reload = (whole > self.change_bytes_max).then(|| change.key_and_version()).flatten();
         let bytes = reload.map_or(whole, |(key, _)| 8 + key.len());
@@ -177,7 +197,8 @@ impl Backlog {
             self.lengths[shard].store(ring.blocks.len(), Ordering::Relaxed);
         }
         ring.last += 1;
-        let Some(block) = ring.blocks.back_mut() else { return };
+        let sequence = ring.last;
+        let Some(block) = ring.blocks.back_mut() else { return sequence };
         match reload {
             Some((key, version)) => {
                 block.reloads.push(block.ends.len() as u32);
@@ -187,6 +208,10 @@ impl Backlog {
             None => change.encode(&mut block.data),
         }
         block.ends.push(block.data.len() as u32);
+        if let Some(prefetch) = self.prefetch.get() {
+            block.prefetch_ahead(bytes, *prefetch);
+        }
+        sequence
     }
 
     /// An empty block for at least `bytes`, from the budget or from the longest ring.
@@ -316,6 +341,13 @@ impl Block {
         self.data.len() + bytes <= self.room && self.ends.len() < Self::records_max(self.room)
     }
 
+    /// After so many bytes were written: as many as that, some way ahead, will be.
+    fn prefetch_ahead(&mut self, bytes: usize, prefetch: Prefetch) {
+        let room = self.data.spare_capacity_mut().get(PREFETCH_AHEAD..).unwrap_or_default();
+        let room = &room[..room.len().min(bytes).min(PREFETCH_BYTES_MAX)];
+        room.iter().step_by(LINE_BYTES).for_each(prefetch);
+    }
+
     /// Sequence of its last change (`first - 1` if it has none).
     fn last(&self) -> u64 {
         self.first + self.ends.len() as u64 - 1
@@ -364,6 +396,15 @@ const BLOCK_BYTES_MIN: usize = 8 + KEY_BYTES_MAX + 254;
 
 /// Large enough that taking one is rare, small enough that losing one is little.
 const BLOCK_BYTES_MAX: usize = 256 * 1024;
+
+/// What is hinted at is written a few changes later: by then it has come.
+const PREFETCH_AHEAD: usize = 512;
+
+/// Of longer changes the processor sees by itself where they lead.
+const PREFETCH_BYTES_MAX: usize = 1024;
+
+/// Of the processor's cache, or half of one; a hint too many costs nothing.
+const LINE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -431,7 +472,9 @@ mod tests {
     #[test]
     fn a_busy_shard_uses_what_idle_ones_do_not_until_they_need_it() {
         let backlog = enabled(4, 64 * 1024);
-        let record = |shard| backlog.record(shard, &put(b"key", &[7; 200], 1));
+        let record = |shard| {
+            backlog.record(shard, &put(b"key", &[7; 200], 1));
+        };
         for _ in 0..10_000 {
             record(0);
         }

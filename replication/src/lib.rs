@@ -15,6 +15,7 @@
 //! * [`history`]: which changes a node has, so that it can continue instead of copying.
 //! * [`session`]: one follower and its stream, on both ends.
 //! * [`liveness`]: what may be concluded from silence. [`role`]: who is master, as one table.
+//! * [`arbiter`]: whom to ask when the two cannot ask each other.
 //! * [`node`]: all of it together. [`status`]: what others see of it.
 //!
 //! And where it meets the world, in sockets, timers and files:
@@ -23,6 +24,7 @@
 //! * [`state`]: what a node must not forget. [`proxy`]: clients' requests on their way to the master.
 #![forbid(unsafe_code)]
 
+pub mod arbiter;
 pub mod backlog;
 pub mod change;
 pub mod driver;
@@ -41,4 +43,5 @@ pub mod store;
 pub mod testing;
 pub mod time;
 pub mod transport;
+pub mod verify;
 pub mod wire;

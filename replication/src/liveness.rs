@@ -102,6 +102,11 @@ impl Liveness {
         self.gone = true;
     }
 
+    /// It said goodbye, or its place was taken.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     /// This process was not listening until `now`.
     pub fn was_deaf(&mut self, now: Mono) {
         self.listening_since = now;

@@ -11,24 +11,30 @@
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
+mod backing;
 mod gate;
 mod settle;
 mod stream;
+mod verify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arbiter::{Ask, Grant};
 use crate::backlog::Backlog;
 use crate::frame::{self, Frame, Heartbeat, Hello, Link};
 use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Receiver, Sender};
-use crate::status::{Counters, Load, PairStatus, RoleView};
+use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
+use crate::verify::Findings;
+
+use backing::Fencing;
 
 /// How a node behaves; see the fields.
 #[derive(Clone, Debug)]
@@ -64,6 +70,12 @@ pub struct Config {
     pub failback_delay: Span,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Span,
+    /// There is an arbiter, and its leases are so long; see [`crate::arbiter`].
+    pub arbiter: Option<Span>,
+    /// Whoever is silent is fenced ([`Output::Fence`]) before it is replaced.
+    pub fence: bool,
+    /// How often a master compares its backup with itself ([`crate::verify`]).
+    pub verify_every: Span,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -88,6 +100,9 @@ impl Config {
             preferred: false,
             failback_delay: Span::from_millis(60_000),
             drain_timeout: Span::from_millis(500),
+            arbiter: None,
+            fence: false,
+            verify_every: Span::from_millis(3_600_000),
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -159,6 +174,15 @@ pub enum Operator {
         /// Even if the node's copy is incomplete or the peer may be alive.
         force: bool,
     },
+    /// Until it is resumed, or the process ends: become master only when told to or when the master
+    /// offers it, and hand the role over only when told to here.
+    PauseFailover,
+    /// The end of [`Operator::PauseFailover`].
+    ResumeFailover,
+    /// Forget what is here and copy everything from the master.
+    Resync,
+    /// Compare the backup with this master, and repair what differs ([`crate::verify`]).
+    Verify,
     /// Hand the role over if somebody can take it, then stop.
     Shutdown,
 }
@@ -196,6 +220,11 @@ pub enum Output {
     Persist(Saved),
     /// The gate is now so.
     Gate(GateView),
+    /// Put this to the arbiter. One question is under way at a time, and each gets one
+    /// [`Node::handle_arbiter`] within about half of `dead_after`.
+    Arbiter(Ask),
+    /// Make sure that the peer serves nobody, and say with [`Node::handle_fenced`] whether that is so.
+    Fence,
     /// For the log.
     RoleChanged {
         /// Before.
@@ -207,6 +236,8 @@ pub enum Output {
         /// The row's reason.
         why: &'static str,
     },
+    /// For the log: what a comparison found, and the key of an item that had diverged.
+    Compared(Findings, Option<Vec<u8>>),
     /// Everything is done; the process may end.
     Stopped,
 }
@@ -252,12 +283,22 @@ pub struct Node {
     /// The epoch that is followed.
     following: u64,
     acknowledged: Option<Position>,
+    /// An acknowledgement is waited for.
+    ack_wanted: bool,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
     drained: bool,
     /// The peer could take over if it did not hear this node: serve only while it does.
     guarded: bool,
+
+    /// With an arbiter: what it grants.
+    grant: Option<Grant>,
+    /// A promotion waits for it.
+    needs_grant: bool,
+    /// An operator made this node master without asking the arbiter.
+    unbound: bool,
+    fencing: Fencing,
 
     /// When a starting node has waited long enough.
     alone_at: Mono,
@@ -269,6 +310,12 @@ pub struct Node {
     doubt_since: Mono,
     /// The process shall end as soon as nobody needs it.
     stopping: bool,
+    /// See [`Operator::PauseFailover`].
+    paused: bool,
+    /// The master was seen to be a new process meanwhile: what would follow has yet to.
+    restart_held: bool,
+    /// The next copy begins from nothing, whatever is here.
+    resync: bool,
     /// Since when this node could give the preferred one its role back.
     level_since: Option<Mono>,
     /// Since when the follower is not level.
@@ -276,6 +323,7 @@ pub struct Node {
     /// The last promotions of either node: who goes back and forth waits longer.
     role_changes: VecDeque<Mono>,
 
+    verifying: verify::Verifying,
     load: Load,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -293,6 +341,8 @@ struct Peer {
     boot_id: u64,
     /// The last it said on the link that is up.
     heartbeat: Option<Heartbeat>,
+    /// The last it ever said of itself.
+    said: Option<(Claim, State)>,
     /// When it sent the last heartbeat, on its clock: to be echoed.
     sent: Option<Mono>,
     /// The latest heartbeat of ours that it heard, on our clock.
@@ -339,17 +389,26 @@ impl Node {
             session: 0,
             following: 0,
             acknowledged: None,
+            ack_wanted: false,
             gate: GateView::Park,
             drained: true,
             guarded: false,
+            grant: config.arbiter.map(|lease| Grant::new(lease, config.heartbeat, now)),
+            needs_grant: false,
+            unbound: false,
+            fencing: Fencing::default(),
             alone_at,
             handover_due: Mono::NEVER,
             handovers: 0,
             doubt_since: now,
             stopping: false,
+            paused: false,
+            restart_held: false,
+            resync: false,
             level_since: None,
             lag_since: None,
             role_changes: VecDeque::new(),
+            verifying: verify::Verifying::default(),
             load: Load::default(),
             counters: Counters::default(),
             outputs: VecDeque::from([Output::Gate(GateView::Park)]),
@@ -432,7 +491,7 @@ impl Node {
                 Frame::Declined { number } if number == self.handovers => {
                     self.fire(Trigger::YieldFailed, now);
                 }
-                Frame::AskSwitchover if self.can_yield() => {
+                Frame::AskSwitchover if self.can_yield() && !self.paused => {
                     self.fire(Trigger::Yield, now);
                 }
                 Frame::Goodbye => {
@@ -500,6 +559,9 @@ impl Node {
     /// What the next heartbeats say of this node.
     pub fn set_load(&mut self, load: Load) {
         self.load = load;
+        if self.load.summary.len() > SUMMARY_BYTES_MAX {
+            self.load.summary.clear();
+        }
     }
 
     /// The next thing to do.
@@ -518,7 +580,25 @@ impl Node {
         if frame.is_some() && self.lag_since.is_none() {
             self.lag_since = Some(now);
         }
+        if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
+            self.ack_wanted = false;
+            return Some(Frame::AskAck);
+        }
         frame
+    }
+
+    /// Somebody waits for what was recorded last to be acknowledged: the backup is asked to do so as
+    /// soon as everything is sent.
+    pub fn want_ack(&mut self) {
+        self.ack_wanted = true;
+    }
+
+    /// As master: a backup that has everything but the latest changes is linked, so that what is
+    /// recorded now will be acknowledged soon.
+    pub fn is_followed(&self) -> bool {
+        self.data_up
+            && self.role.state.leads()
+            && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
     }
 
     /// When [`Node::handle_timeout`] wants to be called.
@@ -554,7 +634,10 @@ impl Node {
             peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
             peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
             peer_silent: self.liveness.unheard(now),
+            peer_verdict: self.peer.as_ref().map(|_| self.liveness.verdict(now)),
+            failover_paused: self.paused,
             in_sync,
+            verify: self.verify_status(now),
             lag_records,
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),

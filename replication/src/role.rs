@@ -41,6 +41,8 @@ pub enum Trigger {
     PeerDead,
     /// The peer is a new process now: what it held is gone.
     PeerRestarted,
+    /// The same, of a backup's master, with an arbiter: nothing may follow from it alone.
+    LostMaster,
     /// The peer is master with a greater claim.
     StrongerMaster,
     /// The peer is master with a smaller claim.
@@ -51,6 +53,8 @@ pub enum Trigger {
     PeerAgrees,
     /// The peer is heard but does not hear this node, and will soon take over.
     PeerDeaf,
+    /// With an arbiter: neither it nor the peer backs this node any more.
+    Forsaken,
     /// This process did not run for a while.
     WasLate,
     /// The copy is complete and level.
@@ -101,6 +105,14 @@ pub struct Row {
     pub effects: &'static [Effect],
     /// because.
     pub why: &'static str,
+}
+
+impl Row {
+    /// The node makes itself master, and nobody asked it to.
+    pub fn is_own_promotion(&self) -> bool {
+        let told = matches!(self.on, Trigger::Forced | Trigger::OfferReceived);
+        self.effects.contains(&Effect::NewEpoch) && !told
+    }
 }
 
 /// The row for `on` in `from`, and its number. `None`: it changes nothing.
@@ -203,6 +215,13 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         from: State::Backup,
+        on: Trigger::LostMaster,
+        to: State::Boot,
+        effects: &[],
+        why: "the master restarted without its data, and there is an arbiter to ask",
+    },
+    Row {
+        from: State::Backup,
         on: Trigger::WeakerMaster,
         to: State::Master,
         effects: &[Effect::NewEpoch],
@@ -249,6 +268,13 @@ pub const ROWS: &[Row] = &[
         to: State::Doubt,
         effects: &[],
         why: "the backup does not hear this node and may take over",
+    },
+    Row {
+        from: State::Master,
+        on: Trigger::Forsaken,
+        to: State::Doubt,
+        effects: &[],
+        why: "neither the backup nor the arbiter confirms that this node is master",
     },
     Row {
         from: State::Master,
@@ -454,15 +480,17 @@ impl State {
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Alone,
         Self::PeerDead,
         Self::PeerRestarted,
+        Self::LostMaster,
         Self::StrongerMaster,
         Self::WeakerMaster,
         Self::WeakerPassive,
         Self::PeerAgrees,
         Self::PeerDeaf,
+        Self::Forsaken,
         Self::WasLate,
         Self::Synced,
         Self::FellBehind,

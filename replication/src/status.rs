@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::liveness::Verdict;
 use crate::role::State;
 use crate::time::{Mono, Span};
+use crate::verify::Findings;
 
 /// What a node says of itself in every heartbeat, for the tables on the other side. Facts for
 /// people: no decision depends on it, but for `progress`.
@@ -25,7 +27,12 @@ pub struct Load {
     pub release: String,
     /// Batches its workers have finished: a node whose heart beats while this stands still is wedged.
     pub progress: u64,
+    /// What else the host has to say of itself, in its own encoding; at most [`SUMMARY_BYTES_MAX`].
+    pub summary: String,
 }
+
+/// A longer [`Load::summary`] is not sent: heartbeats are small.
+pub const SUMMARY_BYTES_MAX: usize = 8 << 10;
 
 /// Everything there is to know about the pair from this node's side.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,8 +51,15 @@ pub struct PairStatus {
     pub peer_load: Option<Load>,
     /// How long it has been silent; `None` if it was never heard.
     pub peer_silent: Option<Span>,
+    /// What is believed of it; `None` if it was never met.
+    pub peer_verdict: Option<Verdict>,
+    /// An operator said that this node is to take no role by itself; see
+    /// [`Operator::PauseFailover`](crate::node::Operator::PauseFailover).
+    pub failover_paused: bool,
     /// The peer holds, or is, a complete copy and could take over.
     pub in_sync: bool,
+    /// Comparisons of the backup with the master.
+    pub verify: VerifyStatus,
     /// Changes the peer has not acknowledged (on a master), or that are known to be missing here.
     pub lag_records: u64,
     /// Their bytes, as far as the backlog knows.
@@ -60,6 +74,17 @@ pub struct PairStatus {
     pub state_saved: bool,
     /// Everything counted since the process began.
     pub counters: Counters,
+}
+
+/// What comparisons of the two nodes found; only a master makes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyStatus {
+    /// One is under way.
+    pub running: bool,
+    /// What the last one found.
+    pub last: Option<Findings>,
+    /// How long ago that was.
+    pub age: Span,
 }
 
 /// What is counted, since the process began.
@@ -83,6 +108,8 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// Bytes of changes and chunks applied.
     pub bytes_applied: u64,
+    /// Items of the backup that had diverged from this master's and were stated anew.
+    pub diverged: u64,
 }
 
 /// What this node is, since when and why.

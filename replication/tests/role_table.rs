@@ -11,8 +11,9 @@ use tandem_replication::role::{Effect, ROWS, State, Trigger, row};
 const IGNORED: &[(State, &[Trigger], &str)] = {
     use State::{Backup, Boot, Doubt, Draining, Joining, Master, Offered, Stopped};
     use Trigger::{
-        Alone, Drained, FellBehind, Forced, OfferReceived, OfferUnanswered, PeerAgrees, PeerDead, PeerDeaf,
-        PeerRestarted, Stop, Synced, WasLate, WeakerMaster, WeakerPassive, Yield, YieldFailed,
+        Alone, Drained, FellBehind, Forced, Forsaken, LostMaster, OfferReceived, OfferUnanswered, PeerAgrees,
+        PeerDead, PeerDeaf, PeerRestarted, Stop, Synced, WasLate, WeakerMaster, WeakerPassive, Yield,
+        YieldFailed,
     };
     &[
         (Boot, &[PeerDead, PeerRestarted], "waits for its own time to be over (alone)"),
@@ -43,6 +44,13 @@ const IGNORED: &[(State, &[Trigger], &str)] = {
         (Doubt, &[PeerDeaf, WasLate], "doubts already"),
         (Doubt, &[Synced, FellBehind, OfferReceived], "follows nobody"),
         (Doubt, &[Yield, Drained, YieldFailed, OfferUnanswered], "has no role to give"),
+        (Boot, &[Forsaken, LostMaster], "is no serving master, and no backup"),
+        (Joining, &[Forsaken, LostMaster], "is no serving master, and no backup"),
+        (Backup, &[Forsaken], "is not master"),
+        (Draining, &[Forsaken, LostMaster], "is no serving master, and no backup"),
+        (Offered, &[Forsaken, LostMaster], "is no serving master, and no backup"),
+        (Doubt, &[Forsaken, LostMaster], "is no serving master, and no backup"),
+        (Master, &[LostMaster], "is no backup"),
         (Stopped, &Trigger::ALL, "has said goodbye"),
     ]
 };

@@ -11,9 +11,11 @@ use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, World, script};
 use tandem_replication::time::Span;
 
-const SCENARIOS: [&str; 4] = [
+const SCENARIOS: [&str; 6] = [
+    include_str!("scenarios/arbiter.txt"),
     include_str!("scenarios/asymmetric.txt"),
     include_str!("scenarios/forced_in_doubt.txt"),
+    include_str!("scenarios/forced_with_backup.txt"),
     include_str!("scenarios/holder_returns.txt"),
     include_str!("scenarios/lost_handover.txt"),
 ];
@@ -47,6 +49,10 @@ struct Faults {
     /// Something happens right in a handover.
     in_handover: bool,
     long_values: bool,
+    /// The arbiter is away, slow, out of reach of one node, or started again.
+    arbiter: bool,
+    /// A firewall refuses everything.
+    refuse: bool,
     /// Mean time between two of them.
     pace: Span,
 }
@@ -67,6 +73,8 @@ impl Faults {
             shutdown: some(15),
             in_handover: some(20),
             long_values: some(20),
+            arbiter: some(60),
+            refuse: some(20),
             pace: Span::from_millis(random.within(20..500)),
         }
     }
@@ -86,6 +94,9 @@ fn options(seed: u64, plant: Option<Plant>, verbose: bool, random: &mut Random) 
     }
     if random.chance(10) {
         options.unsettled = Some(random.side());
+    }
+    if random.chance(40) {
+        options.arbiter = Some(random.within(960..1_040));
     }
     options.plant = plant;
     options.verbose = verbose;
@@ -144,7 +155,7 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
 fn strike(world: &mut World, faults: &Faults, random: &mut Random) -> Option<Span> {
     let node = random.side();
     let length = Span::from_millis(random.within(5..900));
-    match random.within(0..12) {
+    match random.within(0..14) {
         0 if faults.crash => world.kill(node),
         1 if faults.crash => {
             world.kill(node);
@@ -180,9 +191,27 @@ fn strike(world: &mut World, faults: &Faults, random: &mut Random) -> Option<Spa
             let _ = world.operate(node, Operator::Shutdown);
         }
         11 if faults.in_handover => in_handover(world, random),
+        12 if faults.arbiter => disturb_arbiter(world, random),
+        13 if faults.refuse && world.arbiter.is_some() => {
+            world.refuse();
+            return Some(length);
+        }
         _ => {}
     }
     None
+}
+
+/// Something befalls the arbiter, if there is one.
+fn disturb_arbiter(world: &mut World, random: &mut Random) {
+    let node = random.side();
+    let Some(arbiter) = &mut world.arbiter else { return };
+    match random.within(0..5) {
+        0 => arbiter.up = !arbiter.up,
+        1 => arbiter.reachable[node] = false,
+        2 => arbiter.delay_max = Span::from_millis(random.within(1..2_000)),
+        3 => arbiter.repair(),
+        _ => world.restart_arbiter(),
+    }
 }
 
 fn in_handover(world: &mut World, random: &mut Random) {
@@ -205,6 +234,7 @@ fn in_handover(world: &mut World, random: &mut Random) {
 
 /// Faults are over: everything must come right, soon.
 fn heal(mut world: World, dead_after: Span) -> Outcome {
+    // The arbiter may stay away for ever: two nodes that hear each other need none.
     world.repair();
     world.start(0);
     world.start(1);

@@ -32,6 +32,10 @@ pub struct Pair {
     pub start_alone: bool,
     /// What a backup does with clients' requests.
     pub backup_requests: BackupRequests,
+    /// Which writes wait for the backup.
+    pub ack: Ack,
+    /// How often a master compares its backup with itself.
+    pub verify_interval: Duration,
     /// Bytes of recent changes kept for a peer that was away for a moment.
     pub backlog_bytes: u64,
     /// The pre-shared key that proves both sides to each other.
@@ -73,6 +77,20 @@ pub enum Failback {
     Manual,
     /// Nobody does.
     Never,
+}
+
+/// Which writes are answered only when the backup has them, and how long that may take. Writes that
+/// come in by the port for it (`--sync-port`) always are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// All of them.
+    pub all: bool,
+    /// Those of keys that begin so.
+    pub prefixes: Vec<String>,
+    /// No longer than this.
+    pub timeout: Duration,
+    /// Then an error, rather than the answer all the same.
+    pub strict: bool,
 }
 
 /// What a backup does with clients' requests.

@@ -11,7 +11,8 @@ use super::clock::Clock;
 use super::hash::{self, Hasher};
 use super::number;
 use super::{
-    CommandStats, Engine, EngineStats, Journal, OutOfMemory, Reserved, memcached_class, memcached_size,
+    CommandStats, Engine, EngineStats, Fate, Journal, OutOfMemory, Reserved, is_chunked, memcached_class,
+    memcached_size,
 };
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
@@ -235,7 +236,7 @@ impl Run<'_> {
             Op::Delete(delete) => self.delete(delete),
             Op::Arith(arith) => self.arith(arith),
             Op::Touch(exptime) => self.touch(*exptime),
-            Op::Refuse(refusal) => self.refuse(*refusal, true),
+            Op::Refuse(refuse) => self.refuse(refuse.why, refuse.drops),
         }
     }
 
@@ -264,9 +265,13 @@ impl Run<'_> {
             return (self.reply)(Outcome::Hit(hit));
         };
         let mut item = before.clone();
-        let recache = get.recache.is_some_and(|seconds| {
-            before.deadline != 0 && before.deadline < Exptime(seconds).deadline(self.now).0
-        });
+        let left_until = match (get.recache_after_touch, get.touch) {
+            (true, Some(exptime)) => self.deadline(exptime),
+            _ => before.deadline,
+        };
+        let recache = get
+            .recache
+            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(self.now).0);
         let told = get.kind == ReadKind::Meta;
         let won = told && !before.bits.win_sent && (before.bits.stale || recache);
         item.bits.win_sent |= won;
@@ -365,7 +370,8 @@ impl Run<'_> {
             let hit = Hit { created: true, ..item.hit(self.key, self.now) };
             return (self.reply)(Outcome::Number(initial, hit));
         };
-        if before.value.is_empty() {
+        let size = memcached_size(self.key.len(), before.value.len(), before.flags, true);
+        if before.value.is_empty() || is_chunked(size) {
             return (self.reply)(Outcome::NonNumeric);
         }
         if arith.compare.is_some_and(|unique| unique != 0 && unique != before.cas()) {
@@ -649,6 +655,37 @@ impl Engine for ModelEngine {
             visit(&item.put(key));
         }
         item.is_some()
+    }
+
+    fn restate(&self, key: &[u8], theirs: Option<u64>, now: Now) {
+        let mut guard = self.state();
+        let (state, shard) = (&mut *guard, self.shard_of(key));
+        if let Some(version) = theirs {
+            self.journal.record(shard, &Change::Delete { key, version });
+        }
+        let version = state.clocks[shard].next(now);
+        let floor = state.floor;
+        let live = |item: &Item| item.version >= floor && !Deadline(item.deadline).is_over(now);
+        match state.items.get_mut(key).filter(|item| live(item)) {
+            Some(item) => {
+                item.version = version;
+                self.journal.record(shard, &item.put(key));
+            }
+            None => {
+                state.items.remove(key);
+                self.journal.record(shard, &Change::Delete { key, version });
+            }
+        }
+    }
+
+    fn fate(&self, key: &[u8], now: Now) -> Fate {
+        let state = self.state();
+        match state.items.get(key) {
+            None => Fate::Missing,
+            Some(item) if item.version < state.floor => Fate::Flushed,
+            Some(item) if Deadline(item.deadline).is_over(now) => Fate::Expired,
+            Some(_) => Fate::There,
+        }
     }
 
     fn clear(&self, _now: Now) {

@@ -13,8 +13,8 @@ use super::text::{BAD_FORMAT, NO_MEMORY_STORE, NON_NUMERIC, TOO_LARGE, VALUE_MAX
 use super::words::{count, signed32, split, unsigned};
 use super::{Codec, Decoded, Form as AnyForm, Head, Output, form::Kind};
 use crate::command::{
-    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Now, Op, Outcome, Payload, ReadKind, Refusal, Store,
-    StoreMode,
+    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Now, Op, Outcome, Payload, ReadKind, Refusal,
+    Refuse, Store, StoreMode,
 };
 
 const BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
@@ -78,6 +78,8 @@ struct Flags {
     vivified: Option<Exptime>,
     touch: Option<Exptime>,
     recache: Option<i64>,
+    /// T stood before R.
+    recache_after_touch: bool,
     client_flags: u32,
     compare: Option<u64>,
     explicit: Option<u64>,
@@ -139,7 +141,10 @@ impl Flags {
                 self.touch = Some(exptime()?);
                 self.vivified = self.vivified.and(self.touch);
             }
-            b'R' => self.recache = Some(exptime()?.0),
+            b'R' => {
+                self.recache = Some(exptime()?.0);
+                self.recache_after_touch = self.touch.is_some();
+            }
             b'F' => self.client_flags = unsigned(token).ok_or(BAD_FORMAT)? as u32,
             b'C' => self.compare = Some(unsigned(token).ok_or(BAD_TOKEN)?),
             b'E' => self.explicit = Some(unsigned(token).ok_or(BAD_TOKEN)?),
@@ -223,6 +228,7 @@ fn read<'b>(flags: &Flags) -> Op<'b> {
         touch: flags.touch,
         vivify: flags.vivified,
         recache: flags.recache,
+        recache_after_touch: flags.recache_after_touch,
         explicit: flags.explicit,
         binary_key: flags.binary_key,
         no_bump: flags.no_bump,
@@ -272,7 +278,7 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
     };
     let value_len = value_len as usize;
     let refused =
-        |line, victim| Head::Refused { victim, then: Cow::Borrowed(line), body_len: value_len as u64 + 2 };
+        |line, store| Head::Refused { store, then: Cow::Borrowed(line), body_len: value_len as u64 + 2 };
     if word.len() > codec.limits.key_max {
         return refused(BAD_FORMAT, None);
     }
@@ -289,11 +295,12 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
         Some(_) => return refused(BAD_STORE_MODE, None),
     };
     let Some(key) = key(word, flags.binary_key) else { return refused(BAD_KEY, None) };
+    let compare = if mode == StoreMode::Add { None } else { flags.compare };
     if codec.limits.too_large(key.len(), value_len, flags.client_flags) {
-        return refused(TOO_LARGE, Some(Command { key, op: Op::Refuse(Refusal::TooLarge) }));
+        let refuse = Refuse { why: Refusal::TooLarge, mode, compares: compare.is_some(), drops: true };
+        return refused(TOO_LARGE, Some(Command { key, op: Op::Refuse(refuse) }));
     }
     let appends = matches!(mode, StoreMode::Append | StoreMode::Prepend);
-    let compare = if mode == StoreMode::Add { None } else { flags.compare };
     // A compare says already that the item must be there.
     let mode = if compare.is_some() && mode == StoreMode::Replace { StoreMode::Set } else { mode };
     let store = Store {

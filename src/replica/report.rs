@@ -3,9 +3,16 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tandem_replication::driver::{self, Snapshot};
+use tandem_replication::liveness::Verdict;
+
+use super::receipts::AckCounts;
 
 /// Everything `stats replication` shows, in order.
-pub fn rows(snapshot: &Snapshot, proxied_requests: u64) -> Vec<(&'static str, String)> {
+pub fn rows(
+    snapshot: &Snapshot,
+    proxied_requests: u64,
+    acks: Option<AckCounts>,
+) -> Vec<(&'static str, String)> {
     let pair = &snapshot.pair;
     let counters = &pair.counters;
     let mut rows = vec![
@@ -26,11 +33,18 @@ pub fn rows(snapshot: &Snapshot, proxied_requests: u64) -> Vec<(&'static str, St
         ("reconnects", counters.reconnects.to_string()),
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),
+        ("verified_items", pair.verify.last.map_or(0, |last| last.items).to_string()),
+        ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),
         ("refused_strangers", snapshot.refused.to_string()),
         ("last_role_change", since_unix(snapshot).to_string()),
         ("last_role_reason", pair.role.why.to_string()),
     ];
+    if let Some(acks) = acks {
+        rows.push(("ack_confirmed", acks.confirmed.to_string()));
+        rows.push(("ack_degraded", acks.degraded.to_string()));
+        rows.push(("ack_refused", acks.refused.to_string()));
+    }
     if let Some((copied, of)) = pair.copy {
         rows.push(("copy_items", copied.to_string()));
         rows.push(("copy_items_total", of.to_string()));
@@ -41,9 +55,14 @@ pub fn rows(snapshot: &Snapshot, proxied_requests: u64) -> Vec<(&'static str, St
     rows
 }
 
-/// Whether both connections of the pair are up.
+/// Whether the nodes talk to each other. Connections to a peer that hangs stay open for long.
 pub fn linked(snapshot: &Snapshot) -> bool {
-    snapshot.pair.control_up && snapshot.pair.data_up
+    snapshot.pair.control_up && snapshot.pair.data_up && !lost(snapshot)
+}
+
+/// Whether the peer is silent for so long that it counts as dead, or known to be.
+pub fn lost(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.pair.peer_verdict, Some(Verdict::Silent | Verdict::Certain))
 }
 
 /// What an operator has to look at, if anything.

@@ -38,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::logs;
 use crate::protocol::Protocol;
 use crate::stats::Stats;
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// TCP port (`-p`) of addresses without one of their own.
     pub port: Port,
+    /// TCP port, on the same addresses, for clients whose writes wait for another node.
+    pub durable_port: Option<u16>,
     /// UDP port (`-U`) of addresses without one of their own.
     pub udp: Port,
     /// UNIX socket instead of TCP (`-s`, `-a`).
@@ -212,6 +215,17 @@ impl Server {
         &self.service.auth
     }
 
+    /// What `cache_memlimit` does.
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.service.engine.set_limit(bytes);
+    }
+
+    /// What `verbosity` does.
+    pub fn set_verbosity(&self, verbosity: u8) {
+        self.service.verbosity.store(verbosity.min(2), Ordering::Relaxed);
+        logs::set_level(logs::level_of_verbosity(verbosity));
+    }
+
     /// SIGHUP: reads the certificates again; connections keep what they have.
     pub fn reload_certificates(&self) {
         match self.service.reload_certificates() {
@@ -219,6 +233,14 @@ impl Server {
             Some(Ok(())) => tracing::info!("the certificates were read again"),
             Some(Err(error)) => tracing::error!("{error}; the certificates of before stay in force"),
         }
+    }
+
+    /// The datagrams that answer one, as over `-U` but without a socket, a rate and the server's workers:
+    /// for fuzzing. None if there is no descriptor left for it.
+    pub async fn answer_datagram(&self, datagram: &[u8]) -> Vec<Vec<u8>> {
+        let Ok(bell) = worker::Bell::new() else { return Vec::new() };
+        let shared = worker::Shared::new(0, Arc::clone(&self.service), Arc::new(bell));
+        udp::answered(&shared, datagram).await
     }
 
     /// Stops accepting, lets open requests finish for a bounded time, closes everything.
@@ -245,7 +267,8 @@ impl Adopter {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr()?;
-        let ticket = self.service.register(Peer::Proxied(peer), std::os::fd::AsRawFd::as_raw_fd(&stream));
+        let ticket =
+            self.service.register(Peer::Proxied(peer), std::os::fd::AsRawFd::as_raw_fd(&stream), false);
         let arrival = worker::Arrival {
             socket: worker::Socket::Tcp(stream),
             protocol: Protocol::Auto,
@@ -289,7 +312,8 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
-    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
+    /// `durable`: its writes wait for another node.
+    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32, durable: bool) -> Ticket {
         self.watchers.connected(&peer, descriptor);
         let mut everybody = self.everybody();
         let place = everybody.free.pop().unwrap_or(everybody.places.len() as u32);
@@ -297,6 +321,7 @@ impl Service {
             place,
             peer,
             descriptor,
+            durable,
             last_command: AtomicU32::new(self.clock.now().secs),
             state: AtomicU8::new(ConnectionState::Waiting as u8),
         });
@@ -351,6 +376,8 @@ struct ConnectionInfo {
     place: u32,
     peer: Peer,
     descriptor: i32,
+    /// Its writes wait for another node.
+    durable: bool,
     /// Engine second of the last bytes.
     last_command: AtomicU32,
     state: AtomicU8,

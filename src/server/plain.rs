@@ -28,7 +28,7 @@ use super::connection::{Gone, kick, write_slices};
 use super::session::{Action, Input, Session};
 use super::watch::Reason;
 use super::worker::{Bell, Busy, Shared, Socket, Work};
-use super::{ConnectionState, Ticket, limits};
+use super::{ConnectionInfo, ConnectionState, Ticket, limits};
 use crate::protocol::{Output, Protocol};
 
 /// What the bell's events carry instead of a place.
@@ -56,8 +56,6 @@ struct Place {
     socket: Socket,
     /// What it speaks, as far as it is decided.
     protocol: Protocol,
-    /// It has not said yet who it is.
-    locked: bool,
     /// There may be bytes that nobody will tell about again.
     unread: bool,
     /// Nothing will follow what is there: it is read until its end shows.
@@ -78,7 +76,6 @@ pub(super) struct Home {
     pub(super) ticket: Ticket,
     pub(super) socket: Socket,
     pub(super) protocol: Protocol,
-    pub(super) locked: bool,
     /// What it is in the middle of, if it is.
     pub(super) session: Option<Box<Session>>,
 }
@@ -108,12 +105,11 @@ impl Plain {
     pub(super) fn new(shared: Rc<Shared>, bell: &Bell) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
-        let session = Session::new(Protocol::Auto, &shared.service, -1, false);
-        let mut input = Input::default();
-        input.room(limits::READ_BYTES);
+        let mut desk = Work::new(&shared);
+        desk.input.room(limits::READ_BYTES);
         shared.account(1, limits::READ_BYTES as i64);
         Ok(Self {
-            desk: Work { session, input, out: Output::new(), awaits: None },
+            desk,
             shared,
             epoll: Rc::new(epoll),
             places: Vec::new(),
@@ -139,7 +135,7 @@ impl Plain {
 
     /// A connection comes to stay.
     pub(super) fn adopt(&mut self, home: Home) {
-        let Home { ticket, socket, protocol, locked, session } = home;
+        let Home { ticket, socket, protocol, session } = home;
         let at = self.free.pop().unwrap_or(self.places.len());
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         if epoll::add(&self.epoll, socket.fd(), EventData::new_u64(at as u64), flags).is_err() {
@@ -148,11 +144,11 @@ impl Plain {
             return;
         }
         let kept = session.map(|session| {
-            let work = Work { session: *session, ..Work::of(&self.shared, protocol, 0, locked) };
+            let work = Work { session: *session, ..Work::new(&self.shared) };
             Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
         });
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
-        let place = Place { ticket, socket, protocol, locked, unread: false, ending: false, kept };
+        let place = Place { ticket, socket, protocol, unread: false, ending: false, kept };
         match self.places.get_mut(at) {
             Some(free) => *free = Some(place),
             None => self.places.push(Some(place)),
@@ -215,7 +211,6 @@ impl Plain {
         match desk.turns(place, shared) {
             Next::Rest if !shared.draining.get() => {
                 place.protocol = desk.session.codec.protocol();
-                place.locked = desk.session.is_locked();
                 desk.clear_input();
             }
             Next::Rest => self.close(at, Reason::Shutdown),
@@ -251,7 +246,7 @@ impl Plain {
             self.free.push(at);
         }
         self.desk.leave();
-        self.desk.session = Session::new(Protocol::Auto, &self.shared.service, -1, false);
+        self.desk.session = Session::trusted(&self.shared.service, -1);
     }
 
     /// Closes what was silent for too long.
@@ -284,10 +279,6 @@ impl Plain {
 }
 
 impl Place {
-    fn descriptor(&self) -> i32 {
-        self.ticket.info.descriptor
-    }
-
     /// Notes what a read of up to `room` bytes says about bytes that are left.
     fn was_read(&mut self, count: usize, room: usize) {
         self.unread = count == room || self.ending;
@@ -314,7 +305,8 @@ impl Work {
     /// Sits down with nothing.
     #[inline]
     fn begin(&mut self, place: &Place) {
-        self.session.begin(place.protocol, place.descriptor(), place.locked);
+        let ConnectionInfo { descriptor, durable, .. } = *place.ticket.info;
+        self.session.begin(place.protocol, descriptor, durable);
         self.awaits = Some(Action::Read(1));
     }
 
@@ -330,7 +322,7 @@ impl Work {
 
     /// Leaves with what is needed to go on, and no more.
     pub(super) fn keep(&mut self, awaits: Option<Action>, shared: &Rc<Shared>) -> Box<Kept> {
-        let fresh = Session::new(Protocol::Auto, &shared.service, -1, false);
+        let fresh = Session::trusted(&shared.service, -1);
         let session = mem::replace(&mut self.session, fresh);
         let input = Input::new(self.input.bytes().to_vec());
         let out = if self.out.is_empty() { Output::new() } else { mem::take(&mut self.out) };
@@ -362,7 +354,7 @@ impl Work {
                 Some(action) => action,
                 None => self.session.consume(&mut self.input, &mut self.out, shared, &mut turn),
             };
-            if matches!(action, Action::Park | Action::Forward | Action::Settle | Action::Watch(_)) {
+            if action.is_about_others() {
                 return Next::Aside(action);
             }
             match self.flush(place, shared) {
@@ -424,6 +416,9 @@ impl Work {
     /// Writes everything.
     #[inline]
     fn flush(&mut self, place: &Place, shared: &Shared) -> Result<(), Errno> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
         while !self.out.is_empty() {
             let fd = place.socket.fd();
             let written = match self.out.piece() {

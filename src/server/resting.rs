@@ -15,17 +15,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use super::auth::Entrance;
 use super::connection::{self, Gone};
 use super::gate::Upstream;
 use super::plain::Home;
 use super::session::{Input, Session};
 use super::tls::Security;
 use super::watch::Reason;
-use super::worker::{Shared, Socket, Stream, Work};
+use super::worker::{Arrival, Shared, Socket, Stream, Work};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Protocol;
 
@@ -46,51 +48,64 @@ pub(super) struct Resting {
     pub(super) shared: Rc<Shared>,
     /// Opened when first needed, with the term it was opened in.
     pub(super) upstream: Option<(u64, Box<dyn Upstream>)>,
-    /// What it is in the middle of, if it is: a body that is thrown away, or a line of keys.
+    /// Its replies had to wait for another node: they will again, so it stays aside.
+    pub(super) confirms: bool,
+    /// What it is in the middle of, if it is: a body that is thrown away, a line of keys, or saying who it is.
     pub(super) session: Option<Box<Session>>,
     /// When its patience ends (`idle_timeout`).
-    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
     /// What it speaks, as far as it is decided.
     pub(super) protocol: Protocol,
-    /// It has not said yet who it is.
-    pub(super) locked: bool,
 }
 
 impl Client {
-    /// The task of a connection that just arrived and speaks TLS.
-    pub(super) fn secured(
-        shared: Rc<Shared>,
-        mut ticket: Ticket,
-        stream: std::net::TcpStream,
-        protocol: Protocol,
-        security: Security,
-    ) -> io::Result<Self> {
-        let stream = TcpStream::from_std(stream)?;
-        let handshake = async move {
-            let service = &shared.service;
-            let secured = match &service.tls {
-                Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
-                // No listener is like that.
-                None => None,
-            };
-            if secured.is_none() {
-                ticket.reason = Reason::Error;
-            }
-            let locked = service.auth.is_required();
-            Some(Resting::new(ticket, Stream::Tls(secured?), shared, None, None, protocol, locked))
+    /// The task of a connection that just arrived and speaks TLS, or has to say who it is.
+    pub(super) fn arrived(shared: Rc<Shared>, arrival: Arrival) -> io::Result<Self> {
+        let Arrival { socket, protocol, security, mut ticket, .. } = arrival;
+        let rest = move |stream, shared: Rc<Shared>, ticket: Ticket| {
+            let session = shared.service.auth.is_required().then(|| {
+                let entrance = Some(Entrance::new());
+                let session = Session::new(protocol, &shared.service, ticket.info.descriptor, entrance);
+                Box::new(session.made_durable(ticket.info.durable))
+            });
+            Resting::new(ticket, stream, shared, session, protocol)
         };
-        Ok(Self(State::Busy(Box::pin(handshake))))
+        let stream = match socket.registered()? {
+            Stream::Tcp(stream) if security != Security::Plain => {
+                let handshake = async move {
+                    let service = &shared.service;
+                    let secured = match &service.tls {
+                        Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
+                        // No listener is like that.
+                        None => None,
+                    };
+                    if secured.is_none() {
+                        ticket.reason = Reason::Error;
+                    }
+                    Some(rest(Stream::Tls(secured?), shared, ticket))
+                };
+                return Ok(Self(State::Busy(Box::pin(handshake))));
+            }
+            stream => stream,
+        };
+        Ok(Self(State::Resting(rest(stream, shared, ticket))))
     }
 
     /// The task of a connection that has something under way which needs more than its socket.
     pub(super) fn busy(shared: Rc<Shared>, ticket: Ticket, socket: Socket, work: Work) -> io::Result<Self> {
-        let stream = match socket {
-            Socket::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-        };
-        let (protocol, locked) = (work.session.codec.protocol(), work.session.is_locked());
-        let resting = Resting::new(ticket, stream, shared, None, None, protocol, locked);
+        let protocol = work.session.codec.protocol();
+        let resting = Resting::new(ticket, socket.registered()?, shared, None, protocol);
         Ok(Self(State::Busy(Box::pin(connection::serve(resting, work)))))
+    }
+}
+
+impl Socket {
+    /// The same, known to the runtime.
+    fn registered(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
     }
 }
 
@@ -135,13 +150,11 @@ impl Resting {
         ticket: Ticket,
         stream: Stream,
         shared: Rc<Shared>,
-        upstream: Option<(u64, Box<dyn Upstream>)>,
         session: Option<Box<Session>>,
         protocol: Protocol,
-        locked: bool,
     ) -> Self {
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
-        Self { ticket, stream, shared, upstream, session, timer: None, protocol, locked }
+        Self { ticket, stream, shared, upstream: None, confirms: false, session, timer: None, protocol }
     }
 
     /// Sends a connection home that needs nothing but its socket; others stay.
@@ -149,7 +162,8 @@ impl Resting {
         // A stream to a node that served in another term is of no use any more.
         let term = self.shared.service.gate.term();
         self.upstream.take_if(|(opened_in, _)| *opened_in != term);
-        if self.upstream.is_some() {
+        let stranger = self.session.as_ref().is_some_and(|session| session.entrance.is_some());
+        if self.upstream.is_some() || self.confirms || stranger {
             return Some(self);
         }
         let socket = match self.stream {
@@ -159,8 +173,8 @@ impl Resting {
         };
         // A socket that cannot be told from its registration is closed.
         if let Ok(socket) = socket {
-            let Self { ticket, shared, session, protocol, locked, .. } = self;
-            shared.go_home(Home { ticket, socket, protocol, locked, session });
+            let Self { ticket, shared, session, protocol, .. } = self;
+            shared.go_home(Home { ticket, socket, protocol, session });
         }
         None
     }
@@ -171,7 +185,8 @@ impl Resting {
         let descriptor = self.ticket.info.descriptor;
         let session = match self.session.take() {
             Some(session) => *session,
-            None => Session::new(self.protocol, &self.shared.service, descriptor, self.locked),
+            None => Session::new(self.protocol, &self.shared.service, descriptor, None)
+                .made_durable(self.ticket.info.durable),
         };
         Work { session, input: Input::new(buffer), out: self.shared.take_output(), awaits: None }
     }
@@ -195,10 +210,18 @@ impl Resting {
     }
 
     fn poll_patience<T>(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Gone>> {
-        let Some(limit) = self.shared.service.config.idle_timeout else { return Poll::Pending };
+        let Some(limit) = patience(self.session.as_deref(), &self.shared) else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         timer.as_mut().poll(context).map(|()| Err(connection::kick(&self.shared)))
     }
+}
+
+/// How long a client may still be silent, if there is a limit.
+pub(super) fn patience(session: Option<&Session>, shared: &Shared) -> Option<Duration> {
+    let idle = shared.service.config.idle_timeout;
+    let Some(entrance) = session.and_then(|session| session.entrance.as_ref()) else { return idle };
+    let left = entrance.closes.saturating_duration_since(Instant::now());
+    Some(idle.map_or(left, |idle| idle.min(left)))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
@@ -27,9 +27,10 @@ use super::resting::Client;
 use super::session::{Action, Input, Session};
 use super::tls::{Secured, Security};
 use super::{Service, Ticket, limits, proxied, udp, uring};
-use crate::command::Now;
+use crate::command::{Command, Now};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
+use crate::stats::latency::Kind;
 
 /// A worker's thread; dropping waits for it.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Inbox {
 pub(super) struct Bell(OwnedFd);
 
 impl Bell {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
@@ -272,22 +273,21 @@ fn read_mail(shared: &Rc<Shared>, plain: &mut Plane, inbox: &Receiver<Message>) 
 }
 
 fn serve(shared: &Rc<Shared>, plain: &mut Plane, arrival: Arrival) {
-    let Arrival { socket, protocol, security, proxied, ticket } = arrival;
-    match socket {
-        Socket::Tcp(stream) if proxied => {
+    let plainly = arrival.security == Security::Plain && !shared.service.auth.is_required();
+    match arrival {
+        Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } => {
             // A socket that cannot be registered is closed; its other end sees that.
             if let Ok(stream) = TcpStream::from_std(stream) {
                 shared.spawn(proxied::serve(Rc::clone(shared), Stream::Tcp(stream), ticket));
             }
         }
-        Socket::Tcp(stream) if security != Security::Plain => {
-            if let Ok(client) = Client::secured(Rc::clone(shared), ticket, stream, protocol, security) {
+        Arrival { socket, protocol, ticket, .. } if plainly => {
+            plain.adopt(Home { ticket, socket, protocol, session: None });
+        }
+        arrival => {
+            if let Ok(client) = Client::arrived(Rc::clone(shared), arrival) {
                 shared.spawn(client);
             }
-        }
-        socket => {
-            let locked = shared.service.auth.is_required();
-            plain.adopt(Home { ticket, socket, protocol, locked, session: None });
         }
     }
 }
@@ -304,8 +304,8 @@ pub(super) struct Work {
 
 impl Work {
     /// Nothing yet.
-    pub(super) fn of(shared: &Shared, protocol: Protocol, descriptor: i32, locked: bool) -> Self {
-        let session = Session::new(protocol, &shared.service, descriptor, locked);
+    pub(super) fn new(shared: &Shared) -> Self {
+        let session = Session::trusted(&shared.service, -1);
         Self { session, input: Input::default(), out: Output::new(), awaits: None }
     }
 }
@@ -348,10 +348,14 @@ pub(super) struct Shared {
     now: Cell<Now>,
     buffers: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Output>>,
+    /// Batches until the next one is measured.
+    unmeasured: Cell<u32>,
+    /// Decides how many those are.
+    dice: Cell<u32>,
 }
 
 impl Shared {
-    fn new(index: usize, service: Arc<Service>, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(index: usize, service: Arc<Service>, bell: Arc<Bell>) -> Self {
         let now = Cell::new(service.clock.now());
         Self {
             index,
@@ -364,6 +368,8 @@ impl Shared {
             now,
             buffers: RefCell::default(),
             outputs: RefCell::default(),
+            unmeasured: Cell::new(0),
+            dice: Cell::new(index as u32 + 1),
         }
     }
 
@@ -409,6 +415,34 @@ impl Shared {
     pub(super) fn go_home(&self, home: Home) {
         self.homing.borrow_mut().push(home);
         self.bell.ring();
+    }
+
+    /// When a batch began, if it is one of those that are measured: one in thirty-two, at random, so that
+    /// no rhythm of requests hides from it.
+    #[inline]
+    pub(super) fn stopwatch(&self) -> Option<Instant> {
+        let left = self.unmeasured.get();
+        if left > 0 {
+            self.unmeasured.set(left - 1);
+            return None;
+        }
+        // Marsaglia's xorshift.
+        let mut dice = self.dice.get();
+        dice ^= dice << 13;
+        dice ^= dice >> 17;
+        dice ^= dice << 5;
+        self.dice.set(dice);
+        self.unmeasured.set(dice % 64);
+        Some(Instant::now())
+    }
+
+    /// A measured batch is done.
+    #[cold]
+    pub(super) fn measured(&self, since: Instant, commands: &[Command<'_>]) {
+        let each = since.elapsed() / u32::try_from(commands.len()).unwrap_or(u32::MAX).max(1);
+        for kind in commands.iter().filter_map(|command| Kind::of(&command.op)) {
+            self.cell().latency.record(kind, each);
+        }
     }
 
     /// An empty read buffer.

@@ -189,7 +189,7 @@ fn every_flag_and_verb_in_the_pages_exists() {
             .filter(|code| code.starts_with("--") || code.contains("tandemd ") || code.contains("OPTIONS"))
         {
             for flag in words(code, " --", name).into_iter().chain(words(code, "`--", name)) {
-                let elsewhere = ["synced", "timeout", "role", "force", "json", "server"];
+                let elsewhere = ["synced", "timeout", "role", "force", "json", "server", "token-file"];
                 assert!(
                     flags.contains(&flag) || elsewhere.contains(&flag.as_str()),
                     "docs/{page} names --{flag}, which tandemd does not have"

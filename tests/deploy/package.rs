@@ -168,8 +168,33 @@ fn old_configurations_are_translated_flag_by_flag() {
         translate(&here("sysconfig-memcached")),
         format!("TANDEMD_OPTIONS=\"-p 11211 -c 1024 -m 64 -x 192.0.2.12 -X 11212 {pair}\"")
     );
+    assert_eq!(
+        translate(&here("container.env")),
+        format!("TANDEMD_OPTIONS=\"-p 11300 -U 0 -c 2048 -m 512 -t 4 -x 192.0.2.12 -v {pair}\"")
+    );
     let directory = tempfile::tempdir().expect("a directory");
     let plain = directory.path().join("memcached");
+    // The variables of a container that runs, piped in; nothing else of its environment counts.
+    std::fs::write(
+        &plain,
+        "HOME=/\nMEMCACHED_PORT=tcp://192.0.2.1:1\nexport SLAVE='192.0.2.13'\nMEMCACHED_USER=alice\nMEMCACHED_PASS=x\n",
+    )
+    .expect("a file");
+    let piped = std::fs::File::open(&plain).expect("the file");
+    let said = run(Command::new(Path::new(ROOT).join("deploy/repcached/translate")).arg("-").stdin(piped));
+    assert!(said.ends_with(&format!("TANDEMD_OPTIONS=\"-x 192.0.2.13 -S {pair}\"\n")), "{said}");
+    assert!(
+        said.contains("\nMEMCACHED_SASL_PWDB=/etc/tandem/users\n") && said.contains("alice:PASSWORD"),
+        "{said}"
+    );
+    // Every example is one that tandemd takes.
+    for example in ["memcached.conf", "sysconfig-memcached", "container.env"] {
+        let options = translate(&here(example));
+        let options = options.trim_start_matches("TANDEMD_OPTIONS=\"").trim_end_matches('"');
+        let words = options.split_whitespace().map(Into::into).chain(["-u".into(), "root".into()]);
+        let parsed = tandemd::config::parse(words, |_| None, false);
+        assert!(matches!(parsed, Ok(tandemd::config::Invocation::Run(_))), "{options}: {parsed:?}");
+    }
     std::fs::write(&plain, "# comment\nENABLE=yes\nOPTIONS='-l 127.0.0.1 -u memcache -P/run/x.pid -vv'\n")
         .expect("a file");
     assert_eq!(translate(plain.to_str().expect("a path")), "TANDEMD_OPTIONS=\"-l 127.0.0.1 -vv\"");

@@ -72,7 +72,8 @@ impl Source {
             200..212 => vec![b'x'; 250],
             212..222 => vec![b'y'; 249],
             222..232 => b"\xc3\xa4\xff\x80".to_vec(),
-            232..240 => b"ctl\x01\x7f\t".to_vec(),
+            232..238 => b"ctl\x01\x7f\t".to_vec(),
+            238..240 => b"nul\0key".to_vec(),
             240..248 => vec![b'z'; self.random.usize(1..=250)],
             _ => self.pick(&["0", "1", "noreply", "get", "k", "Zm9v"]).into(),
         }
@@ -101,6 +102,15 @@ impl Source {
     /// memcached still, and to nobody else.
     pub(crate) fn small_value(&mut self) -> Vec<u8> {
         if self.chance(128) { self.number().into_bytes() } else { self.filled(1, 600) }
+    }
+
+    /// A value for in front of another: not a number and a blank, for the same reason.
+    pub(crate) fn leading_value(&mut self) -> Vec<u8> {
+        let value = self.value();
+        if value.first().is_some_and(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_whitespace) {
+            return self.filled(1, 600);
+        }
+        value
     }
 
     /// A value that arithmetic may or may not take, far below 2^63: above, memcached looks for a minus

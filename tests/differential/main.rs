@@ -25,7 +25,9 @@ mod planted;
 mod script;
 mod servers;
 mod shrink;
+mod statistics;
 mod text;
+mod watch;
 
 use std::time::Duration;
 

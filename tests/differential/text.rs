@@ -27,7 +27,11 @@ fn noreply(source: &mut Source, of_256: u8) -> &'static str {
 fn store(source: &mut Source, key: Option<&[u8]>) -> Command {
     let name = source.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
     let key = key.map_or_else(|| source.key(), <[u8]>::to_vec);
-    let value = if name == "append" { source.small_value() } else { source.value() };
+    let value = match name {
+        "append" => source.small_value(),
+        "prepend" => source.leading_value(),
+        _ => source.value(),
+    };
     let line = format!(" {} {} {}{}", source.flags(), source.exptime(), value.len(), noreply(source, 30));
     Builder::default().bytes(name).bytes(" ").bytes(key).bytes(line).finish(Some(&value))
 }
@@ -225,8 +229,26 @@ fn fixed(source: &mut Source) -> Command {
         "shutdown x",
         "stats foo",
         "slabs automove 0",
+        "slabs automove 3",
+        "slabs automove x",
+        "slabs automove",
+        "slabs automove window 5",
+        "slabs reassign",
+        "slabs reassign 1",
+        "slabs reassign 1 1",
+        "slabs reassign x y",
+        "slabs reassign 99 1",
+        "slabs foo bar baz",
         "slabs",
         "lru mode x",
+        "lru mode flat",
+        "lru mode",
+        "lru temp_ttl 5",
+        "lru temp_ttl x",
+        "lru tune 10 20 0.5 2.0",
+        "lru tune 10 20",
+        "lru tune 90 20 0.5 2.0",
+        "lru foo",
         "lru",
         "lru_crawler",
         "lru_crawler sleep 100",
@@ -322,7 +344,7 @@ fn damaged(source: &mut Source) -> Command {
     for _ in 0..source.random.usize(1..4) {
         let at = source.random.usize(0..line.len());
         match source.random.u8(0..3) {
-            0 => line[at] = source.pick(b"abcxyz00 -+\x01\x80~/:"),
+            0 => line[at] = source.pick(b"abcxyz00 -+\x01\x80~/:\0"),
             1 => line.insert(at, source.pick(b" 00az-")),
             _ if line.len() > 1 => drop(line.remove(at)),
             _ => {}

@@ -1,5 +1,6 @@
 //! Two real processes, real signals, real sockets: what the pair promises.
 
+mod acks;
 mod adversity;
 mod burst;
 mod failover;
@@ -10,6 +11,7 @@ mod migration;
 mod partition;
 mod replicate;
 mod start;
+mod steer;
 mod switchover;
 
 use harness::Setup;

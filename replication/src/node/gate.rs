@@ -4,7 +4,7 @@
 //! heartbeat that the backup heard. The backup takes over a longer while after it *heard* it. So a
 //! master that was stopped, or is not heard, has ceased before the other begins, however long messages
 //! take. A master without such a backup serves on its own word, heartbeat by heartbeat, so that it too
-//! finds its gate closed when it was stopped.
+//! finds its gate closed when it was stopped. With an arbiter there is no own word: see `backing`.
 
 use super::{GateView, Node, Output};
 use crate::role::State;
@@ -29,6 +29,10 @@ impl Node {
     pub(super) fn refresh_gate(&mut self, beat: bool, now: Mono) {
         let gate = match self.role.state {
             State::Master if self.epoch_unsaved => GateView::Park,
+            State::Master if self.is_arbitrated() => match self.backed_until() {
+                until if until > now => GateView::Serve { until },
+                _ => GateView::Park,
+            },
             State::Master => GateView::Serve { until: self.serve_until(beat, now) },
             State::Boot | State::Draining | State::Offered | State::Doubt => GateView::Park,
             State::Joining | State::Backup => GateView::Forward,

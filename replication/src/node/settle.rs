@@ -3,7 +3,6 @@
 use super::{Failback, Node, Operator, Output, Peer, Refusal, Saved};
 use crate::frame::{Frame, Handover, Heartbeat, Hello, Link};
 use crate::history::{History, Position};
-use crate::liveness::Verdict;
 use crate::role::{self, Data, Effect, State, Trigger};
 use crate::time::{Mono, Span};
 
@@ -26,9 +25,10 @@ impl Node {
     /// After everything else: all that follows, until nothing does.
     pub(super) fn settle(&mut self, now: Mono) {
         self.grow_older(now);
+        self.needs_grant = false;
         for _ in 0..ROWS_AT_ONCE_MAX {
             let Some(trigger) = self.pending_trigger(now) else { break };
-            if !self.fire(trigger, now) {
+            if !self.is_allowed(trigger, now) || !self.fire(trigger, now) {
                 break;
             }
         }
@@ -37,6 +37,7 @@ impl Node {
         self.ask_for_role(now);
         let beat = now >= self.next_heartbeat;
         self.refresh_gate(beat, now);
+        self.ask_arbiter(now);
         if beat {
             self.send_heartbeat(now);
             self.next_heartbeat = now + self.config.heartbeat;
@@ -45,6 +46,7 @@ impl Node {
             self.outputs.push_back(Output::Probe);
         }
         self.note_acknowledged();
+        self.verify(now);
         self.wake_at = self.next_wake(now);
     }
 
@@ -72,6 +74,7 @@ impl Node {
             node_id: hello.node_id,
             boot_id: hello.boot_id,
             heartbeat: None,
+            said: None,
             sent: None,
             echo: None,
         });
@@ -89,7 +92,8 @@ impl Node {
         }
         if known.is_some() {
             self.liveness.heard(now);
-            self.fire(Trigger::PeerRestarted, now);
+            let backup = self.is_arbitrated() && self.role.state == State::Backup;
+            self.fire(if backup { Trigger::LostMaster } else { Trigger::PeerRestarted }, now);
         }
         Ok(())
     }
@@ -97,6 +101,7 @@ impl Node {
     /// A heartbeat came.
     pub(super) fn hear(&mut self, heartbeat: Heartbeat, now: Mono) {
         self.liveness.heard(now);
+        self.fencing.done = false;
         self.see_epoch(heartbeat.epoch.max(heartbeat.claim.epoch));
         let Some(peer) = &mut self.peer else { return };
         peer.sent = Some(heartbeat.sent);
@@ -111,6 +116,7 @@ impl Node {
         if heartbeat.state == State::Stopped {
             self.liveness.gone();
         }
+        peer.said = Some((heartbeat.claim, heartbeat.state));
         peer.heartbeat = Some(heartbeat);
         if self.role.state.leads() {
             self.guarded = promotable;
@@ -139,7 +145,7 @@ impl Node {
     }
 
     pub(super) fn grant(&mut self, wish: Operator, now: Mono) -> Result<(), Refusal> {
-        let dead = self.liveness.verdict(now) >= Verdict::Silent;
+        let dead = self.is_peer_dead(now);
         match wish {
             Operator::Switchover if self.role.state == State::Master => {
                 if !self.can_yield() {
@@ -164,8 +170,34 @@ impl Node {
                 if !force && (!dead || self.claim.data == Data::Partial) {
                     return Err(Refusal("the peer may be alive, or the copy is incomplete; see `--force`"));
                 }
+                if !force && self.is_arbitrated() {
+                    return Err(Refusal("the arbiter has not granted it; see `--force`"));
+                }
                 if !self.fire(Trigger::Forced, now) {
                     return Err(Refusal("a handover is under way"));
+                }
+            }
+            Operator::PauseFailover => self.paused = true,
+            Operator::ResumeFailover => {
+                self.paused = false;
+                if std::mem::take(&mut self.restart_held) && self.role.state.follows() {
+                    self.fire(Trigger::PeerRestarted, now);
+                }
+            }
+            Operator::Resync if !self.role.state.follows() => {
+                return Err(Refusal("only a backup has something to copy anew"));
+            }
+            Operator::Resync if !self.data_up => return Err(Refusal("the master cannot be reached")),
+            Operator::Resync => {
+                self.resync = true;
+                self.receiver = None;
+            }
+            Operator::Verify if !self.role.state.leads() => {
+                return Err(Refusal("only a master compares its backup with itself: ask the other node"));
+            }
+            Operator::Verify => {
+                if !self.begin_comparison(now) {
+                    return Err(Refusal("there is no backup that is up to date to compare with"));
                 }
             }
             Operator::Shutdown => {
@@ -197,17 +229,19 @@ impl Node {
         if let Some(trigger) = self.judge() {
             return Some(trigger);
         }
-        let dead = self.liveness.verdict(now) >= Verdict::Silent;
+        let dead = self.is_peer_dead(now);
         match state {
             State::Boot if now >= self.alone_at && self.may_be_alone(dead) => Some(Trigger::Alone),
             State::Joining | State::Backup | State::Draining | State::Offered | State::Doubt if dead => {
                 Some(Trigger::PeerDead)
             }
             State::Joining if self.is_complete() => Some(Trigger::Synced),
+            State::Master if self.is_arbitrated() => self.is_forsaken(now).then_some(Trigger::Forsaken),
             State::Master => self.is_deaf(now).then_some(Trigger::PeerDeaf),
             State::Draining if self.has_drained() => Some(Trigger::Drained),
             State::Draining if now >= self.handover_due => Some(Trigger::YieldFailed),
             State::Offered if now >= self.handover_due => Some(Trigger::OfferUnanswered),
+            State::Doubt if self.is_arbitrated() => self.peer_gives_way(now).then_some(Trigger::PeerAgrees),
             State::Doubt if self.peer_agrees() => Some(Trigger::PeerAgrees),
             _ => None,
         }
@@ -229,6 +263,10 @@ impl Node {
         let holds = state.leads() || self.claim.data != Data::Empty;
         match heartbeat.state {
             State::Master if state.follows() && self.following == theirs.epoch => None,
+            // Somebody else has asked the arbiter, and serves.
+            State::Master if state == State::Doubt && self.yields_to(heartbeat) => {
+                Some(Trigger::StrongerMaster)
+            }
             State::Master if weaker && holds => {
                 matches!(state, State::Boot | State::Backup).then_some(Trigger::WeakerMaster)
             }
@@ -236,6 +274,11 @@ impl Node {
             State::Boot | State::Joining | State::Backup if weaker => {
                 (state == State::Boot).then_some(Trigger::WeakerPassive)
             }
+            State::Doubt if self.outranks(heartbeat) => match state {
+                State::Boot => Some(Trigger::WeakerPassive),
+                State::Backup => Some(Trigger::WeakerMaster),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -246,7 +289,7 @@ impl Node {
     }
 
     /// The peer heard us since we doubt, and neither is master nor will be.
-    fn peer_agrees(&self) -> bool {
+    pub(super) fn peer_agrees(&self) -> bool {
         let Some(peer) = &self.peer else { return !self.config.peer_expected };
         let Some(heartbeat) = &peer.heartbeat else { return false };
         let yields = match heartbeat.state {
@@ -268,6 +311,10 @@ impl Node {
     pub(super) fn fire(&mut self, trigger: Trigger, now: Mono) -> bool {
         let from = self.role.state;
         let Some((_number, row)) = role::row(from, trigger) else { return false };
+        if self.paused && row.is_own_promotion() {
+            self.restart_held |= trigger == Trigger::PeerRestarted;
+            return false;
+        }
         #[cfg(feature = "testing")]
         {
             if self.planted(crate::testing::Plant::WaitForEver) && trigger == Trigger::OfferUnanswered {
@@ -278,6 +325,8 @@ impl Node {
         self.role.state = row.to;
         self.role.why = row.why;
         self.role.since = now;
+        self.unbound = trigger == Trigger::Forced && self.grant.is_some();
+        self.fencing.done = false;
         for effect in row.effects {
             self.perform(*effect, now);
         }
@@ -298,6 +347,10 @@ impl Node {
     fn enter(&mut self, from: State, now: Mono) {
         let state = self.role.state;
         self.level_since = None;
+        if state.leads() {
+            self.restart_held = false;
+            self.resync = false;
+        }
         if from.leads() && !state.leads() {
             self.sender = None;
             self.acknowledged = None;
@@ -433,7 +486,7 @@ impl Node {
 
     /// The preferred node asks for the role when it could have had it for a while.
     fn ask_for_role(&mut self, now: Mono) {
-        let wants = self.config.preferred && self.config.failback == Failback::Auto;
+        let wants = self.config.preferred && self.config.failback == Failback::Auto && !self.paused;
         if !wants || self.role.state != State::Backup || !self.control_up || !self.is_level() {
             self.level_since = None;
             return;
@@ -478,7 +531,7 @@ impl Node {
             State::Draining | State::Offered => soonest = soonest.min(self.handover_due),
             _ => {}
         }
-        soonest = soonest.min(self.stream_wake());
+        soonest = soonest.min(self.stream_wake()).min(self.backing_wake(now)).min(self.verify_wake());
         if let Some(since) = self.level_since {
             soonest = soonest.min(since + self.failback_delay(now));
         }

@@ -12,6 +12,7 @@ impl Node {
     pub(super) fn drop_stream(&mut self) {
         self.sender = None;
         self.receiver = None;
+        self.drop_comparison();
     }
 
     /// Asks the master for its stream, if that was not done on this link, or in vain.
@@ -30,7 +31,7 @@ impl Node {
         self.take_own_position();
         self.session += 1;
         self.receiver = Some(Receiver::new(self.session, now));
-        let position = self.position.clone().filter(|_| self.claim.data == Data::Complete);
+        let position = self.position.clone().filter(|_| self.claim.data == Data::Complete && !self.resync);
         let follow = Follow { session: self.session, position };
         self.outputs.push_back(Output::Send(Link::Data, Frame::Follow(follow)));
     }
@@ -53,6 +54,13 @@ impl Node {
                     sender.acknowledge(applied);
                 }
             }
+            Frame::AskAck if self.receives() => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.ack_due = Some(now);
+                }
+            }
+            Frame::Compare(question) => self.answer_comparison(&question, now),
+            Frame::Compared(answer) => self.take_answer(answer),
             Frame::Plan(plan) => self.begin_stream(plan, now),
             Frame::Changes { shard, first, secs, payload } => {
                 if let Err(why) = self.apply_changes(usize::from(shard), first, secs, &payload, now) {
@@ -92,6 +100,7 @@ impl Node {
         }
         if plan.copy {
             self.counters.full_copies += 1;
+            self.resync = false;
             self.claim.data = Data::Partial;
             self.clear_store();
             self.fire(Trigger::FellBehind, now);
@@ -145,7 +154,7 @@ impl Node {
     }
 
     /// Frames of a stream that was asked for and planned are for this node.
-    fn receives(&self) -> bool {
+    pub(super) fn receives(&self) -> bool {
         self.role.state.follows() && self.receiver.as_ref().is_some_and(|receiver| receiver.planned)
     }
 

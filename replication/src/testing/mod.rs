@@ -3,6 +3,7 @@
 //! [`World`] runs the real nodes over a made-up network and judges what clients were told
 //! ([`oracle`]). Scenario scripts and the simulation are both drivers of it.
 
+mod arbiter;
 mod network;
 pub mod oracle;
 pub mod random;
@@ -10,6 +11,7 @@ pub mod script;
 pub mod store;
 mod world;
 
+pub use arbiter::Arbiter;
 pub use network::{Direction, Network};
 pub use random::Random;
 pub use store::MapStore;
@@ -46,11 +48,23 @@ pub enum Plant {
     SkipDeletes,
     /// A node may continue from any place in the history its master followed, not just the fork.
     ForkAnywhere,
+    /// With an arbiter, nobody asks it before a promotion.
+    AskNobody,
+    /// A grant is counted from when its answer came.
+    GrantFromAnswer,
+    /// A master serves on when neither its peer nor the arbiter backs it.
+    ServeUnbacked,
+    /// A peer backs a node whatever it is itself.
+    BackedByAnybody,
+    /// With an arbiter, ports that refuse are believed to prove a death.
+    TrustRefusals,
+    /// The arbiter forgets its lease when it is started again.
+    ForgetLease,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -65,5 +79,11 @@ impl Plant {
         Self::SyncedTooSoon,
         Self::SkipDeletes,
         Self::ForkAnywhere,
+        Self::AskNobody,
+        Self::GrantFromAnswer,
+        Self::ServeUnbacked,
+        Self::BackedByAnybody,
+        Self::TrustRefusals,
+        Self::ForgetLease,
     ];
 }

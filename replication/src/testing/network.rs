@@ -31,6 +31,8 @@ pub struct Network {
     pub blocked: [bool; 2],
     /// Connections for the pair cannot pass, but clients' can.
     pub pair_blocked: bool,
+    /// A firewall refuses all connections, as if no process were there.
+    pub refused: bool,
     /// A message takes up to so long.
     pub delay_max: Span,
     /// Since when control frames get through, by sending node.
@@ -44,6 +46,7 @@ impl Default for Network {
             connections: Vec::new(),
             blocked: [false; 2],
             pair_blocked: false,
+            refused: false,
             delay_max: DELAY_USUAL,
             usable_since: [None; 2],
         }
@@ -82,12 +85,12 @@ impl Network {
 
     /// Frames of the pair get through from `node`.
     pub fn passes(&self, node: usize) -> bool {
-        !self.blocked[node] && !self.pair_blocked
+        !self.blocked[node] && !self.pair_blocked && !self.refused
     }
 
     /// Clients (and probes) get through, both ways.
     pub fn clients_pass(&self) -> bool {
-        self.blocked == [false; 2]
+        self.blocked == [false; 2] && !self.refused
     }
 
     /// Brings `usable_since` up to date.

@@ -6,6 +6,7 @@
 //! * A write that a complete backup acknowledged is *durable*: as long as one process lives that holds
 //!   it, it is never lost, and what it replaced or deleted never returns.
 //! * A node that holds all durable writes never forgets them for a copy from one that does not.
+//! * With an arbiter, no two nodes serve at the same moment, whatever the wire carries.
 //! * Nobody takes over from a master that is alive and answers clients.
 
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct Acknowledged {
     pub audible_since: Option<Mono>,
     /// The failure detector's patience.
     pub dead_after: Span,
+    /// There is an arbiter, and no operator has overruled it: nobody else may serve, ever.
+    pub alone: bool,
 }
 
 impl Oracle {
@@ -80,6 +83,12 @@ impl Oracle {
                 .push(format!("node {} serves in epoch {}, which is not saved", by.node, by.epoch));
         }
         let Some((other_epoch, since)) = by.other else { return };
+        if by.alone {
+            self.violate(format!(
+                "with an arbiter, node {} acknowledged a write in epoch {} while the other serves in epoch {other_epoch}",
+                by.node, by.epoch
+            ));
+        }
         let known = by.audible_since.is_some_and(|audible| {
             audible + by.dead_after <= since || now.since(audible) > by.dead_after.scaled(2, 1)
         });

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
+//! with arbiter                                                 before anything else
+//! arbiter down | arbiter up | arbiter restart | arbiter loses a | refuse
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
+//! hold a | release a | resync a                                 no failover there, failovers again, a new copy
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
 //! run 100 | write a 50 [bytes] | delete a 50
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
@@ -47,6 +50,7 @@ pub fn run(text: &str, seed: u64, plant: Option<Plant>, verbose: bool) -> Result
 fn with(options: &mut Options, words: &[&str]) -> Result<(), String> {
     match words {
         ["with", "backlog", bytes] => options.backlog_bytes = number(bytes)? as usize,
+        ["with", "arbiter"] => options.arbiter = Some(1_000),
         ["with", "bulk", bytes] => options.bulk_bytes = number(bytes)? as usize,
         ["with", "preferred", name, millis] => options.preferred = Some((node(name)?, millis_of(millis)?)),
         ["with", ..] => return Err(format!("no such option: {words:?}")),
@@ -65,6 +69,14 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["block", "pair"] => world.network.pair_blocked = true,
         ["block", "a>b"] => world.network.blocked[0] = true,
         ["block", "b>a"] => world.network.blocked[1] = true,
+        ["refuse"] => world.refuse(),
+        ["arbiter", "restart"] => world.restart_arbiter(),
+        ["arbiter", words @ ..] => match (&mut world.arbiter, words) {
+            (Some(arbiter), ["down"]) => arbiter.up = false,
+            (Some(arbiter), ["up"]) => arbiter.up = true,
+            (Some(arbiter), ["loses", name]) => arbiter.reachable[node(name)?] = false,
+            _ => return Err(format!("no such thing happens to an arbiter: {words:?}")),
+        },
         ["delay", millis] => world.network.delay_max = millis_of(millis)?,
         ["disk", millis] => world.disk_pause = millis_of(millis)?,
         ["repair"] => world.repair(),
@@ -73,6 +85,9 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["switchover", name] => operate(world, name, Operator::Switchover)?,
         ["promote", name] => operate(world, name, Operator::Promote { force: false })?,
         ["force", name] => operate(world, name, Operator::Promote { force: true })?,
+        ["hold", name] => operate(world, name, Operator::PauseFailover)?,
+        ["release", name] => operate(world, name, Operator::ResumeFailover)?,
+        ["resync", name] => operate(world, name, Operator::Resync)?,
         ["shutdown", name] => operate(world, name, Operator::Shutdown)?,
         ["write", name, count] => write(world, name, count, Some(10))?,
         ["write", name, count, bytes] => write(world, name, count, Some(number(bytes)? as usize))?,

@@ -5,10 +5,12 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::Plant;
+use super::arbiter::Arbiter;
 use super::network::{DELAY_USUAL, Network};
 use super::oracle::{Acknowledged, Oracle};
 use super::random::Random;
 use super::store::{Contents, MapStore, Written};
+use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
@@ -34,6 +36,8 @@ pub struct Options {
     pub preferred: Option<(usize, Span)>,
     /// A node without a state directory.
     pub unsettled: Option<usize>,
+    /// There is an arbiter; how fast its clock runs, in thousandths.
+    pub arbiter: Option<u64>,
     /// The bug in it.
     pub plant: Option<Plant>,
     /// Prints what happens.
@@ -52,6 +56,7 @@ impl Options {
             keys: 40,
             preferred: None,
             unsettled: None,
+            arbiter: None,
             plant: None,
             verbose: false,
         }
@@ -93,6 +98,8 @@ enum Event {
     Probed { node: usize, boot: u64, probe: Probe },
     Saved { node: usize, boot: u64, saved: Saved },
     Drained { node: usize, boot: u64 },
+    Ask { asker: Asker, node: usize, ask: Ask, back: Span },
+    Answer { node: usize, boot: u64, answer: Answer },
     Leave { node: usize, boot: u64, epoch: u64, written: Written },
 }
 
@@ -106,6 +113,8 @@ pub struct World {
     pub random: Random,
     /// The wire.
     pub network: Network,
+    /// The arbiter, if there is one.
+    pub arbiter: Option<Arbiter>,
     /// The judge.
     pub oracle: Oracle,
     /// How often each row of the role table fired.
@@ -166,6 +175,7 @@ impl World {
             random: Random::new(options.seed),
             now: Mono(0),
             network: Network::default(),
+            arbiter: options.arbiter.map(Arbiter::new),
             oracle: Oracle::default(),
             fired: vec![0; ROWS.len()],
             processes: [None, None],
@@ -227,6 +237,8 @@ impl World {
             },
             failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
             drain_timeout: self.dead_after().scaled(1, 2),
+            verify_every: self.dead_after().scaled(2, 1),
+            arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             plant: self.options.plant,
             ..Config::new(NODE_IDS[node], boot_id)
         };
@@ -291,6 +303,22 @@ impl World {
                     self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
                 }
             }
+        }
+    }
+
+    /// A firewall refuses the pair's connections, and every other, as if no process were there.
+    pub fn refuse(&mut self) {
+        self.say(|| "a firewall refuses everything".into());
+        self.reset();
+        self.network.refused = true;
+        self.network.note_usable(self.now);
+    }
+
+    /// The arbiter's process ends and begins again.
+    pub fn restart_arbiter(&mut self) {
+        self.say(|| "the arbiter is started again".into());
+        if let Some(arbiter) = &mut self.arbiter {
+            arbiter.restart(self.options.plant, self.now);
         }
     }
 
@@ -372,6 +400,10 @@ impl World {
     pub fn repair(&mut self) {
         self.network.blocked = [false; 2];
         self.network.pair_blocked = false;
+        self.network.refused = false;
+        if let Some(arbiter) = &mut self.arbiter {
+            arbiter.repair();
+        }
         self.network.delay_max = DELAY_USUAL;
         self.network.note_usable(self.now);
     }
@@ -418,6 +450,12 @@ impl World {
             Event::Deliver { connection, from } => self.deliver(connection, from),
             Event::Detach { connection, node, why } => self.detach(connection, node, why),
             Event::Dial { link } => self.dial(link),
+            Event::Ask { asker, node, ask, back } => self.reach_arbiter(asker, node, ask, back),
+            Event::Answer { node, boot, answer } => {
+                if self.awake(node, boot, Event::Answer { node, boot, answer }) {
+                    self.tell(node, |node, now| node.handle_arbiter(answer, now));
+                }
+            }
             Event::Probed { node, boot, probe } => {
                 let event = Event::Probed { node, boot, probe };
                 if self.awake(node, boot, event) {
@@ -466,6 +504,10 @@ impl World {
             return;
         }
         if let Some(process) = &mut self.processes[node] {
+            // A timer that was set before an earlier one: that one has set the next.
+            if self.now < process.wake_at {
+                return;
+            }
             process.wake_at = Mono::NEVER;
         }
         let local = self.local(node);
@@ -492,6 +534,7 @@ impl World {
             self.schedule(Span(20), Event::Drained { node, boot });
         }
         let Some(process) = self.processes[node].as_ref() else { return };
+        let alone = self.arbiter.is_some() && !process.forced;
         if !open || process.node.claim().epoch != epoch {
             return;
         }
@@ -506,6 +549,7 @@ impl World {
             other,
             audible_since: self.network.usable_since[1 - node],
             dead_after: self.dead_after(),
+            alone,
         };
         self.oracle.acknowledge(by, self.now);
         self.note(written.version, epoch);
@@ -708,8 +752,38 @@ impl World {
                     }
                 }
             }
+            Output::Compared(_, Some(key)) => {
+                let key = String::from_utf8_lossy(&key);
+                self.oracle
+                    .violate(format!("{key} differed on the backup, though everything was acknowledged"));
+            }
+            Output::Compared(_, None) => {}
             Output::Stopped => self.kill(node),
+            Output::Arbiter(ask) => self.put_to_arbiter(node, boot, ask),
+            Output::Fence => unreachable!("no world has a command for that"),
         }
+    }
+
+    /// A question is answered in time, or counts as not answered; it may arrive all the same.
+    fn put_to_arbiter(&mut self, node: usize, boot: u64, ask: Ask) {
+        let patience = self.dead_after().scaled(1, 2);
+        let silent = Answer { number: ask.number, outcome: Outcome::Silent };
+        self.schedule(patience, Event::Answer { node, boot, answer: silent });
+        let Some(arbiter) = &self.arbiter else { return };
+        if arbiter.up && arbiter.reachable[node] {
+            let longest = arbiter.delay_max.0;
+            let (there, back) = (self.random.within(50..longest), self.random.within(50..longest));
+            let asker = Asker { node: NODE_IDS[node], boot };
+            self.schedule(Span(there), Event::Ask { asker, node, ask, back: Span(back) });
+        }
+    }
+
+    fn reach_arbiter(&mut self, asker: Asker, node: usize, ask: Ask, back: Span) {
+        let Some(arbiter) = self.arbiter.as_mut().filter(|arbiter| arbiter.up) else { return };
+        let outcome = arbiter.ask(asker, ask, self.now);
+        self.say(|| format!("the arbiter answers {}: {:?} with {outcome:?}", name(node), ask.wish));
+        let answer = Answer { number: ask.number, outcome };
+        self.schedule(back, Event::Answer { node, boot: asker.boot, answer });
     }
 
     fn gate(&mut self, node: usize, gate: GateView) {
@@ -736,7 +810,11 @@ impl World {
 
     /// Nobody takes over from a master that answers clients.
     fn judge_promotion(&mut self, node: usize, from: State) {
-        if !matches!(from, State::Boot | State::Backup) || !self.network.pair_blocked {
+        // With an arbiter, serving alone is what must not be, and that is judged at every write.
+        if !matches!(from, State::Boot | State::Backup)
+            || !self.network.pair_blocked
+            || self.arbiter.is_some()
+        {
             return;
         }
         let Some(other) = self.process(1 - node) else { return };
@@ -759,6 +837,9 @@ impl World {
 
     /// What the ports of `node` answer.
     fn probe(&self, node: usize) -> Probe {
+        if self.network.refused {
+            return Probe::Refused;
+        }
         if !self.network.clients_pass() {
             return Probe::Silent;
         }

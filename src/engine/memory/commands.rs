@@ -11,7 +11,7 @@ use crate::command::{
     Refusal, Replies, Store, StoreMode, Value,
 };
 use crate::engine::number::{self, Digits};
-use crate::engine::{memcached_class, memcached_size};
+use crate::engine::{is_chunked, memcached_class, memcached_size};
 
 /// Where a command's outcome goes.
 pub(super) struct Reply<'a> {
@@ -57,7 +57,7 @@ impl Shard {
             Op::Delete(delete) => self.delete(at, delete, reply),
             Op::Arith(arith) => self.arith(at, arith, reply),
             Op::Touch(exptime) => self.touch(at, *exptime, reply),
-            Op::Refuse(refusal) => self.refuse(at, *refusal, true, reply),
+            Op::Refuse(refuse) => self.refuse(at, refuse.why, refuse.drops, reply),
             Op::Store(_) => unreachable!("stores are executed by `store` and `extend`"),
         }
     }
@@ -87,9 +87,13 @@ impl Shard {
         let measure = self.measure(&self.segments.item_with(location, before));
         self.count_read(get, measure.1);
         let stale = before.marks.has(Marks::STALE);
-        let recache = get.recache.is_some_and(|seconds| {
-            before.deadline != 0 && before.deadline < Exptime(seconds).deadline(at.now).0
-        });
+        let left_until = match get.touch.filter(|_| get.recache_after_touch) {
+            Some(exptime) => exptime.deadline(at.now).0,
+            None => before.deadline,
+        };
+        let recache = get
+            .recache
+            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(at.now).0);
         // Only those who can be told that they won may win.
         let told = get.kind == ReadKind::Meta;
         let won = told && !before.marks.has(Marks::WIN_SENT) && (stale || recache);
@@ -161,7 +165,7 @@ impl Shard {
             deadline: exptime.deadline(at.now).0,
             marks: Marks::WIN_SENT.with(Marks::BINARY_KEY, get.binary_key).with(Marks::FETCHED, !get.no_bump),
         };
-        let location = self.put(at.hash, draft, None, at.now);
+        let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let (_, class) = self.measure(&self.item(location));
         self.count_read(get, class);
@@ -262,7 +266,7 @@ impl Shard {
         let fits = roomy || self.is_in_place(Some(location), &draft);
         let kept = fits.then(|| {
             let draft = Draft { version: self.clock.next(at.now), ..draft };
-            self.put(at.hash, draft, Some(location), at.now)
+            self.put(at.hash, &draft, Some(location), at.now)
         });
         self.scratch = scratch;
         kept
@@ -289,10 +293,10 @@ impl Shard {
         reply: &mut Reply<'_>,
     ) {
         let item = self.item(location);
-        let (header, (_, class)) = (item.header, self.measure(&item));
+        let (header, (size, class)) = (item.header, self.measure(&item));
         let text = item.value();
         let compare = arith.compare.filter(|&unique| unique != 0);
-        if text.is_empty() {
+        if text.is_empty() || is_chunked(size) {
             reply.send(Outcome::NonNumeric);
             return;
         }
@@ -334,7 +338,7 @@ impl Shard {
         let fits = roomy || self.is_in_place(Some(location), &draft);
         if fits {
             let draft = Draft { version: self.clock.next(at.now), ..draft };
-            let location = self.put(at.hash, draft, Some(location), at.now);
+            let location = self.put(at.hash, &draft, Some(location), at.now);
             self.record_put(location);
             self.count_arith(arith, class);
             let mut hit = self.hit(location, at.now);
@@ -381,7 +385,7 @@ impl Shard {
             deadline: exptime.deadline(at.now).0,
             marks: Marks::default().with(Marks::BINARY_KEY, arith.binary_key),
         };
-        let location = self.put(at.hash, draft, None, at.now);
+        let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let mut hit = self.hit(location, at.now);
         hit.created = true;
@@ -469,10 +473,10 @@ impl Shard {
             self.refuse(at, Refusal::OutOfMemory, store.mode == StoreMode::Set, reply);
             return;
         }
-        self.finish_store(at, draft, old, reply);
+        self.finish_store(at, &mut draft, old, reply);
     }
 
-    fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
+    fn finish_store(&mut self, at: At<'_>, draft: &mut Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
         let kept = Kept { cas: self.shown(draft.explicit.unwrap_or(draft.version)), len: draft.len() };
         let location = self.put(at.hash, draft, old, at.now);
@@ -589,7 +593,7 @@ impl Shard {
             }
         };
         if roomy || self.is_in_place(old, &draft) {
-            self.finish_store(at, draft, old, reply);
+            self.finish_store(at, &mut draft, old, reply);
         } else {
             self.refuse(at, Refusal::OutOfMemory, false, reply);
         }

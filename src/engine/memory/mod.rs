@@ -40,7 +40,7 @@ use self::index::Index;
 use self::shard::{Content, Hint, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
-use super::{Engine, EngineStats, EvictionHook, Journal, OutOfMemory, Reserved, memcached_size};
+use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
 use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
 /// Commands whose memory is fetched together.
@@ -432,6 +432,16 @@ impl Engine for Memory {
             visit(&shard.change(found.location));
         }
         found.is_some()
+    }
+
+    fn restate(&self, key: &[u8], theirs: Option<u64>, now: Now) {
+        let (hash, id) = self.place(key);
+        self.shard(id).restate(hash, key, theirs, now);
+    }
+
+    fn fate(&self, key: &[u8], now: Now) -> Fate {
+        let (hash, id) = self.place(key);
+        self.shard(id).fate(hash, key, now)
     }
 
     fn clear(&self, _now: Now) {

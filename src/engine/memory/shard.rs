@@ -22,7 +22,7 @@ use crate::engine::budget::Budget;
 use crate::engine::clock::Clock;
 use crate::engine::hash::Hasher;
 use crate::engine::prefetch::prefetch;
-use crate::engine::{EvictionHook, Journal, memcached_class, memcached_size};
+use crate::engine::{EvictionHook, Fate, Journal, memcached_class, memcached_size};
 
 /// What all shards of an engine share.
 pub(super) struct Shared {
@@ -227,6 +227,17 @@ impl Shard {
         None
     }
 
+    /// What a command would find.
+    pub(super) fn fate(&self, hash: u64, key: &[u8], now: Now) -> Fate {
+        let Some(location) = self.find(hash, key) else { return Fate::Missing };
+        let header = Header::read(self.segments.bytes(location));
+        match self.is_dead(&header, now) {
+            false => Fate::There,
+            true if header.version < self.floor => Fate::Flushed,
+            true => Fate::Expired,
+        }
+    }
+
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
     /// way is `reclaimed`, as memcached counts it, and not found flushed or expired.
     pub(super) fn find_to_store(&mut self, at: At<'_>) -> Option<u32> {
@@ -344,6 +355,18 @@ impl Shard {
         self.record(&Change::Delete { key, version });
     }
 
+    /// Says anew what there is of `key`.
+    pub(super) fn restate(&mut self, hash: u64, key: &[u8], theirs: Option<u64>, now: Now) {
+        if let Some(version) = theirs {
+            self.record(&Change::Delete { key, version });
+        }
+        let found = self.find_to_store(At { key, hash, now, hint: None });
+        let Some(location) = found else { return self.record_delete(key, now) };
+        let header = Header { version: self.clock.next(now), ..self.item(location).header };
+        self.set_header(location, header);
+        self.record_put(location);
+    }
+
     /// Writes a new header over an item's; lengths stay.
     #[inline]
     pub(super) fn set_header(&mut self, location: u32, header: Header) {
@@ -370,7 +393,7 @@ impl Shard {
 
     /// Stores an item, instead of `old` if there is one: in its place if the slot fits exactly, else
     /// at the end of the queue the old one was in. There must be room (`prepare`).
-    pub(super) fn put(&mut self, hash: u64, draft: Draft<'_>, old: Option<u32>, now: Now) -> u32 {
+    pub(super) fn put(&mut self, hash: u64, draft: &Draft<'_>, old: Option<u32>, now: Now) -> u32 {
         let mut header = draft.header(now.secs);
         let slot = header.slot();
         let stub;
@@ -387,7 +410,6 @@ impl Shard {
             Some(old) => {
                 let item = self.item(old);
                 let before = item.header;
-                let queue = self.queue_at(old);
                 alike = before.slot() == slot
                     && before.value_len == header.value_len
                     && !before.marks.has(Marks::LARGE)
@@ -402,6 +424,7 @@ impl Shard {
                 } else {
                     header.marks = header.marks.with_heat(before.marks.heat());
                     self.bury(old, before);
+                    let queue = self.queue_at(old);
                     let new = self.append(queue, slot, now.secs);
                     self.replace(hash, old, new);
                     new

@@ -30,7 +30,7 @@ use crate::server::plain::{Home, Kept, Seen};
 use crate::server::session::{Action, Session};
 use crate::server::watch::Reason;
 use crate::server::worker::{Bell, Busy, Shared, Socket, Work};
-use crate::server::{ConnectionState, Ticket, limits};
+use crate::server::{ConnectionInfo, ConnectionState, Ticket, limits};
 
 /// A worker's connections that need nothing but the engine, on a ring.
 pub(in crate::server) struct Plane {
@@ -66,8 +66,6 @@ struct Place {
     socket: Socket,
     /// What it speaks, as far as it is decided.
     protocol: Protocol,
-    /// It has not said yet who it is.
-    locked: bool,
     receiving: Receiving,
     sending: Sending,
     /// It is in the list of those that go on with the next look.
@@ -137,11 +135,22 @@ impl Place {
         self.ticket.info.state.store(state as u8, Ordering::Relaxed);
     }
 
+    /// A session begins where this connection rested.
+    #[inline]
+    fn begin(&self, session: &mut Session) {
+        let ConnectionInfo { descriptor, durable, .. } = *self.ticket.info;
+        session.begin(self.protocol, descriptor, durable);
+    }
+
     /// Keeps bytes for later.
     fn keep(&mut self, bytes: &[u8], shared: &Rc<Shared>) {
         let work = match self.kept.take() {
             Some(kept) => kept.work,
-            None => Work::of(shared, self.protocol, self.ticket.info.descriptor, self.locked),
+            None => {
+                let mut work = Work::new(shared);
+                self.begin(&mut work.session);
+                work
+            }
         };
         let kept = self
             .kept
@@ -175,7 +184,7 @@ impl Plane {
         for eventfd in [signal.as_fd(), bell.as_fd()] {
             epoll::add(&watched, eventfd, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
         }
-        let mut desk = Work::of(&shared, Protocol::Auto, -1, false);
+        let mut desk = Work::new(&shared);
         desk.input.room(limits::READ_BYTES);
         shared.account(1, limits::READ_BYTES as i64);
         Ok(Self {
@@ -210,20 +219,19 @@ impl Plane {
 
     /// A connection comes to stay.
     pub(in crate::server) fn adopt(&mut self, home: Home) {
-        let Home { ticket, socket, protocol, locked, session } = home;
+        let Home { ticket, socket, protocol, session } = home;
         // The kernel waits for a socket's bytes only if the socket would.
         if socket.set_nonblocking(false).is_err() {
             return;
         }
         let kept = session.map(|session| {
-            let work = Work { session: *session, ..Work::of(&self.shared, protocol, 0, locked) };
+            let work = Work { session: *session, ..Work::new(&self.shared) };
             Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
         });
         let place = Box::new(Place {
             ticket,
             socket,
             protocol,
-            locked,
             receiving: Receiving::Yes,
             sending: Sending::No,
             listed: false,
@@ -441,8 +449,8 @@ impl Plane {
         let batches = shared.cell().turns.value();
         let action = desk.session.consume(&mut desk.input, &mut desk.out, shared, &mut turn);
         self.vouched |= batches != shared.cell().turns.value();
-        // What is to be settled must not go before it is.
-        if !desk.out.is_empty() && action != Action::Settle {
+        // What is to be settled or confirmed must not go before it is.
+        if !desk.out.is_empty() && !matches!(action, Action::Settle | Action::Confirm) {
             if desk.out.len() <= limits::RING_ANSWER_BYTES && desk.out.piece().is_some() {
                 ring.send(place.fd(), at, &mut desk.out);
                 place.sending = Sending::Hastily(ring.round());
@@ -451,7 +459,7 @@ impl Plane {
                     Ok(count) => shared.cell().bytes_written.add(count as u64),
                     Err(_) => {
                         desk.leave();
-                        desk.session = Session::new(Protocol::Auto, &shared.service, -1, false);
+                        desk.session = Session::trusted(&shared.service, -1);
                         self.abort(at, Reason::Error);
                         return;
                     }
@@ -469,7 +477,6 @@ impl Plane {
             Action::Read(_) | Action::ReadBody => {
                 if desk.input.is_empty() && !desk.session.is_midway() {
                     place.protocol = desk.session.codec.protocol();
-                    place.locked = desk.session.is_locked();
                     desk.clear_input();
                     if shared.draining.get() {
                         self.close(at, Reason::Shutdown);
@@ -485,10 +492,10 @@ impl Plane {
             Action::Close => {
                 let reason = if desk.session.said_goodbye { Reason::Normal } else { Reason::Error };
                 desk.leave();
-                desk.session = Session::new(Protocol::Auto, &shared.service, -1, false);
+                desk.session = Session::trusted(&shared.service, -1);
                 self.close(at, reason);
             }
-            Action::Park | Action::Forward | Action::Settle | Action::Watch(_) => {
+            action if action.is_about_others() => {
                 place.kept = Some(desk.keep(Some(action), shared));
                 place.next = Next::Aside;
                 self.leave(at);
@@ -633,7 +640,7 @@ impl Work {
     fn sit_down(&mut self, place: &mut Place) {
         match place.kept.take() {
             Some(kept) => self.resume(kept.work),
-            None => self.session.begin(place.protocol, place.ticket.info.descriptor, place.locked),
+            None => place.begin(&mut self.session),
         }
     }
 }
