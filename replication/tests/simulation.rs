@@ -11,12 +11,14 @@ use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, World, script};
 use tandem_replication::time::Span;
 
-const SCENARIOS: [&str; 6] = [
+const SCENARIOS: [&str; 8] = [
     include_str!("scenarios/arbiter.txt"),
     include_str!("scenarios/asymmetric.txt"),
     include_str!("scenarios/forced_in_doubt.txt"),
     include_str!("scenarios/forced_with_backup.txt"),
     include_str!("scenarios/holder_returns.txt"),
+    include_str!("scenarios/interrupted_catch_up.txt"),
+    include_str!("scenarios/late_offer.txt"),
     include_str!("scenarios/lost_handover.txt"),
 ];
 
@@ -83,7 +85,7 @@ impl Faults {
 fn options(seed: u64, plant: Option<Plant>, verbose: bool, random: &mut Random) -> Options {
     let mut options = Options::new(seed);
     options.shards = [random.within(1..4) as usize, random.within(1..4) as usize];
-    if random.chance(25) {
+    if random.chance(40) {
         options.backlog_bytes = random.within(3_000..12_000) as usize;
     }
     options.bulk_bytes = random.within(150..2_000) as usize;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tandem_replication::backlog::Backlog;
 use tandem_replication::driver::{self, Handle, Snapshot};
 use tandem_replication::handshake::Secret;
+use tandem_replication::heal::Heal;
 use tandem_replication::node;
 use tandem_replication::proxy::ProxyStream;
 use tandem_replication::transport::{self, PeerAddress};
@@ -154,7 +155,9 @@ impl Prepared {
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream| {
             if let Err(why) = adopter.adopt_proxied(stream) {
-                tracing::warn!("a stream of requests from the peer was lost on arrival: {why}");
+                tracing::warn!(
+                    "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
+                );
             }
         }));
         let clock = Arc::clone(parts.clock);
@@ -179,6 +182,11 @@ impl Prepared {
             preferred: pair.preferred,
             failback_delay: pair.failback_delay,
             drain_timeout: DRAIN_TIMEOUT,
+            heal: match pair.heal {
+                config::Heal::Newest => Heal::Newest,
+                config::Heal::Winner => Heal::Winner,
+                config::Heal::Invalidate => Heal::Invalidate,
+            },
             verify_every: pair.verify_interval,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;

@@ -3,11 +3,14 @@
 mod acks;
 mod adversity;
 mod burst;
+mod cables;
+mod catch_up;
 mod failover;
 mod hang;
 mod harness;
 mod link;
 mod migration;
+mod operators;
 mod partition;
 mod replicate;
 mod start;

@@ -1,100 +1,10 @@
 //! The cable between the nodes is cut; clients still reach both.
 
-use std::net::IpAddr;
-use std::process::Command;
-
 use tandemd::bench::client::Client;
 
+use crate::cables::Cables;
 use crate::harness::{PATIENCE, wait_for};
 use crate::setup;
-
-/// Two network namespaces with a cable between them and one to us each.
-///
-/// `10.213.N.1 ── 10.213.N.2` is the cable between the nodes; we reach each node through a cable of
-/// its own, so that cutting theirs leaves clients alone.
-struct Cables {
-    names: [String; 2],
-    /// Where clients find the nodes.
-    clients: [IpAddr; 2],
-    /// Where the nodes find each other.
-    nodes: [IpAddr; 2],
-}
-
-impl Cables {
-    /// `None` where namespaces cannot be made (not root).
-    fn new() -> Option<Self> {
-        let id = std::process::id();
-        let net = (id % 60) as u8 * 4;
-        let cables = Self {
-            names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],
-            clients: [IpAddr::from([10, 213, net + 1, 2]), IpAddr::from([10, 213, net + 2, 2])],
-            nodes: [IpAddr::from([10, 213, net, 1]), IpAddr::from([10, 213, net, 2])],
-        };
-        if !ip(&["netns", "add", &cables.names[0]]) {
-            return None;
-        }
-        let done = ip(&["netns", "add", &cables.names[1]]) && cables.lay(id, net);
-        assert!(done, "a namespace could be made but no cable between two: see above");
-        Some(cables)
-    }
-
-    fn lay(&self, id: u32, net: u8) -> bool {
-        let [a, b] = &self.names;
-        let between = format!("td{id}p");
-        ip(&["link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b])
-            && (0..2).all(|index| {
-                let name = &self.names[index];
-                let [ours, theirs] = [format!("td{id}o{index}"), format!("td{id}i{index}")];
-                let ends = [
-                    format!("{}/24", self.nodes[index]),
-                    format!("{}/24", self.clients[index]),
-                    format!("10.213.{}.1/24", net + 1 + index as u8),
-                ];
-                ip(&["-n", name, "addr", "add", &ends[0], "dev", &between])
-                    && ip(&["-n", name, "link", "set", &between, "up"])
-                    && ip(&["-n", name, "link", "set", "lo", "up"])
-                    && ip(&["link", "add", &ours, "type", "veth", "peer", "name", &theirs, "netns", name])
-                    && ip(&["-n", name, "addr", "add", &ends[1], "dev", &theirs])
-                    && ip(&["-n", name, "link", "set", &theirs, "up"])
-                    && ip(&["addr", "add", &ends[2], "dev", &ours])
-                    && ip(&["link", "set", &ours, "up"])
-            })
-    }
-
-    /// Drops everything between the nodes, in both directions, without a word to either.
-    fn cut(&self) {
-        for (name, peer) in self.names.iter().zip([self.nodes[1], self.nodes[0]]) {
-            let rules = format!(
-                "table inet cut {{ chain inward {{ type filter hook input priority 0; ip saddr {peer} drop; }}; \
-                 chain outward {{ type filter hook output priority 0; ip daddr {peer} drop; }}; }}"
-            );
-            assert!(run("ip", &["netns", "exec", name, "nft", &rules]), "nft, of nftables");
-        }
-    }
-
-    fn mend(&self) {
-        for name in &self.names {
-            assert!(run("ip", &["netns", "exec", name, "nft", "delete table inet cut"]));
-        }
-    }
-}
-
-impl Drop for Cables {
-    fn drop(&mut self) {
-        for name in &self.names {
-            // Cables go with their namespaces.
-            ip(&["netns", "del", name]);
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    run("ip", arguments)
-}
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
-}
 
 #[test]
 fn both_sides_of_a_partition_serve_and_afterwards_the_higher_epoch_does() {
@@ -102,16 +12,7 @@ fn both_sides_of_a_partition_serve_and_afterwards_the_higher_epoch_does() {
         eprintln!("not tried: only root can make network namespaces");
         return;
     };
-    let mut setup = setup().flag("--insecure-replication");
-    setup.hosts = cables.nodes;
-    setup.namespaces = Some(cables.names.clone());
-    let mut pair = setup.pair();
-    for index in 0..2 {
-        // Clients come over the other cable; replication stays on the one between the nodes.
-        let node = &mut pair.nodes[index];
-        node.flags.extend(["--replication-listen".to_owned(), cables.nodes[index].to_string()]);
-        node.host = cables.clients[index];
-    }
+    let mut pair = cables.pair(setup());
     pair.start();
     let master = pair.wait_paired();
     let mut clients = [0, 1].map(|index| pair.nodes[index].client());
@@ -133,12 +34,90 @@ fn both_sides_of_a_partition_serve_and_afterwards_the_higher_epoch_does() {
     pair.wait_converged(PATIENCE);
     for client in &mut clients {
         assert_eq!(client.get("before").expect("a get").as_deref(), Some(&b"the cut"[..]));
-        let kept = client.get(&format!("side-{}", 1 - master)).expect("a get");
-        assert!(kept.is_some(), "what the remaining master took is there");
+        for side in 0..2 {
+            let kept = client.get(&format!("side-{side}")).expect("a get");
+            assert!(kept.is_some(), "what side {side} acknowledged is there");
+        }
     }
 }
 
 /// A node that is in doubt for a moment refuses; it must not do so for long.
 fn set_soon(client: &mut Client, key: &str) {
     wait_for("a write is acknowledged", PATIENCE, || client.set(key, b"v").ok());
+}
+
+/// Writes, overwrites and deletes on both sides: afterwards the newer counts on both, and nothing was copied.
+#[test]
+fn what_both_sides_of_a_partition_acknowledged_is_on_both_nodes_afterwards() {
+    const KEYS: usize = 300;
+    let Some(cables) = Cables::new() else {
+        eprintln!("not tried: only root can make network namespaces");
+        return;
+    };
+    let mut pair = cables.pair(setup());
+    pair.start();
+    let old = pair.wait_paired();
+    let new = 1 - old;
+    let mut clients = [0, 1].map(|index| pair.nodes[index].client());
+    for index in 0..KEYS {
+        clients[old].set(&format!("key-{index}"), b"before").expect("a set");
+    }
+    pair.wait_converged(PATIENCE);
+    let copies = pair.nodes[new].replicated("full_copies");
+
+    cables.cut();
+    pair.nodes[new].wait_role("master");
+    set_soon(&mut clients[new], "first");
+    set_soon(&mut clients[old], "first");
+    for index in 0..KEYS {
+        let key = format!("key-{index}");
+        // Each key has its story, by its number; who comes later wins.
+        let order = if index % 2 == 0 { [old, new] } else { [new, old] };
+        match index % 10 {
+            0 | 1 => clients[order[0]].set(&key, b"one side").expect("a set"),
+            2 | 3 => assert!(clients[order[0]].delete(&key).expect("a delete")),
+            4 | 5 => {
+                clients[order[0]].set(&key, b"earlier").expect("a set");
+                a_moment();
+                clients[order[1]].set(&key, b"later").expect("a set");
+            }
+            6 | 7 => {
+                clients[order[0]].set(&key, b"earlier").expect("a set");
+                a_moment();
+                assert!(clients[order[1]].delete(&key).expect("a delete"));
+            }
+            _ => {}
+        }
+        clients[order[0]].set(&format!("new-{index}"), b"new").expect("a set");
+    }
+    cables.mend();
+    assert_eq!(pair.wait_paired(), new, "the higher epoch keeps the role");
+    pair.wait_converged(PATIENCE);
+
+    assert_eq!(pair.nodes[old].replicated("full_copies"), copies, "nothing was copied");
+    assert!(pair.nodes[new].replicated("heal_merged") > 0);
+    assert!(pair.nodes[new].replicated("heal_conflicts") > 0);
+    // What the old master really holds shows when it serves.
+    for _ in 0..2 {
+        let master = pair.wait_synced();
+        let mut client = pair.nodes[master].client();
+        for index in 0..KEYS {
+            let expected: Option<&[u8]> = match index % 10 {
+                0 | 1 => Some(b"one side"),
+                4 | 5 => Some(b"later"),
+                2 | 3 | 6 | 7 => None,
+                _ => Some(b"before"),
+            };
+            let value = client.get(&format!("key-{index}")).expect("a get");
+            assert_eq!(value.as_deref(), expected, "key-{index} on {}", pair.nodes[master].name);
+            let value = client.get(&format!("new-{index}")).expect("a get");
+            assert_eq!(value.as_deref(), Some(&b"new"[..]), "new-{index} on {}", pair.nodes[master].name);
+        }
+        pair.switch_over(|| {});
+    }
+}
+
+/// Versions tell apart what happened on two nodes in different milliseconds.
+fn a_moment() {
+    std::thread::sleep(std::time::Duration::from_millis(3));
 }

@@ -10,6 +10,7 @@
 //! nothing a stranger, a name server or a disk does delays a heartbeat; every buffer is bounded.
 
 mod connection;
+mod copies;
 mod doors;
 mod links;
 mod log;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backlog::Backlog;
 use crate::handshake::Secret;
+use crate::heal::Heal;
 use crate::node::{self, Failback, GateView, Operator, Saved};
 use crate::proxy::ProxyTarget;
 use crate::role::State;
@@ -80,6 +82,8 @@ pub struct Config {
     pub failback_delay: Duration,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Duration,
+    /// What becomes of keys that both nodes changed while neither heard of the other.
+    pub heal: Heal,
     /// How often a master compares its backup with itself.
     pub verify_every: Duration,
 }
@@ -103,6 +107,7 @@ impl Config {
             preferred: false,
             failback_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_millis(500),
+            heal: Heal::default(),
             verify_every: Duration::from_secs(3600),
         }
     }

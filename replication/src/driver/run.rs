@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Broken, Connection, Taken};
+use super::copies::Copies;
 use super::doors::{Doors, Introduction, Partner, Unproven};
 use super::links::REPEAT_EVERY;
 use super::log::Throttle;
@@ -132,6 +133,7 @@ pub(super) struct Loop {
     pub(super) link_problem: Option<(String, Instant)>,
     pub(super) throttle: Throttle,
     pub(super) role_changes: Arc<VecDeque<RoleChange>>,
+    pub(super) copies: Copies,
     pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
     pub(super) stale: bool,
@@ -186,7 +188,11 @@ impl Loop {
             config.listeners.first().and_then(local).map_or(0, |address: SocketAddr| address.port());
         let listeners = config.listeners.into_iter().filter_map(|listener| {
             let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-            listener.inspect_err(|why| tracing::error!("cannot use a replication listener: {why}")).ok()
+            listener
+                .inspect_err(|why| {
+                    tracing::error!("a replication listener cannot be used: {why}; restart this node")
+                })
+                .ok()
         });
         let listeners = listeners.collect();
         let node = Node::new(
@@ -206,6 +212,7 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
+                heal: config.heal,
                 verify_every: config.verify_every.into(),
                 arbiter: None,
                 fence: false,
@@ -268,6 +275,7 @@ impl Loop {
             link_problem: None,
             throttle: Throttle::new(REPEAT_EVERY),
             role_changes: Arc::default(),
+            copies: Copies::default(),
             stopped: false,
             stale: true,
             urgent: true,
@@ -457,6 +465,10 @@ impl Loop {
                 self.note_role_change(RoleChange { number: 0, at: SystemTime::now(), from, to, epoch, why });
                 self.urgent = true;
             }
+            Output::Conflict(key) => {
+                let key = key.escape_ascii();
+                tracing::warn!("heal: both nodes changed {key} while neither heard of the other");
+            }
             Output::Compared(findings, None) => {
                 tracing::debug!(items = findings.items, "the backup has what this master has");
             }
@@ -584,6 +596,8 @@ impl Loop {
             let mut introduction = self.doors.introduction.lock().unwrap_or_else(PoisonError::into_inner);
             introduction.hello = self.node.hello(None);
         }
+        let pair = self.node.status(now());
+        self.copies.tell(&pair);
         let partner = self.partner.filter(|partner| partner.link.is_some());
         let peer = match (&self.configured, self.partner) {
             (Some(peer), _) => Some(peer.to_string()),
@@ -591,7 +605,7 @@ impl Loop {
             (None, None) => None,
         };
         self.publisher.send_replace(Arc::new(Snapshot {
-            pair: self.node.status(now()),
+            pair,
             node_id: self.node_id,
             peer,
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),

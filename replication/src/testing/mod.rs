@@ -46,8 +46,16 @@ pub enum Plant {
     SyncedTooSoon,
     /// A follower skips deletes.
     SkipDeletes,
-    /// A node may continue from any place in the history its master followed, not just the fork.
-    ForkAnywhere,
+    /// A master that was replaced follows without telling what only it has.
+    KeepSuffix,
+    /// A node promoted in the middle of a catch-up serves what may be stale.
+    TrustSuspects,
+    /// What the backlog overwrites before the peer has it is not noted.
+    ForgetMissed,
+    /// A catch-up does not ask for what is gone at the master.
+    SkipComparison,
+    /// What a replaced master tells is merged without a look at what was deleted meanwhile.
+    MergeBlindly,
     /// With an arbiter, nobody asks it before a promotion.
     AskNobody,
     /// A grant is counted from when its answer came.
@@ -64,7 +72,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -78,7 +86,11 @@ impl Plant {
         Self::KeepLeftovers,
         Self::SyncedTooSoon,
         Self::SkipDeletes,
-        Self::ForkAnywhere,
+        Self::KeepSuffix,
+        Self::TrustSuspects,
+        Self::ForgetMissed,
+        Self::SkipComparison,
+        Self::MergeBlindly,
         Self::AskNobody,
         Self::GrantFromAnswer,
         Self::ServeUnbacked,

@@ -5,6 +5,10 @@
 //!   a later epoch, will not have.
 //! * A write that a complete backup acknowledged is *durable*: as long as one process lives that holds
 //!   it, it is never lost, and what it replaced or deleted never returns.
+//! * An acknowledged write is not lost while the process that acknowledged it lives, but to a newer write
+//!   of the same key, whatever happened to the wire; but a node that has no past in common with its master
+//!   forgets all it has.
+//! * A node that is promoted while it catches up serves nothing that was replaced or deleted before.
 //! * A node that holds all durable writes never forgets them for a copy from one that does not.
 //! * With an arbiter, no two nodes serve at the same moment, whatever the wire carries.
 //! * Nobody takes over from a master that is alive and answers clients.
@@ -21,6 +25,9 @@ struct Owner {
     boot: u64,
 }
 
+/// The newest version by key.
+pub type Truth = BTreeMap<Vec<u8>, u64>;
+
 /// The judge of one run.
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -29,6 +36,8 @@ pub struct Oracle {
     durable: BTreeMap<Vec<u8>, (u64, bool)>,
     /// The newest delete of each key that any client ever made.
     deletes: BTreeMap<Vec<u8>, u64>,
+    /// The newest acknowledged write of each key, whether it is a delete, and the node that holds it.
+    promised: BTreeMap<Vec<u8>, (u64, bool, usize)>,
     /// Writes by node that no backup has acknowledged yet.
     pending: [Vec<Written>; 2],
     /// What was seen and must not be.
@@ -71,8 +80,16 @@ impl Oracle {
     }
 
     /// A client was told that its write is done.
-    pub fn acknowledge(&mut self, by: Acknowledged, now: Mono) {
+    ///
+    /// `promised`: the write, if it must outlive everything but its process and newer ones.
+    pub fn acknowledge(&mut self, by: Acknowledged, promised: Option<&Written>, now: Mono) {
         self.acknowledged += 1;
+        if let Some(written) = promised {
+            let newest = self.promised.entry(written.key.clone()).or_default();
+            if newest.0 < written.version {
+                *newest = (written.version, written.deleted, by.node);
+            }
+        }
         let owner = Owner { node: by.node, boot: by.boot };
         let first = *self.owners.entry(by.epoch).or_insert(owner);
         if first != owner {
@@ -121,6 +138,18 @@ impl Oracle {
         self.pending[node].clear();
     }
 
+    /// An item was deleted in a merge. If no client did that, the item was forgotten because nobody knew
+    /// whether it had been deleted; which is allowed (`may_forget`) if changes were overwritten.
+    pub fn merged_delete(&mut self, key: Vec<u8>, version: u64, may_forget: bool) {
+        let newest = self.deletes.entry(key.clone()).or_default();
+        let by_client = *newest >= version;
+        *newest = version.max(*newest);
+        if !by_client && !may_forget {
+            let key = String::from_utf8_lossy(&key);
+            self.violate(format!("{key} was forgotten in a merge though everything was known of it"));
+        }
+    }
+
     /// The role went from `node` to the other by plan: nothing that was executed may be missing there.
     pub fn handed_over(&mut self, node: usize, successor: &Contents) {
         let made = self.pending[node].iter();
@@ -138,6 +167,38 @@ impl Oracle {
         let mut durable = std::mem::take(&mut self.durable);
         durable.retain(|key, entry| survivor.is_some_and(|store| self.holds(store, key, *entry)));
         self.durable = durable;
+    }
+
+    /// The process of `node` is gone, or what it held: it promised in vain what the other does not hold.
+    pub fn broke(&mut self, node: usize, other: Option<&Contents>) {
+        let promised = &mut self.promised;
+        promised.retain(|key, (version, _, holder)| {
+            // An item that is not there may be on its way, and its delete behind it.
+            let held = other.and_then(|other| other.get(key)).is_some_and(|(held, _)| held >= version);
+            if *holder == node && held {
+                *holder = 1 - node;
+            }
+            *holder != node
+        });
+    }
+
+    /// The newest version of each key, for somebody who holds `contents`.
+    pub fn truth_of(&self, contents: &Contents) -> Truth {
+        let deleted = self.deletes.iter().filter(|(key, _)| !contents.contains_key(*key));
+        let mut truth: Truth = deleted.map(|(key, version)| (key.clone(), *version)).collect();
+        truth.extend(contents.iter().map(|(key, (version, _))| (key.clone(), *version)));
+        truth
+    }
+
+    /// `node` serves. It was catching up when its master died, which had `truth` when it planned that.
+    pub fn serves_after(&mut self, node: usize, contents: &Contents, truth: &Truth) {
+        let older = |(key, (version, _)): &(&Vec<u8>, &(u64, Vec<u8>))| {
+            truth.get(*key).is_some_and(|newer| version < newer)
+        };
+        if let Some((key, (version, _))) = contents.iter().find(older) {
+            let key = String::from_utf8_lossy(key);
+            self.violate(format!("node {node} serves a stale hit: {key} of {version}"));
+        }
     }
 
     /// `copier` has forgotten its items for a copy from `source`. `before`: what it had.
@@ -174,6 +235,12 @@ impl Oracle {
         if let Some(first) = missing.first() {
             let count = missing.len();
             self.violate(format!("{count} durable writes are lost or undone, as {first}"));
+        }
+        let mut promised = self.promised.iter();
+        let broken = promised.find(|(key, entry)| !self.holds(store, key, (entry.0, entry.1)));
+        if let Some((key, entry)) = broken {
+            let key = String::from_utf8_lossy(key);
+            self.violate(format!("an acknowledged write is lost though its node lives: {key} {entry:?}"));
         }
     }
 

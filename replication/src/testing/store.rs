@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backlog::Backlog;
 use crate::change::{Bits, Bytes, Change, Put};
-use crate::store::Store;
+use crate::store::{Merged, Store};
 
 /// An item of a [`MapStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct MapStore {
     millis: AtomicU64,
     /// What was here when it was last cleared.
     cleared: Mutex<Option<Contents>>,
+    /// Deletes that were merged.
+    merged_deletes: Mutex<Vec<(Vec<u8>, u64)>>,
 }
 
 #[derive(Default)]
@@ -68,6 +70,7 @@ impl MapStore {
             secs: AtomicU32::new(1),
             millis: AtomicU64::new(0),
             cleared: Mutex::new(None),
+            merged_deletes: Mutex::default(),
         }
     }
 
@@ -119,6 +122,11 @@ impl MapStore {
     /// What was here before the last [`Store::clear`], if there was one since the last question.
     pub fn take_cleared(&self) -> Option<Contents> {
         self.cleared.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Deletes that were merged since the last question.
+    pub fn take_merged_deletes(&self) -> Vec<(Vec<u8>, u64)> {
+        std::mem::take(&mut self.merged_deletes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn next_version(&self, shard: &Shard, index: usize) -> u64 {
@@ -180,6 +188,27 @@ impl Store for MapStore {
             }
             _ => {}
         }
+    }
+
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        let Some((key, version)) = change.key_and_version() else { return Merged::Kept };
+        let shard = self.shard_of(key);
+        let before = self.item(key);
+        match (&before, change) {
+            (Some(item), Change::Put(_)) if item.version >= version => return Merged::Kept,
+            (None, Change::Put(_)) if !may_create(shard) => return Merged::Refused,
+            _ => self.apply(change),
+        }
+        // Nothing else runs in this world, so nothing comes between this and the above.
+        if self.item(key) == before {
+            return Merged::Kept;
+        }
+        if matches!(change, Change::Delete { .. }) {
+            let mut merged = self.merged_deletes.lock().unwrap_or_else(PoisonError::into_inner);
+            merged.push((key.to_vec(), version));
+        }
+        self.backlog.record(shard, change);
+        Merged::Taken
     }
 
     fn scan(
@@ -251,6 +280,10 @@ impl Store for WithoutDeletes<'_> {
         if !matches!(change, Change::Delete { .. }) {
             self.0.apply(change);
         }
+    }
+
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        self.0.merge(change, may_create)
     }
 
     fn shards(&self) -> usize {

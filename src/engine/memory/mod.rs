@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tandem_replication::change::{self, Change};
+use tandem_replication::store::Merged;
 
 pub use self::geometry::Geometry;
 
@@ -264,6 +265,13 @@ impl Memory {
         Ok(large::fill(self.reserve(len, now)?, parts))
     }
 
+    /// The memory for a value of the peer's that fits no segment, if it does not; `None` inside: there is
+    /// none.
+    fn large_of(&self, put: &change::Put<'_>, now: Now) -> Option<Option<Pages>> {
+        let len = value_len(&put.value);
+        (len > self.inline_max()).then(|| self.pages(put.value.pieces(), len, now).ok())
+    }
+
     /// Has one shard after the other give memory back until `enough` says so, or none has any.
     fn shed_until(&self, now: Now, mut enough: impl FnMut() -> bool) -> bool {
         let mut idle = 0;
@@ -382,16 +390,7 @@ impl Engine for Memory {
         match change {
             Change::Put(put) => {
                 let (hash, id) = self.place(put.key);
-                let len = value_len(&put.value);
-                let large = (len > self.inline_max()).then(|| {
-                    let pages = match &put.value {
-                        change::Bytes::Whole(bytes) => self.pages([*bytes].into_iter(), len, now),
-                        change::Bytes::Chunks(chunks) => {
-                            self.pages(chunks.iter().map(|chunk| &chunk[..]), len, now)
-                        }
-                    };
-                    pages.ok()
-                });
+                let large = self.large_of(put, now);
                 self.shard(id).apply_put(hash, put, large, now);
             }
             &Change::Delete { key, version } => {
@@ -410,6 +409,25 @@ impl Engine for Memory {
                 }
             }
             &Change::FlushAt { deadline } => self.flush_at.store(deadline, Ordering::Release),
+        }
+    }
+
+    fn merge(&self, change: &Change<'_>, now: Now, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        match change {
+            Change::Put(put) => {
+                let (hash, id) = self.place(put.key);
+                let large = self.large_of(put, now);
+                self.shard(id).merge_put(hash, put, large, now, may_create)
+            }
+            &Change::Delete { key, .. } | &Change::Touch { key, .. } => {
+                let (hash, id) = self.place(key);
+                self.shard(id).merge_small(hash, change, now)
+            }
+            Change::Flush { .. } | Change::FlushAt { .. } => {
+                self.apply(change, now);
+                (0..self.shards.len()).for_each(|id| self.shard(id).record(change));
+                Merged::Taken
+            }
         }
     }
 

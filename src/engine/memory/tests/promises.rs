@@ -1,7 +1,10 @@
 //! What clients and the operator may rely on, one promise each.
 
+use tandem_replication::store::Merged;
+
 use super::*;
 use crate::command::{Deadline, Delete, Pages, ReadKind};
+use crate::engine::model::ModelEngine;
 
 const START: u32 = 100;
 
@@ -416,6 +419,56 @@ fn a_cleared_engine_takes_a_copy_whatever_its_age() {
     let mut seen = None;
     engine.read(b"k1", at(START), &mut |change| seen = Some(Recorded::of(change)));
     assert_eq!(seen, Some(Recorded::of(&Change::Put(put))), "explicit CAS and meta bits come along");
+}
+
+#[test]
+fn what_is_merged_is_recorded_if_it_is_newer_and_created_only_if_it_may_be() {
+    let tapes = [Arc::new(Tape::default()), Arc::new(Tape::default())];
+    let config = MemoryConfig { limit_bytes: 8 << 20, geometry: Some(tiny(2)), ..MemoryConfig::default() };
+    let engines: [Box<dyn Engine>; 2] = [
+        Box::new(Memory::new(config, Arc::clone(&tapes[0]) as _)),
+        Box::new(ModelEngine::new(2, 0, u64::MAX, 1 << 20, Arc::clone(&tapes[1]) as _)),
+    ];
+    let large = "x".repeat(100_000);
+    let put = |value: &'static str, version| {
+        let (flags, deadline, explicit, bits) = (0, 0, None, Bits::default());
+        let value = Bytes::Whole(value.as_bytes());
+        Change::Put(Put { key: b"k", value, flags, deadline, version, explicit, bits })
+    };
+    let big = |version| {
+        let (flags, deadline, explicit, bits) = (0, 0, None, Bits::default());
+        let value = Bytes::Whole(large.as_bytes());
+        Change::Put(Put { key: b"k", value, flags, deadline, version, explicit, bits })
+    };
+    for (engine, tape) in engines.iter().zip(&tapes) {
+        let now = at(START);
+        let merge = |change: &Change<'_>, may: bool| {
+            let merged = engine.merge(change, now, &|_| may);
+            let recorded: Vec<_> = tape.take().into_iter().map(|(_, recorded)| recorded).collect();
+            let expected = if merged == Merged::Taken { vec![Recorded::of(change)] } else { Vec::new() };
+            assert_eq!(recorded, expected, "{change:?} is {merged:?}");
+            merged
+        };
+        assert_eq!(merge(&put("new", 1000), false), Merged::Refused, "deleted here, or nobody knows");
+        assert_eq!(get(&**engine, "k", now), None);
+        assert_eq!(merge(&put("new", 1000), true), Merged::Taken);
+        assert_eq!(merge(&put("new", 1000), true), Merged::Kept, "twice");
+        assert_eq!(merge(&put("older", 999), true), Merged::Kept);
+        assert_eq!(merge(&put("newer", 2000), false), Merged::Taken, "it is there: nothing is created");
+        assert_eq!(get(&**engine, "k", now).as_deref(), Some("newer"));
+        let touch = |version| Change::Touch { key: b"k", deadline: START + 50, version };
+        assert_eq!(merge(&touch(1000), true), Merged::Kept, "another version's life");
+        assert_eq!(merge(&touch(2000), true), Merged::Taken);
+        assert_eq!(merge(&touch(2000), true), Merged::Kept);
+        assert_eq!(merge(&Change::Delete { key: b"k", version: 1500 }, true), Merged::Kept);
+        assert_eq!(merge(&big(2500), true), Merged::Taken, "a large value too");
+        assert_eq!(merge(&Change::Delete { key: b"k", version: 3000 }, true), Merged::Taken);
+        assert_eq!(merge(&Change::Delete { key: b"k", version: 3001 }, true), Merged::Kept, "not there");
+        assert_eq!(get(&**engine, "k", now), None);
+        assert_eq!(engine.merge(&Change::Flush { floor: 5000 }, now, &|_| true), Merged::Taken);
+        assert_eq!(tape.take().len(), engine.shards(), "a flush is recorded in every shard");
+        assert_eq!(merge(&put("below the floor", 4000), true), Merged::Refused);
+    }
 }
 
 #[test]

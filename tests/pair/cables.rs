@@ -1,0 +1,113 @@
+//! Two network namespaces with a cable between them that can be cut; clients still reach both nodes.
+#![allow(dead_code, unreachable_pub, reason = "tests and figures share this file")]
+
+use std::net::IpAddr;
+use std::process::Command;
+
+use crate::harness::{Pair, Setup};
+
+/// Two network namespaces with a cable between them and one to us each.
+///
+/// `10.213.N.1 ── 10.213.N.2` is the cable between the nodes; we reach each node through a cable of
+/// its own, so that cutting theirs leaves clients alone.
+pub struct Cables {
+    names: [String; 2],
+    /// Where clients find the nodes.
+    clients: [IpAddr; 2],
+    /// Where the nodes find each other.
+    nodes: [IpAddr; 2],
+}
+
+impl Cables {
+    /// `None` where namespaces cannot be made (not root).
+    pub fn new() -> Option<Self> {
+        let id = std::process::id();
+        let net = (id % 60) as u8 * 4;
+        let cables = Self {
+            names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],
+            clients: [IpAddr::from([10, 213, net + 1, 2]), IpAddr::from([10, 213, net + 2, 2])],
+            nodes: [IpAddr::from([10, 213, net, 1]), IpAddr::from([10, 213, net, 2])],
+        };
+        if !ip(&["netns", "add", &cables.names[0]]) {
+            return None;
+        }
+        let done = ip(&["netns", "add", &cables.names[1]]) && cables.lay(id, net);
+        assert!(done, "a namespace could be made but no cable between two: see above");
+        Some(cables)
+    }
+
+    fn lay(&self, id: u32, net: u8) -> bool {
+        let [a, b] = &self.names;
+        let between = format!("td{id}p");
+        ip(&["link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b])
+            && (0..2).all(|index| {
+                let name = &self.names[index];
+                let [ours, theirs] = [format!("td{id}o{index}"), format!("td{id}i{index}")];
+                let ends = [
+                    format!("{}/24", self.nodes[index]),
+                    format!("{}/24", self.clients[index]),
+                    format!("10.213.{}.1/24", net + 1 + index as u8),
+                ];
+                ip(&["-n", name, "addr", "add", &ends[0], "dev", &between])
+                    && ip(&["-n", name, "link", "set", &between, "up"])
+                    && ip(&["-n", name, "link", "set", "lo", "up"])
+                    && ip(&["link", "add", &ours, "type", "veth", "peer", "name", &theirs, "netns", name])
+                    && ip(&["-n", name, "addr", "add", &ends[1], "dev", &theirs])
+                    && ip(&["-n", name, "link", "set", &theirs, "up"])
+                    && ip(&["addr", "add", &ends[2], "dev", &ours])
+                    && ip(&["link", "set", &ours, "up"])
+            })
+    }
+
+    /// Drops everything between the nodes, in both directions, without a word to either.
+    pub fn cut(&self) {
+        for (name, peer) in self.names.iter().zip([self.nodes[1], self.nodes[0]]) {
+            let rules = format!(
+                "table inet cut {{ chain inward {{ type filter hook input priority 0; ip saddr {peer} drop; }}; \
+                 chain outward {{ type filter hook output priority 0; ip daddr {peer} drop; }}; }}"
+            );
+            assert!(run("ip", &["netns", "exec", name, "nft", &rules]), "nft, of nftables");
+        }
+    }
+
+    /// Undoes that.
+    pub fn mend(&self) {
+        for name in &self.names {
+            assert!(run("ip", &["netns", "exec", name, "nft", "delete table inet cut"]));
+        }
+    }
+}
+
+impl Cables {
+    /// A pair on both ends, not started yet.
+    pub fn pair(&self, setup: Setup) -> Pair {
+        let mut setup = setup.flag("--insecure-replication");
+        setup.hosts = self.nodes;
+        setup.namespaces = Some(self.names.clone());
+        let mut pair = setup.pair();
+        for index in 0..2 {
+            // Clients come over the other cable; replication stays on the one between the nodes.
+            let node = &mut pair.nodes[index];
+            node.flags.extend(["--replication-listen".to_owned(), self.nodes[index].to_string()]);
+            node.host = self.clients[index];
+        }
+        pair
+    }
+}
+
+impl Drop for Cables {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // Cables go with their namespaces.
+            ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
+}
