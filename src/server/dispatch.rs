@@ -110,7 +110,10 @@ fn stats(
     let mut tell = |name: &str, value: &str| form.stat(name, value, out);
     match family(words) {
         Family::General => stats.general(now, &mut tell),
-        Family::Settings => stats.settings(service.verbosity.load(Ordering::Relaxed), now, &mut tell),
+        Family::Settings => {
+            stats.settings(service.verbosity.load(Ordering::Relaxed), now, &mut tell);
+            tell("io", if service.on_rings { "uring" } else { "epoll" });
+        }
         Family::Items => stats.items(now, &mut tell),
         Family::Slabs => stats.slabs(now, &mut tell),
         Family::Connections => connections(service, now, &mut tell),

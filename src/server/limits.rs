@@ -10,6 +10,21 @@ pub const READS_PER_TURN: usize = 16;
 pub const EVENTS: usize = 256;
 /// How often connections are looked for that were silent for too long.
 pub const SWEEP: Duration = Duration::from_millis(500);
+/// Bytes of a receive buffer of io_uring: a page, so that what came on a thousand sockets at once fits in
+/// the memory of a thousand pages.
+pub const RING_BUFFER_BYTES: usize = 4 * 1024;
+/// Receive buffers that a worker's ring begins with.
+pub const RING_BUFFERS: u16 = 64;
+/// Receive buffers of a worker's ring when that many connections were ready at once.
+pub const RING_BUFFERS_MAX: u16 = 1024;
+/// Operations that a worker begins at once; more are begun in several steps.
+pub const RING_SUBMISSIONS: u32 = 512;
+/// Bytes of an answer that waits for the end of a look; longer ones are written at once.
+pub const RING_ANSWER_BYTES: usize = 8 * 1024;
+/// Free outputs that a worker's ring keeps: as many as answers of one look, mostly.
+pub const RING_OUTPUTS: usize = 128;
+/// Ends that a worker's ring holds; more cost the kernel an allocation each.
+pub const RING_COMPLETIONS: u32 = 4096;
 /// Requests decoded and executed together: enough for the engine to hide memory latency.
 pub const BATCH_REQUESTS: usize = 32;
 /// Unsent reply bytes above which a connection's requests wait, so that a client that never reads

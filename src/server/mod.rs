@@ -27,6 +27,7 @@ mod session;
 mod tls;
 mod udp;
 mod upkeep;
+mod uring;
 mod watch;
 mod worker;
 
@@ -76,6 +77,8 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// Worker threads (`-t`).
     pub threads: usize,
+    /// How they wait for their sockets (`--io`).
+    pub io: Io,
     /// Requests of one connection before others have a turn (`-R`).
     pub requests_per_turn: usize,
     /// What listeners speak unless `-l` says otherwise (`-B`).
@@ -102,6 +105,17 @@ pub struct Config {
     pub sasl: bool,
     /// TLS (`-Z`).
     pub tls: Option<TlsConfig>,
+}
+
+/// How workers wait for their sockets (`--io`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// With io_uring where it is allowed, with epoll elsewhere.
+    Auto,
+    /// With epoll.
+    Epoll,
+    /// With io_uring, or not at all.
+    Uring,
 }
 
 /// One element of `-l`.
@@ -286,6 +300,8 @@ pub(crate) struct Service {
     listening: Vec<(i32, String)>,
     watchers: Arc<Watchers>,
     tls: Option<tls::Tls>,
+    /// Workers wait with io_uring, not with epoll.
+    on_rings: bool,
 }
 
 impl std::fmt::Debug for Service {

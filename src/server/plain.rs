@@ -64,9 +64,10 @@ struct Place {
 }
 
 /// What a connection in the middle of something takes along.
-struct Kept {
-    work: Work,
-    _busy: Busy,
+pub(super) struct Kept {
+    pub(super) work: Work,
+    #[expect(dead_code, reason = "counts as long as it is there")]
+    pub(super) busy: Busy,
 }
 
 /// A connection at rest, on its way here.
@@ -144,7 +145,7 @@ impl Plain {
         }
         let kept = session.map(|session| {
             let work = Work { session: *session, ..Work::new(&self.shared) };
-            Box::new(Kept { work, _busy: Busy::new(&self.shared, 0) })
+            Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
         });
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
         let place = Place { ticket, socket, protocol, unread: false, ending: false, kept };
@@ -285,10 +286,17 @@ impl Place {
 }
 
 impl Socket {
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Self::Unix(stream) => stream.set_nonblocking(nonblocking),
         }
     }
 }
@@ -303,7 +311,7 @@ impl Work {
     }
 
     /// Sits down with what was kept.
-    fn resume(&mut self, kept: Self) {
+    pub(super) fn resume(&mut self, kept: Self) {
         self.session = kept.session;
         self.awaits = kept.awaits;
         self.input.append(kept.input.bytes());
@@ -313,24 +321,24 @@ impl Work {
     }
 
     /// Leaves with what is needed to go on, and no more.
-    fn keep(&mut self, awaits: Option<Action>, shared: &Rc<Shared>) -> Box<Kept> {
+    pub(super) fn keep(&mut self, awaits: Option<Action>, shared: &Rc<Shared>) -> Box<Kept> {
         let fresh = Session::trusted(&shared.service, -1);
         let session = mem::replace(&mut self.session, fresh);
         let input = Input::new(self.input.bytes().to_vec());
         let out = if self.out.is_empty() { Output::new() } else { mem::take(&mut self.out) };
         let busy = Busy::new(shared, input.len() + out.len());
         self.leave();
-        Box::new(Kept { work: Self { session, input, out, awaits }, _busy: busy })
+        Box::new(Kept { work: Self { session, input, out, awaits }, busy })
     }
 
     /// Leaves nothing behind but the session.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.clear_input();
         self.out.clear();
     }
 
     #[inline]
-    fn clear_input(&mut self) {
+    pub(super) fn clear_input(&mut self) {
         self.input.clear();
         self.input.shrink(limits::READ_BYTES * 2);
     }

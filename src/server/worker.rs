@@ -22,11 +22,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::plain::{Home, Plain};
+use super::plain::{Home, Plain, Seen};
 use super::resting::Client;
 use super::session::{Action, Input, Session};
 use super::tls::{Secured, Security};
-use super::{Service, Ticket, limits, proxied, udp};
+use super::{Service, Ticket, limits, proxied, udp, uring};
 use crate::command::{Command, Now};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
@@ -116,16 +116,26 @@ impl Worker {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
         let inbox = Inbox { sender, bell: Arc::clone(&bell) };
+        let (started, outcome) = channel();
         let thread = std::thread::Builder::new().name(format!("tandem-{index}")).spawn(move || {
             let local = tokio::task::LocalSet::new();
             let shared = Rc::new(Shared::new(index, service, bell));
-            if let Err(error) = local.block_on(&runtime, work(shared, receiver)) {
+            let (plane, outcome) = match Plane::new(&shared) {
+                Ok(plane) => (Some(plane), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // Whoever starts workers waits for it.
+            let _waits = started.send(outcome);
+            let Some(plane) = plane else { return };
+            if let Err(error) = local.block_on(&runtime, work(shared, receiver, plane)) {
                 tracing::error!(%error, "a worker cannot wait for its connections");
             }
             // What is still open is closed here, with the tasks.
             drop(local);
         })?;
-        Ok(Self { inbox, thread: Some(thread) })
+        let worker = Self { inbox, thread: Some(thread) };
+        outcome.recv().unwrap_or_else(|_gone| Err(io::Error::other("a worker ended at once")))?;
+        Ok(worker)
     }
 
     pub(super) fn inbox(&self) -> Inbox {
@@ -147,22 +157,77 @@ impl Drop for Worker {
     }
 }
 
-async fn work(shared: Rc<Shared>, inbox: Receiver<Message>) -> io::Result<()> {
-    let mut plain = Plain::new(Rc::clone(&shared), &shared.bell)?;
+/// How a worker waits for the sockets of connections that need nothing but the engine.
+enum Plane {
+    Epoll(Box<Plain>),
+    Uring(Box<uring::Plane>),
+}
+
+impl Plane {
+    fn new(shared: &Rc<Shared>) -> io::Result<Self> {
+        Ok(if shared.service.on_rings {
+            Self::Uring(Box::new(uring::Plane::new(Rc::clone(shared), &shared.bell)?))
+        } else {
+            Self::Epoll(Box::new(Plain::new(Rc::clone(shared), &shared.bell)?))
+        })
+    }
+
+    /// What becomes readable when [`Plane::look`] would see something.
+    fn descriptor(&self) -> Rc<OwnedFd> {
+        match self {
+            Self::Epoll(plain) => plain.epoll(),
+            Self::Uring(plane) => plane.descriptor(),
+        }
+    }
+
+    /// How long [`Plane::look`] may wait.
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Epoll(plain) => plain.patience(),
+            Self::Uring(plane) => plane.patience(),
+        }
+    }
+
+    /// A connection comes to stay.
+    fn adopt(&mut self, home: Home) {
+        match self {
+            Self::Epoll(plain) => plain.adopt(home),
+            Self::Uring(plane) => plane.adopt(home),
+        }
+    }
+
+    /// Waits for something to happen, up to `patience`, and handles it.
+    fn look(&mut self, patience: Option<Duration>) -> io::Result<Seen> {
+        match self {
+            Self::Epoll(plain) => Ok(plain.look(patience)),
+            Self::Uring(plane) => plane.look(patience),
+        }
+    }
+
+    /// The server stops: who has nothing under way goes.
+    fn leave_resting(&mut self) {
+        match self {
+            Self::Epoll(plain) => plain.leave_resting(),
+            Self::Uring(plane) => plane.leave_resting(),
+        }
+    }
+}
+
+async fn work(shared: Rc<Shared>, inbox: Receiver<Message>, mut plain: Plane) -> io::Result<()> {
     // Watches the plain sockets for the runtime.
     let mut watch = None;
     let mut bell = true;
     while !bell || read_mail(&shared, &mut plain, &inbox) {
-        if shared.aside.get() == 0 {
+        if !shared.has_tasks() {
             watch = None;
-            bell = plain.look(plain.patience()).bell;
+            bell = plain.look(plain.patience())?.bell;
             continue;
         }
         let watch = match &watch {
             Some(watch) => watch,
-            None => watch.insert(watched(plain.epoll())?),
+            None => watch.insert(watched(plain.descriptor())?),
         };
-        let seen = plain.look(Some(Duration::ZERO));
+        let seen = plain.look(Some(Duration::ZERO))?;
         bell = seen.bell;
         if seen.anything {
             tokio::task::yield_now().await;
@@ -177,7 +242,7 @@ async fn work(shared: Rc<Shared>, inbox: Receiver<Message>) -> io::Result<()> {
     plain.leave_resting();
     let patience = tokio::time::Instant::now() + limits::DRAIN;
     while shared.busy.get() > 0 && tokio::time::Instant::now() < patience {
-        if !plain.look(Some(Duration::ZERO)).anything {
+        if !plain.look(Some(Duration::ZERO))?.anything {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -191,7 +256,7 @@ fn watched(descriptor: Rc<OwnedFd>) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
 }
 
 /// Takes in what came for this worker. Returns whether it is to go on.
-fn read_mail(shared: &Rc<Shared>, plain: &mut Plain, inbox: &Receiver<Message>) -> bool {
+fn read_mail(shared: &Rc<Shared>, plain: &mut Plane, inbox: &Receiver<Message>) -> bool {
     for home in shared.homing.take() {
         plain.adopt(home);
     }
@@ -207,7 +272,7 @@ fn read_mail(shared: &Rc<Shared>, plain: &mut Plain, inbox: &Receiver<Message>) 
     true
 }
 
-fn serve(shared: &Rc<Shared>, plain: &mut Plain, arrival: Arrival) {
+fn serve(shared: &Rc<Shared>, plain: &mut Plane, arrival: Arrival) {
     let plainly = arrival.security == Security::Plain && !shared.service.auth.is_required();
     match arrival {
         Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } => {
@@ -324,6 +389,11 @@ impl Shared {
     #[inline]
     pub(super) fn now(&self) -> Now {
         self.now.get()
+    }
+
+    /// Whether the worker's runtime has anything to do.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.aside.get() > 0
     }
 
     /// Runs a task on the worker's runtime.

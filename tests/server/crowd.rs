@@ -38,8 +38,10 @@ fn an_idle_connection_costs_little_also_after_it_was_busy() {
     let each = resident_bytes(&running).saturating_sub(before) / clients.len() as u64;
     println!("{each} bytes each");
     assert!(each < 600, "{each} bytes");
-    // The workers' own.
-    assert_eq!(first[0].stat("read_buf_bytes"), 4 * (16 << 10));
+    // The workers' own: with epoll one buffer each, with io_uring pages that the kernel fills besides.
+    let held = first[0].stat("read_buf_bytes");
+    let own = 4 * (16 << 10);
+    assert!(held == own || held >= own + 4 * (256 << 10) && held <= own + 4 * (4 << 20), "{held}");
 }
 
 #[test]
