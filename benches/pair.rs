@@ -3,6 +3,8 @@
 //! Every row is an experiment with two real processes on loopback; a row names what must be reached
 //! and says whether it was. `--rounds 0.1` makes a tenth of the rounds, names select rows.
 
+#[path = "../tests/pair/cables.rs"]
+mod cables;
 #[path = "../tests/pair/harness.rs"]
 mod harness;
 
@@ -10,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cables::Cables;
 use clap::Parser;
 use harness::{PATIENCE, Pair, Setup, first_write, wait_for};
 use tandemd::bench::client::{Client, set_request};
@@ -44,7 +47,7 @@ struct Row {
 /// An experiment: its name, and what it does with a share of its rounds.
 type Experiment = (&'static str, fn(f64) -> Vec<Row>);
 
-const EXPERIMENTS: [Experiment; 9] = [
+const EXPERIMENTS: [Experiment; 11] = [
     ("kill", kill),
     ("stop", stop),
     ("restart", restart),
@@ -54,6 +57,8 @@ const EXPERIMENTS: [Experiment; 9] = [
     ("copy", copy),
     ("switchover", switchover),
     ("idle", idle),
+    ("outage", outage),
+    ("heal", heal),
 ];
 
 fn main() -> ExitCode {
@@ -531,5 +536,119 @@ fn idle(share: f64) -> Vec<Row> {
             resident[1]
         ),
         met: percent.iter().all(|percent| *percent <= 0.5),
+    }]
+}
+
+/// A backup that hangs while a tenth of the items is overwritten: what its catch-up costs.
+fn outage(share: f64) -> Vec<Row> {
+    const VALUE_BYTES: usize = 1000;
+    let items = rounds(1_000_000, share);
+    let mut setup = setup().flag("--backlog=16");
+    setup.memory = 2048;
+    let pair = setup.start();
+    let master = pair.wait_paired();
+    let value = [b'.'; VALUE_BYTES];
+    let write = |indices: &[usize]| {
+        let mut client = pair.nodes[master].client();
+        for batch in indices.chunks(200) {
+            let requests =
+                batch.iter().flat_map(|index| set_request(&format!("item-{index}"), &value, false));
+            client.send(&requests.collect::<Vec<u8>>()).expect("sets");
+            batch.iter().for_each(|_| assert_eq!(client.line().expect("an answer"), "STORED"));
+        }
+    };
+    write(&(0..items).collect::<Vec<_>>());
+    pair.wait_converged(4 * PATIENCE);
+    let copies = pair.nodes[1 - master].replicated("full_copies");
+    let memory = || Usage::of(pair.nodes[master].pid()).expect("the process").resident_bytes;
+
+    pair.nodes[1 - master].freeze();
+    // Written to before the outage, the backlog is full; what grows from here on is what the outage costs.
+    let before = memory();
+    let changed: Vec<usize> = (0..items / 10).map(|index| index * 10).collect();
+    write(&changed);
+    let mut client = pair.nodes[master].client();
+    let deleted = items / 1000;
+    (0..deleted)
+        .for_each(|index| assert!(client.delete(&format!("item-{}", index * 10 + 1)).expect("a delete")));
+    write(&changed);
+    let grown = memory().saturating_sub(before);
+    let sent = pair.nodes[master].replicated("bytes_sent");
+    let since = Instant::now();
+    pair.nodes[1 - master].thaw();
+    let left = pair.wait_converged(4 * PATIENCE);
+    let took = since.elapsed();
+    let sent = pair.nodes[master].replicated("bytes_sent") - sent;
+    let copies = pair.nodes[1 - master].replicated("full_copies") - copies;
+    let bytes = changed.len() * (VALUE_BYTES + 34) + deleted * 24;
+    let ratio = sent as f64 / bytes as f64;
+    vec![Row {
+        what: format!(
+            "{items} items of 1,000 bytes, a tenth overwritten twice while the backup hangs, backlog 16 MB"
+        ),
+        anchor: "a full copy",
+        must: "≤ 1.3 × what was changed, no copy",
+        measured: format!(
+            "{ratio:.2} × ({:.0} MB for {:.0} MB), {:.2} s, {copies} copies, {left} items on both; master grew by {:.1} MB",
+            sent as f64 / 1e6,
+            bytes as f64 / 1e6,
+            took.as_secs_f64(),
+            grown as f64 / 1e6
+        ),
+        met: ratio <= 1.3 && copies == 0 && left == (items - deleted) as u64,
+    }]
+}
+
+/// Both sides of a cut cable take writes; what is on both afterwards, and how soon.
+fn heal(share: f64) -> Vec<Row> {
+    const WRITES: usize = 200;
+    let Some(cables) = Cables::new() else {
+        eprintln!("not measured: only root can make network namespaces");
+        return Vec::new();
+    };
+    let mut pair = cables.pair(setup());
+    pair.start();
+    let count = rounds(200, share);
+    let (mut times, mut lost) = (Vec::new(), 0);
+    for round in 0..count {
+        let old = pair.wait_synced();
+        cables.cut();
+        pair.nodes[1 - old].wait_role("master");
+        let mut keys = Vec::new();
+        for node in [old, 1 - old] {
+            let mut client = pair.nodes[node].client();
+            wait_for("both sides take writes", PATIENCE, || client.set("open", b"yes").ok());
+            for index in 0..WRITES {
+                let key = format!("side-{node}-{round}-{index}");
+                client.set(&key, b"v").expect("a set");
+                client.set(&format!("both-{index}"), format!("{node}").as_bytes()).expect("a set");
+                keys.push(key);
+            }
+        }
+        let since = Instant::now();
+        cables.mend();
+        pair.wait_converged(PATIENCE);
+        times.push(since.elapsed());
+        for node in 0..2 {
+            let mut client = pair.nodes[node].client();
+            for chunk in keys.chunks(100) {
+                let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
+                lost += chunk.len() - client.get_many(&chunk).expect("a get").len();
+            }
+        }
+    }
+    let copies = pair.nodes.iter().map(|node| node.replicated("full_copies")).sum::<u64>();
+    let times = Times::new(times);
+    vec![Row {
+        what: "partition with writes on both sides: healed".to_owned(),
+        anchor: "Valkey discards one side; repcached differs for ever",
+        must: "each within 5 s, nothing lost but to newer writes of a key",
+        measured: format!(
+            "{}; {lost} lost of {}; {} copies",
+            times.text(),
+            count * 2 * WRITES,
+            copies.saturating_sub(2)
+        ),
+        met: millis(times.at(1.0)) <= 5000.0 && lost == 0,
     }]
 }

@@ -106,7 +106,7 @@ fn prepare(config: &Config) -> Result<(), Failure> {
 /// Descriptors for all connections, and some for the rest.
 fn raise_descriptors(config: &Config) -> Result<(), Failure> {
     const FOR_THE_REST: u64 = 128;
-    let wanted = config.server.connections_max as u64 + 4 * config.server.threads as u64 + FOR_THE_REST;
+    let wanted = config.server.connections_max as u64 + 8 * config.server.threads as u64 + FOR_THE_REST;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
         .map_err(|error| (EXIT_SYSTEM, format!("failed to getrlimit number of files: {error}")))?;
     if soft >= wanted {

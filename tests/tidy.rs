@@ -136,6 +136,40 @@ fn pure_rooms_read_no_clock_no_socket_and_no_random_source() {
     report(problems);
 }
 
+/// The files that may contain `unsafe`, each the safe form of one thing that has no other.
+const UNSAFE: &[&str] = &["src/engine/prefetch.rs", "src/server/uring/ring.rs"];
+
+#[test]
+fn unsafe_code_is_where_it_is_looked_for() {
+    let mut problems = Vec::new();
+    let mut found = BTreeSet::new();
+    for path in tracked().into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs")) {
+        let name = path.display().to_string();
+        let text = read(&path);
+        // Put together, so that this file does not contain it.
+        if text.contains(concat!("allow(unsafe", "_code")) {
+            if !UNSAFE.contains(&name.as_str()) {
+                problems.push(format!("{name}: is not among the files that may contain unsafe code"));
+            }
+            found.insert(name.clone());
+        }
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let begins = line.contains("unsafe {") || line.starts_with("unsafe impl");
+            if found.contains(&name) && begins && !line.starts_with("//") {
+                let reasoned =
+                    lines[..number].iter().rev().take(5).any(|line| line.starts_with("// SAFETY:"));
+                if !reasoned {
+                    problems.push(format!("{name}:{}: no SAFETY comment above", number + 1));
+                }
+            }
+        }
+    }
+    let gone = UNSAFE.iter().filter(|name| !found.contains(**name));
+    problems.extend(gone.map(|name| format!("{name}: needs no place in UNSAFE any more")));
+    report(problems);
+}
+
 /// Rust files below a folder, without comments and tests.
 fn production_code(folder: &str) -> Vec<(PathBuf, String)> {
     let mut files = tracked();

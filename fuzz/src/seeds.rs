@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 use tandem_replication::change::{Bits, Bytes, Change, Put};
-use tandem_replication::frame::{Codec, Frame, Handover};
+use tandem_replication::frame::{Codec, Frame, Handover, Report};
 use tandem_replication::handshake::{Handshake, Kind, Opening, Secret};
 use tandem_replication::history::Position;
 use tandem_replication::state::{FILE, StateDirectory};
@@ -222,9 +222,17 @@ fn frames() -> Vec<Vec<u8>> {
         Frame::Declined { number: 3 },
         Frame::Handover(Handover { epoch: 2, number: 1, position, echo: None }),
         Frame::Changes { shard: 1, first: 2, secs: 3, payload: payload.clone() },
-        Frame::Chunk { secs: 4, payload },
+        Frame::Chunk { shard: 1, cursor: 9, secs: 4, payload: payload.clone() },
         Frame::CopyEnd { target: vec![5, 6] },
-        Frame::Ack { session: 1, applied: vec![7, 8] },
+        Frame::Ack { session: 1, plan: 2, applied: vec![7, 8], complete: true },
+        Frame::Report(Report {
+            plan: 2,
+            compare: false,
+            secs: 4,
+            applied: vec![7, 8],
+            payload: payload.clone(),
+        }),
+        Frame::Answer { plan: 2, secs: 4, payload },
     ];
     let mut all = Vec::new();
     for frame in &frames {

@@ -9,16 +9,21 @@
 //! shard gets more of the backlog than an idle one, and in the steady state nothing is allocated.
 //! Another ring is only ever *tried* to lock, so no order of locks is needed.
 //!
+//! A change that is overwritten before the peer has it is noted in a [`DirtyMap`], a block at a time, by
+//! whoever takes the block: nothing is noted, and nothing costs anything, while the peer keeps up.
+//!
 //! A change longer than a quarter of a shard's share is kept as its key alone ([`Read::Reload`]):
 //! the sender then sends what the item is at that moment, which is at least as new.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use crate::change::{Change, KEY_BYTES_MAX};
+use crate::change::{self, Change, KEY_BYTES_MAX, Put};
+use crate::dirty::DirtyMap;
 
 /// The rings of all shards, sharing one budget of bytes.
 pub struct Backlog {
@@ -32,10 +37,18 @@ pub struct Backlog {
     /// Longer changes are kept as their key.
     change_bytes_max: usize,
     enabled: AtomicBool,
+    hints_wanted: AtomicBool,
+    hints: AtomicU64,
+    /// Changes that were overwritten before the peer had them. Locked under a ring's lock.
+    missed: Mutex<DirtyMap>,
     /// Somebody wants to be woken by the next record.
     armed: AtomicBool,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    prefetch: OnceLock<Prefetch>,
 }
+
+/// Asks the processor for the memory of a byte that will be written soon; see [`Backlog::set_prefetch`].
+pub type Prefetch = fn(&MaybeUninit<u8>);
 
 /// What [`Backlog::read_from`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +83,20 @@ impl Backlog {
             block_bytes,
             change_bytes_max: (share / 4).max(BLOCK_BYTES_MIN),
             enabled: AtomicBool::new(false),
+            hints_wanted: AtomicBool::new(false),
+            hints: AtomicU64::new(0),
+            missed: Mutex::default(),
             armed: AtomicBool::new(false),
             wake: OnceLock::new(),
+            prefetch: OnceLock::new(),
         }
+    }
+
+    /// A ring goes round in far more memory than any cache holds, so what a change is written to is
+    /// always cold, and whoever records would wait for it when the lock is given back. With this hint
+    /// it is on its way before it is needed. Only the first call has an effect.
+    pub fn set_prefetch(&self, prefetch: Prefetch) {
+        let _ = self.prefetch.set(prefetch);
     }
 
     /// Records from now on (a peer is, or may be, there).
@@ -101,6 +125,24 @@ impl Backlog {
         let sequence = self.append(shard, change);
         self.nudge();
         sequence
+    }
+
+    /// Records a hint: a change that changes nothing, and is of use only to a backup that is up to date.
+    pub fn hint(&self, shard: usize, change: &Change<'_>) {
+        if self.hints_wanted.load(Ordering::Relaxed) {
+            self.record(shard, change);
+            self.hints.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a backup is there that hints are for.
+    pub fn want_hints(&self, wanted: bool) {
+        self.hints_wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Hints recorded since the process began.
+    pub fn hints(&self) -> u64 {
+        self.hints.load(Ordering::Relaxed)
     }
 
     /// Wakes who sends the changes, if it waits ([`Backlog::arm`]).
@@ -147,15 +189,131 @@ impl Backlog {
         self.ring(shard).read_from(sequence, bytes_max, out)
     }
 
-    /// Forgets everything and numbers from 1 again: a new history begins.
-    pub fn restart(&self) {
+    /// Forgets all changes, and notes none from now on. The numbers go on: a sequence is used once.
+    pub fn forget(&self) {
         for shard in 0..self.rings.len() {
             let mut ring = self.ring(shard);
             let freed: usize = ring.blocks.drain(..).map(|block| block.cost()).sum();
-            ring.last = 0;
+            ring.acked = None;
             self.used.fetch_sub(freed, Ordering::Relaxed);
             self.lengths[shard].store(0, Ordering::Relaxed);
         }
+        *self.missed() = DirtyMap::default();
+    }
+
+    /// From now on whatever is overwritten before the peer has it is noted; the sequences up to which
+    /// it has, or is given, everything.
+    pub fn track(&self) -> Vec<u64> {
+        let tracked = self.rings.iter().map(|ring| {
+            let mut ring = lock(ring);
+            ring.acked = Some(ring.last);
+            ring.last
+        });
+        let tracked = tracked.collect();
+        *self.missed() = DirtyMap::default();
+        tracked
+    }
+
+    /// The peer has everything up to there, and what comes behind is noted if it is overwritten. `false`:
+    /// some of it is no longer here, and what was noted before still counts.
+    pub fn track_from(&self, applied: &[u64]) -> bool {
+        let mut covered = applied.len() == self.rings.len();
+        for (ring, applied) in self.rings.iter().zip(applied) {
+            let mut ring = lock(ring);
+            if ring.covers(applied + 1) {
+                ring.acked = Some(*applied);
+            } else {
+                covered = false;
+            }
+        }
+        covered
+    }
+
+    /// The peer has everything up to there: less is to be noted.
+    pub fn advance(&self, applied: &[u64]) {
+        for (shard, applied) in applied.iter().enumerate().take(self.rings.len()) {
+            let mut ring = self.ring(shard);
+            ring.acked = ring.acked.map(|acked| acked.max(*applied));
+        }
+    }
+
+    /// Takes what was noted.
+    pub fn take_missed(&self) -> DirtyMap {
+        std::mem::take(&mut self.missed())
+    }
+
+    /// Gives back what was taken.
+    pub fn put_missed_back(&self, missed: &DirtyMap) {
+        self.missed().merge(missed);
+    }
+
+    /// Notes all keys that changed behind `applied`, as far as that is here.
+    pub fn note_behind(&self, applied: &[u64], map: &mut DirtyMap) {
+        for (shard, applied) in applied.iter().enumerate().take(self.rings.len()) {
+            let ring = self.ring(shard);
+            let changes = ring.blocks.iter().flat_map(|block| block.changes_behind(*applied));
+            changes.filter_map(|change| change.key_and_version()).for_each(|(key, version)| {
+                map.note_written(key, version);
+            });
+        }
+    }
+
+    /// Something was noted.
+    pub fn has_missed(&self) -> bool {
+        !self.missed().is_empty()
+    }
+
+    /// Where a stream can go on that came as far as `applied`: there, or, in a shard whose ring no longer
+    /// has that, in the middle of the ring, so that it does not lose the race again at once. What is left
+    /// out is noted.
+    pub fn skip(&self, applied: &[u64]) -> Vec<u64> {
+        let skip = |(shard, applied): (usize, &u64)| {
+            let mut ring = self.ring(shard);
+            if ring.covers(applied + 1) {
+                return *applied;
+            }
+            for _ in 0..ring.blocks.len() / 2 {
+                let Some(block) = self.drop_oldest(shard, &mut ring) else { break };
+                self.used.fetch_sub(block.cost(), Ordering::Relaxed);
+            }
+            ring.first() - 1
+        };
+        applied.iter().enumerate().take(self.rings.len()).map(skip).collect()
+    }
+
+    /// In each shard, behind what there is more from `applied` on: there, or behind what is lost.
+    pub fn first_behind(&self, applied: &[u64]) -> Vec<u64> {
+        let first = |(shard, applied): (usize, &u64)| (self.ring(shard).first() - 1).max(*applied);
+        applied.iter().enumerate().take(self.rings.len()).map(first).collect()
+    }
+
+    /// Whether an item of `shard` that comes from the peer may be created, which has applied everything
+    /// up to `applied`: not if it was deleted here since, or if nobody knows. To be asked under the
+    /// engine's lock of that shard, so that no delete comes in between.
+    pub fn may_create(&self, shard: usize, applied: u64, key: &[u8], version: u64) -> bool {
+        let ring = self.ring(shard);
+        if ring.deleted <= applied {
+            return true;
+        }
+        if !ring.covers(applied + 1) {
+            return false;
+        }
+        let deletes = |change: &Change<'_>| matches!(change, Change::Delete { key: deleted, version: at } if *deleted == key && *at > version);
+        !ring.blocks.iter().any(|block| block.changes_behind(applied).any(|change| deletes(&change)))
+    }
+
+    /// The version of the first change behind `applied` in each shard, the lowest of them.
+    pub fn first_version_behind(&self, applied: &[u64]) -> Option<u64> {
+        let first = applied.iter().enumerate().take(self.rings.len()).filter_map(|(shard, applied)| {
+            let ring = self.ring(shard);
+            let mut changes = ring.blocks.iter().flat_map(|block| block.changes_behind(*applied));
+            changes.find_map(|change| match change {
+                Change::Put(put) => Some(put.version),
+                Change::Delete { version, .. } => Some(version),
+                _ => None,
+            })
+        });
+        first.min()
     }
 
     /// An independent copy that wakes nobody.
@@ -167,10 +325,25 @@ impl Backlog {
             lengths: self.lengths.iter().map(number).collect(),
             used: number(&self.used),
             enabled: AtomicBool::new(self.enabled.load(Ordering::Relaxed)),
+            hints_wanted: AtomicBool::new(self.hints_wanted.load(Ordering::Relaxed)),
+            hints: AtomicU64::new(self.hints.load(Ordering::Relaxed)),
+            missed: Mutex::new(self.missed().clone()),
             armed: AtomicBool::new(false),
             wake: OnceLock::new(),
+            prefetch: OnceLock::new(),
             ..*self
         }
+    }
+
+    /// What it holds and has noted, as text.
+    #[cfg(feature = "testing")]
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write as _;
+        for shard in 0..self.rings.len() {
+            let ring = self.ring(shard);
+            let _ = write!(text, "{} {} {:?} {};", ring.first(), ring.last, ring.acked, ring.deleted);
+        }
+        let _ = write!(text, "{:?}", self.missed());
     }
 
     /// Bytes it may hold.
@@ -184,8 +357,11 @@ impl Backlog {
     }
 
     fn ring(&self, shard: usize) -> MutexGuard<'_, Ring> {
-        // A panic elsewhere never leaves a ring half changed: its last step is the counter.
-        self.rings[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rings[shard])
+    }
+
+    fn missed(&self) -> MutexGuard<'_, DirtyMap> {
+        lock(&self.missed)
     }
 
     fn append(&self, shard: usize, change: &Change<'_>) -> u64 {
@@ -200,6 +376,9 @@ impl Backlog {
         }
         ring.last += 1;
         let sequence = ring.last;
+        if matches!(change, Change::Delete { .. }) {
+            ring.deleted = sequence;
+        }
         let Some(block) = ring.blocks.back_mut() else { return sequence };
         match reload {
             Some((key, version)) => {
@@ -210,6 +389,9 @@ impl Backlog {
             None => change.encode(&mut block.data),
         }
         block.ends.push(block.data.len() as u32);
+        if let Some(prefetch) = self.prefetch.get() {
+            block.prefetch_ahead(bytes, *prefetch);
+        }
         sequence
     }
 
@@ -238,12 +420,22 @@ impl Backlog {
         let longest = (0..self.rings.len()).filter(|other| *other != shard).max_by_key(length);
         if let Some(other) = longest.filter(|other| length(other) > own + 1 || own == 0)
             && let Ok(mut victim) = self.rings[other].try_lock()
-            && let Some(block) = victim.blocks.pop_front()
+            && let Some(block) = self.drop_oldest(other, &mut victim)
         {
-            self.lengths[other].store(victim.blocks.len(), Ordering::Relaxed);
             return Some(block);
         }
-        ring.blocks.pop_front()
+        self.drop_oldest(shard, ring)
+    }
+
+    /// Takes the oldest block out of a ring, and notes what the peer does not have of it.
+    fn drop_oldest(&self, shard: usize, ring: &mut Ring) -> Option<Block> {
+        let block = ring.blocks.pop_front()?;
+        self.lengths[shard].store(ring.blocks.len(), Ordering::Relaxed);
+        if let Some(acked) = ring.acked.filter(|acked| *acked < block.last()) {
+            let mut missed = self.missed();
+            block.changes_behind(acked).for_each(|change| missed.note(&change));
+        }
+        Some(block)
     }
 }
 
@@ -253,18 +445,31 @@ impl std::fmt::Debug for Backlog {
     }
 }
 
+/// A panic elsewhere never leaves a ring or a map half changed: the last step is the counter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One shard's changes, the oldest first.
 #[derive(Clone, Default)]
 struct Ring {
     blocks: VecDeque<Block>,
     /// Sequence of the latest change.
     last: u64,
+    /// Up to where the peer has everything; `None` while there is none to note anything for.
+    acked: Option<u64>,
+    /// Sequence of the latest delete.
+    deleted: u64,
 }
 
 impl Ring {
+    /// Sequence of the oldest change that is here, or of the next one.
+    fn first(&self) -> u64 {
+        self.blocks.front().map_or(self.last + 1, |block| block.first)
+    }
+
     fn covers(&self, sequence: u64) -> bool {
-        let first = self.blocks.front().map_or(self.last + 1, |block| block.first);
-        (first..=self.last + 1).contains(&sequence)
+        (self.first()..=self.last + 1).contains(&sequence)
     }
 
     fn read_from(&self, sequence: u64, bytes_max: usize, out: &mut BytesMut) -> Read {
@@ -341,6 +546,13 @@ impl Block {
         self.data.len() + bytes <= self.room && self.ends.len() < Self::records_max(self.room)
     }
 
+    /// After so many bytes were written: as many as that, some way ahead, will be.
+    fn prefetch_ahead(&mut self, bytes: usize, prefetch: Prefetch) {
+        let room = self.data.spare_capacity_mut().get(PREFETCH_AHEAD..).unwrap_or_default();
+        let room = &room[..room.len().min(bytes).min(PREFETCH_BYTES_MAX)];
+        room.iter().step_by(LINE_BYTES).for_each(prefetch);
+    }
+
     /// Sequence of its last change (`first - 1` if it has none).
     fn last(&self) -> u64 {
         self.first + self.ends.len() as u64 - 1
@@ -376,6 +588,29 @@ impl Block {
         count as u64
     }
 
+    /// What is here of changes behind `sequence`. One that is kept as its key is a put without a value.
+    fn changes_behind(&self, sequence: u64) -> impl Iterator<Item = Change<'_>> {
+        let from = (sequence + 1).saturating_sub(self.first) as usize;
+        (from..self.ends.len()).filter_map(|index| {
+            let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+            let mut record = &self.data[start..self.ends[index] as usize];
+            if self.reloads.binary_search(&(index as u32)).is_err() {
+                // What was encoded here can be decoded.
+                return Change::decode(record).ok().map(|(change, _)| change);
+            }
+            let version = record.get_u64_le();
+            Some(Change::Put(Put {
+                key: record,
+                value: change::Bytes::Whole(&[]),
+                flags: 0,
+                deadline: 0,
+                version,
+                explicit: None,
+                bits: change::Bits::default(),
+            }))
+        })
+    }
+
     fn reload(&self, sequence: u64) -> Read {
         let start = self.start(sequence);
         let mut record = &self.data[start..self.ends[(sequence - self.first) as usize] as usize];
@@ -387,15 +622,25 @@ impl Block {
 /// A change kept as its key must fit.
 const BLOCK_BYTES_MIN: usize = 8 + KEY_BYTES_MAX + 254;
 
-/// Large enough that taking one is rare, small enough that losing one is little.
-const BLOCK_BYTES_MAX: usize = 256 * 1024;
+/// Large enough that taking one is rare, small enough that losing one is little, and that noting what the
+/// peer misses of one takes a worker microseconds.
+const BLOCK_BYTES_MAX: usize = 64 * 1024;
+
+/// What is hinted at is written a few changes later: by then it has come.
+const PREFETCH_AHEAD: usize = 512;
+
+/// Of longer changes the processor sees by itself where they lead.
+const PREFETCH_BYTES_MAX: usize = 1024;
+
+/// Of the processor's cache, or half of one; a hint too many costs nothing.
+const LINE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::change::{Bits, Bytes, Put};
+    use crate::change::{Bits, Bytes};
 
     fn put<'a>(key: &'a [u8], value: &'a [u8], version: u64) -> Change<'a> {
         let value = Bytes::Whole(value);
@@ -511,16 +756,55 @@ mod tests {
     }
 
     #[test]
-    fn a_new_history_begins_at_one() {
+    fn a_backlog_that_forgot_numbers_on() {
         let backlog = enabled(2, 4096);
         backlog.record(0, &put(b"a", b"1", 1));
-        backlog.restart();
-        assert_eq!((backlog.last(), backlog.bytes()), (vec![0, 0], 0));
+        backlog.forget();
+        assert_eq!((backlog.last(), backlog.bytes()), (vec![1, 0], 0));
         backlog.record(0, &put(b"a", b"1", 2));
-        assert!(backlog.covers(&[0, 0]));
+        assert!(backlog.covers(&[1, 0]) && !backlog.covers(&[0, 0]));
         let mut out = BytesMut::new();
-        assert_eq!(backlog.read_from(0, 1, 100, &mut out), Read::Records(1));
+        assert_eq!(backlog.read_from(0, 2, 100, &mut out), Read::Records(1));
         assert_eq!(versions(&out), [2]);
+    }
+
+    #[test]
+    fn what_is_overwritten_before_the_peer_has_it_is_noted_and_nothing_else() {
+        let backlog = enabled(2, 16 * 1024);
+        assert_eq!(backlog.track(), [0, 0]);
+        let key = |number: u64| format!("key{number}").into_bytes();
+        for number in 1..=5000 {
+            backlog.record(0, &put(&key(number), b"value", number));
+            if number <= 4000 {
+                backlog.advance(&[number, 0]);
+                assert!(!backlog.has_missed(), "a peer that keeps up misses nothing");
+            }
+        }
+        backlog.record(0, &put(b"long", &[1; 10_000], 5001));
+        let from = backlog.skip(&[4000, 0]);
+        assert!(from[0] > 4000 && from[1] == 0 && backlog.covers(&from));
+        let missed = backlog.take_missed();
+        for number in 4001..=from[0] {
+            assert!(missed.is_written(&key(number), number), "{number} of {from:?}");
+        }
+        assert!((1..=4000).all(|number| !missed.is_written(&key(number), number)));
+        assert!(!backlog.has_missed());
+    }
+
+    #[test]
+    fn what_was_deleted_meanwhile_is_not_created_again() {
+        let backlog = enabled(1, 8 * 1024);
+        backlog.record(0, &put(b"a", b"1", 10));
+        backlog.record(0, &Change::Delete { key: b"a", version: 20 });
+        assert!(!backlog.may_create(0, 1, b"a", 10), "the delete is newer, and the peer did not know");
+        assert!(backlog.may_create(0, 1, b"a", 30) && backlog.may_create(0, 1, b"b", 10));
+        assert!(backlog.may_create(0, 2, b"a", 10), "the peer knew");
+        for version in 30..2000 {
+            backlog.record(0, &put(b"b", b"value", version));
+        }
+        assert!(backlog.may_create(0, 2, b"a", 10), "no delete since");
+        backlog.record(0, &Change::Delete { key: b"c", version: 3000 });
+        assert!(!backlog.may_create(0, 2, b"a", 10), "nobody knows any more");
     }
 
     #[test]

@@ -96,24 +96,52 @@ pub enum Frame {
         /// Changes, one behind the other.
         payload: Bytes,
     },
-    /// Data, master to follower: items of a copy.
+    /// Data, both ways: what a peer that was away may lack, as [`crate::dirty`] encodes it. From the
+    /// master it comes before the data; from the follower it is what only the follower did.
+    Dirty {
+        /// Which [`Plan`] it belongs to, as in [`Frame::Ack`].
+        plan: u32,
+        /// The map.
+        payload: Bytes,
+    },
+    /// Data, master to follower: items of a copy or of a catch-up.
     Chunk {
+        /// How far the walk is with this chunk: the shard,
+        shard: u16,
+        /// and the place in it.
+        cursor: u64,
         /// What the sender's store clock read.
         secs: u32,
         /// Changes, one behind the other.
         payload: Bytes,
     },
-    /// Data, master to follower: everything was copied; with `target` applied it is consistent.
+    /// Data, master to follower: everything was sent; with `target` applied it is consistent.
     CopyEnd {
         /// Per shard of the sender.
         target: Vec<u64>,
     },
     /// Data, follower to master: applied so far.
     Ack {
-        /// Which [`Follow`] it is about.
+        /// Which [`Follow`] it is about,
         session: u32,
+        /// and which plan of it.
+        plan: u32,
         /// Per shard of the sender.
         applied: Vec<u64>,
+        /// The follower holds everything up to there. Otherwise it is in a copy, and has these of the
+        /// changes that followed its beginning.
+        complete: bool,
+    },
+    /// Data, follower to master: what it has, to be compared or merged. Answered by [`Frame::Answer`].
+    Report(Report),
+    /// Data, master to follower: the answer to a [`Frame::Report`] or a [`Frame::Dirty`].
+    Answer {
+        /// The plan of what it answers.
+        plan: u32,
+        /// What the sender's store clock read.
+        secs: u32,
+        /// What the follower is to apply.
+        payload: Bytes,
     },
     /// Data, master to follower: what is there of these? See [`crate::verify`].
     Compare(Question),
@@ -182,23 +210,74 @@ pub struct Handover {
 pub struct Follow {
     /// Numbered by the follower; later frames belong to the latest.
     pub session: u32,
-    /// What it has, if that is complete.
-    pub position: Option<Position>,
+    /// Where it stands, and where it left earlier histories of its own. Empty if what it has is worth
+    /// nothing.
+    pub positions: Vec<Position>,
+    /// A copy or catch-up that was cut.
+    pub cut: Option<Cut>,
 }
 
-/// The answer to [`Follow`].
+/// How far a copy or a catch-up came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Which one: the number its [`Plan`] said.
+    pub walk: u64,
+    /// The walk's last [`Frame::Chunk`]: its shard,
+    pub shard: u16,
+    /// and place.
+    pub cursor: u64,
+    /// The changes that were applied beside it.
+    pub position: Position,
+}
+
+/// The answer to [`Follow`], and said again when the backlog overran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Which [`Follow`] it answers.
     pub session: u32,
+    /// The plans of a session are numbered: what still belongs to the one before is void.
+    pub number: u32,
     /// Of the sender.
     pub epoch: u64,
-    /// Everything is copied: forget what is there. Otherwise changes simply continue.
-    pub copy: bool,
+    /// How it goes on.
+    pub way: Way,
+    /// The number of the walk, unless changes simply continue.
+    pub walk: u64,
     /// The sequences behind which changes will continue.
     pub from: Position,
-    /// The sequences with which the follower has caught up. A copy says so later ([`Frame::CopyEnd`]).
+    /// The sequences with which the follower has caught up. A walk says so later ([`Frame::CopyEnd`]).
     pub target: Vec<u64>,
+    /// The follower made changes behind this place that nobody else has: they are to be reported.
+    pub give_up: Option<Position>,
+}
+
+/// How a follower comes to hold everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// Changes continue where it is.
+    Continue,
+    /// A [`Frame::Dirty`] says what is suspect, then what was written comes as chunks.
+    CatchUp,
+    /// Everything is copied: forget what is there.
+    Copy,
+    /// The copy or catch-up that was cut goes on where it was.
+    Resume,
+}
+
+/// What a follower has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which plan it belongs to.
+    pub plan: u32,
+    /// Only to be compared: a [`Change::Touch`](crate::change::Change::Touch) of each item. Otherwise
+    /// changes that only the follower made.
+    pub compare: bool,
+    /// What the sender's store clock read.
+    pub secs: u32,
+    /// The master's changes it had applied when it looked.
+    pub applied: Vec<u64>,
+    /// Changes, one behind the other.
+    pub payload: Bytes,
 }
 
 /// Frames as bytes.
@@ -355,6 +434,9 @@ const ACK: u8 = 21;
 const ASK_ACK: u8 = 22;
 const COMPARE: u8 = 23;
 const COMPARED: u8 = 24;
+const DIRTY: u8 = 25;
+const REPORT: u8 = 26;
+const ANSWER: u8 = 27;
 const HANDSHAKE: u8 = 32;
 const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
@@ -380,9 +462,17 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         Frame::Changes { shard, first, secs, payload } => {
             Ok((CHANGES, *shard, *secs, *first, payload.clone()))
         }
-        Frame::Chunk { secs, payload } => Ok((CHUNK, 0, *secs, 0, payload.clone())),
+        Frame::Dirty { plan, payload } => Ok((DIRTY, 0, 0, u64::from(*plan), payload.clone())),
+        Frame::Chunk { shard, cursor, secs, payload } => Ok((CHUNK, *shard, *secs, *cursor, payload.clone())),
         Frame::CopyEnd { target } => small(COPY_END, 0, target),
-        Frame::Ack { session, applied } => small(ACK, u64::from(*session), applied),
+        Frame::Ack { session, plan, applied, complete } => {
+            let payload = wire::encode(applied)?.into();
+            Ok((ACK, u16::from(*complete), 0, u64::from(*plan) << 32 | u64::from(*session), payload))
+        }
+        Frame::Report(report) => {
+            Ok((REPORT, u16::from(report.compare), report.secs, u64::from(report.plan), report.encode()))
+        }
+        Frame::Answer { plan, secs, payload } => Ok((ANSWER, 0, *secs, u64::from(*plan), payload.clone())),
         Frame::AskAck => bare(ASK_ACK, 0),
         Frame::Compare(question) => small(COMPARE, 0, question),
         Frame::Compared(answer) => small(COMPARED, 0, answer),
@@ -409,9 +499,16 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         FOLLOW => Ok(Frame::Follow(wire::decode(&payload)?)),
         PLAN => Ok(Frame::Plan(wire::decode(&payload)?)),
         CHANGES => Ok(Frame::Changes { shard, first: sequence, secs, payload }),
-        CHUNK => Ok(Frame::Chunk { secs, payload }),
+        DIRTY => Ok(Frame::Dirty { plan: sequence as u32, payload }),
+        CHUNK => Ok(Frame::Chunk { shard, cursor: sequence, secs, payload }),
         COPY_END => Ok(Frame::CopyEnd { target: wire::decode(&payload)? }),
-        ACK => Ok(Frame::Ack { session: sequence as u32, applied: wire::decode(&payload)? }),
+        ACK => {
+            let applied = wire::decode(&payload)?;
+            let (session, plan) = (sequence as u32, (sequence >> 32) as u32);
+            Ok(Frame::Ack { session, plan, applied, complete: shard != 0 })
+        }
+        REPORT => Ok(Frame::Report(Report::decode(shard != 0, sequence as u32, secs, payload)?)),
+        ANSWER => Ok(Frame::Answer { plan: sequence as u32, secs, payload }),
         ASK_ACK => Ok(Frame::AskAck),
         COMPARE => Ok(Frame::Compare(wire::decode(&payload)?)),
         COMPARED => Ok(Frame::Compared(wire::decode(&payload)?)),
@@ -420,6 +517,25 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         REPLY => raw(RawKind::Reply, payload),
         DONE => raw(RawKind::Done, payload),
         unknown => Err(FrameError::UnknownKind(unknown)),
+    }
+}
+
+impl Report {
+    /// The number of shards, what was applied in each, and the changes.
+    fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(2 + 8 * self.applied.len() + self.payload.len());
+        bytes.put_u16_le(self.applied.len() as u16);
+        self.applied.iter().for_each(|applied| bytes.put_u64_le(*applied));
+        bytes.put_slice(&self.payload);
+        bytes.freeze()
+    }
+
+    fn decode(compare: bool, plan: u32, secs: u32, mut payload: Bytes) -> Result<Self, FrameError> {
+        let short = |_| FrameError::Malformed(wire::Malformed("a report is too short".into()));
+        let shards = payload.try_get_u16_le().map_err(short)?;
+        let applied = (0..shards).map(|_| payload.try_get_u64_le().map_err(short));
+        let applied = applied.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { plan, compare, secs, applied, payload })
     }
 }
 
@@ -441,15 +557,37 @@ mod tests {
             Frame::Declined { number: 5 },
             Frame::AskSwitchover,
             Frame::Goodbye,
-            Frame::Follow(Follow { session: 6, position: Some(position.clone()) }),
-            Frame::Plan(Plan { session: 6, epoch: 3, copy: true, from: position, target: vec![8] }),
+            Frame::Follow(Follow {
+                session: 6,
+                positions: vec![position.clone()],
+                cut: Some(Cut { walk: 9, shard: 1, cursor: 7, position: position.clone() }),
+            }),
+            Frame::Plan(Plan {
+                session: 6,
+                number: 4,
+                epoch: 3,
+                way: Way::CatchUp,
+                walk: 2,
+                from: position.clone(),
+                target: vec![8],
+                give_up: Some(position),
+            }),
             Frame::Changes { shard: 255, first: u64::MAX, secs: 9, payload: payload.clone() },
-            Frame::Chunk { secs: 10, payload: payload.clone() },
+            Frame::Dirty { plan: 7, payload: payload.clone() },
+            Frame::Chunk { shard: 3, cursor: u64::MAX, secs: 10, payload: payload.clone() },
             Frame::CopyEnd { target: vec![u64::MAX; 256] },
+            Frame::Ack { session: u32::MAX, plan: 5, applied: vec![0, 1], complete: true },
+            Frame::Report(Report {
+                plan: u32::MAX,
+                compare: true,
+                secs: 3,
+                applied: vec![1, u64::MAX],
+                payload: payload.clone(),
+            }),
+            Frame::Answer { plan: 6, secs: 4, payload: payload.clone() },
             Frame::AskAck,
             Frame::Compare(Question { number: 1, buckets: vec![0, 4095] }),
             Frame::Compared(Answer { number: 1, sums: vec![u64::MAX], items: Vec::new(), last: true }),
-            Frame::Ack { session: u32::MAX, applied: vec![0, 1] },
             raw(RawKind::Handshake),
             raw(RawKind::Request),
             raw(RawKind::Reply),
@@ -515,7 +653,7 @@ mod tests {
         let mut allowed = sealed(900, 1, b"");
         assert!(codec.decode(&mut allowed).unwrap().is_none());
         assert!(allowed.capacity() < 2000);
-        let long = Frame::Chunk { secs: 0, payload: Bytes::from(vec![0; 1001]) };
+        let long = Frame::Answer { plan: 0, secs: 0, payload: Bytes::from(vec![0; 1001]) };
         assert!(matches!(codec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong { .. })));
     }
 

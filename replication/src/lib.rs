@@ -27,9 +27,11 @@
 pub mod arbiter;
 pub mod backlog;
 pub mod change;
+pub mod dirty;
 pub mod driver;
 pub mod frame;
 pub mod handshake;
+pub mod heal;
 pub mod history;
 pub mod liveness;
 pub mod node;
@@ -44,4 +46,5 @@ pub mod testing;
 pub mod time;
 pub mod transport;
 pub mod verify;
+pub mod walk;
 pub mod wire;

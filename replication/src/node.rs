@@ -25,14 +25,16 @@ use serde::{Deserialize, Serialize};
 use crate::arbiter::{Ask, Grant};
 use crate::backlog::Backlog;
 use crate::frame::{self, Frame, Heartbeat, Hello, Link};
+use crate::heal::Heal;
 use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
-use crate::session::{Receiver, Sender};
-use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
+use crate::session::{Debt, Receiver, Sender, Unfinished};
+use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::verify::Findings;
+use crate::walk::Walk;
 
 use backing::Fencing;
 
@@ -70,6 +72,8 @@ pub struct Config {
     pub failback_delay: Span,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Span,
+    /// What becomes of keys that both nodes changed while neither heard of the other.
+    pub heal: Heal,
     /// There is an arbiter, and its leases are so long; see [`crate::arbiter`].
     pub arbiter: Option<Span>,
     /// Whoever is silent is fenced ([`Output::Fence`]) before it is replaced.
@@ -100,6 +104,7 @@ impl Config {
             preferred: false,
             failback_delay: Span::from_millis(60_000),
             drain_timeout: Span::from_millis(500),
+            heal: Heal::default(),
             arbiter: None,
             fence: false,
             verify_every: Span::from_millis(3_600_000),
@@ -240,6 +245,8 @@ pub enum Output {
         /// The row's reason.
         why: &'static str,
     },
+    /// For the log: both nodes changed this key while neither heard of the other.
+    Conflict(Vec<u8>),
     /// For the log: what a comparison found, and the key of an item that had diverged.
     Compared(Findings, Option<Vec<u8>>),
     /// Everything is done; the process may end.
@@ -288,6 +295,16 @@ pub struct Node {
     /// The epoch that is followed.
     following: u64,
     acknowledged: Option<Position>,
+    /// As master: what the follower misses beside what is in the backlog.
+    debt: Debt,
+    /// As follower: what must not be forgotten until it holds everything.
+    unfinished: Unfinished,
+    /// As master that did not: items that may be stale go, before anybody is served.
+    purge: Option<Walk>,
+    /// When the follower asked for its stream.
+    walk_since: Mono,
+    /// Keys that both nodes changed, told to the log since the follower came.
+    conflicts_told: u32,
     /// An acknowledgement is waited for.
     ack_wanted: bool,
 
@@ -394,6 +411,11 @@ impl Node {
             session: 0,
             following: 0,
             acknowledged: None,
+            debt: Debt::default(),
+            unfinished: Unfinished::default(),
+            purge: None,
+            walk_since: now,
+            conflicts_told: 0,
             ack_wanted: false,
             gate: GateView::Park,
             drained: true,
@@ -577,11 +599,13 @@ impl Node {
     /// The next frame for the data connection, of about `bytes_max`, if there is one. To be called
     /// when the connection can take it, behind every [`Output::Send`] for it.
     pub fn poll_data(&mut self, bytes_max: usize, now: Mono) -> Option<Frame> {
-        if !self.data_up || !self.role.state.leads() {
+        if !self.data_up {
             return None;
         }
-        let sender = self.sender.as_mut()?;
-        let frame = sender.poll(bytes_max, &*self.store, &self.backlog, &mut self.counters);
+        if self.role.state.follows() {
+            return self.poll_report(bytes_max, now);
+        }
+        let frame = self.with_sender(|sender, means| sender.poll(bytes_max, means));
         if frame.is_some() && self.lag_since.is_none() {
             self.lag_since = Some(now);
         }
@@ -626,7 +650,6 @@ impl Node {
     pub fn status(&self, now: Mono) -> PairStatus {
         let heartbeat = self.peer.as_ref().and_then(|peer| peer.heartbeat.as_ref());
         let (lag_records, lag_bytes) = self.lag();
-        let copied = self.sender.as_ref().and_then(Sender::copied);
         let in_sync = match self.role.state {
             State::Backup => self.is_level(),
             _ => self.can_yield(),
@@ -646,8 +669,9 @@ impl Node {
             lag_records,
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),
+            hints: self.backlog.hints(),
             backlog_bytes: self.backlog.bytes(),
-            copy: copied.map(|items| (items, self.store.items())),
+            copy: self.progress(now),
             state_saved: self.state_saved,
             counters: self.counters,
         }
@@ -664,13 +688,16 @@ impl Node {
     pub fn describe(&self, text: &mut String) {
         use std::fmt::Write as _;
         let Self { role, claim, saved, saves, history, position, peer, liveness, sender, .. } = self;
+        let Self { debt, unfinished, purge, .. } = self;
         let _ = write!(text, "{:?}{claim:?}{saved:?}{saves:?}{history:?}{position:?}", role.state);
         let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
+        let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{}{}", self.paused, self.resync);
         let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
         let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
         let times = (self.master_since, self.alone_at, self.handover_due, self.doubt_since);
         let timers = (self.next_heartbeat, self.wake_at, self.level_since, self.gate, self.stopping);
-        let _ = write!(text, "{flags:?}{numbers:?}{times:?}{timers:?}{:?}", self.backlog.last());
+        let _ = write!(text, "{flags:?}{numbers:?}{times:?}{timers:?}");
+        self.backlog.describe(text);
     }
 
     /// What was counted so far.
@@ -679,10 +706,28 @@ impl Node {
         &self.counters
     }
 
+    fn progress(&self, now: Mono) -> Option<Progress> {
+        let walk = self.sender.as_ref()?.walked(&self.debt)?;
+        let items_total = self.store.items();
+        Some(Progress {
+            items: walk.items.min(items_total),
+            items_total,
+            bytes: walk.bytes,
+            elapsed: now.since(self.walk_since),
+            whole: walk.wanted.is_none(),
+        })
+    }
+
     /// How often each row of the role table fired.
     #[cfg(feature = "testing")]
     pub fn fired(&self) -> &[u64] {
         &self.fired
+    }
+
+    /// The follower's session and the number of the last plan for it.
+    #[cfg(feature = "testing")]
+    pub fn planned(&self) -> Option<(u32, u32)> {
+        self.sender.as_ref().map(Sender::planned)
     }
 
     /// What this node claims.

@@ -162,7 +162,7 @@ pub const ROWS: &[Row] = &[
         on: Trigger::Synced,
         to: State::Backup,
         effects: &[],
-        why: "the copy is complete",
+        why: "it holds everything",
     },
     Row {
         from: State::Joining,
@@ -190,7 +190,7 @@ pub const ROWS: &[Row] = &[
         on: Trigger::FellBehind,
         to: State::Joining,
         effects: &[],
-        why: "the copy begins",
+        why: "what it misses begins to come",
     },
     Row {
         from: State::Joining,
@@ -239,7 +239,7 @@ pub const ROWS: &[Row] = &[
         on: Trigger::FellBehind,
         to: State::Joining,
         effects: &[],
-        why: "too far behind to continue",
+        why: "behind: what it misses begins to come",
     },
     Row {
         from: State::Backup,

@@ -1,129 +1,322 @@
 //! One follower and its stream, on both ends.
 //!
-//! The sender walks three things in one FIFO: live changes of each shard (from the backlog), the items
-//! of a copy (from the store), and the marks that say what is what. Because a chunk is sent the moment
-//! it is read, every change made after that lies behind it; changes made before that and sent later do
-//! no harm, since applying keeps the newer. So a copy needs no snapshot and nobody stops.
+//! Three tiers, so that a slow or absent follower costs nothing but what it missed:
+//! 1. it continues where it was, if the backlog still has what follows;
+//! 2. it catches up: what the backlog no longer has was noted in a [`DirtyMap`]; the map goes first, then
+//!    a walk over the store sends the items that were written;
+//! 3. it copies everything, if the two have no past in common.
 //!
-//! The bulk is pulled: [`Sender::poll`] makes the next frame when the connection can take one, so a
-//! slow peer costs no memory. What it misses meanwhile waits in the backlog; if that overruns, the
-//! copy begins anew. Changes are preferred over chunks as soon as a quarter of the backlog waits, so
-//! a copy ends whenever the connection is faster than the writes.
+//! The sender puts live changes of each shard, the items of a walk and the marks that say what is what
+//! into one FIFO. Because a chunk is sent the moment it is read, every change made after that lies behind
+//! it; changes made before that and sent later do no harm, since applying keeps the newer. So a walk
+//! needs no snapshot and nobody stops.
+//!
+//! The bulk is pulled: [`Sender::poll`] makes the next frame when the connection can take one, so a slow
+//! peer costs no memory. What it misses meanwhile waits in the backlog; if that overruns, the stream
+//! skips, and what was skipped is sent by another round of the walk. Changes are preferred over chunks
+//! as soon as a quarter of the backlog waits.
+//!
+//! What must survive a cut link is in the [`Debt`]: so a walk goes on where it was.
+
+use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
 use crate::backlog::{Backlog, Read};
 use crate::change::Change;
-use crate::frame::{Follow, Frame, Plan};
-use crate::history::{History, Position};
+use crate::dirty::DirtyMap;
+use crate::frame::{Cut, Follow, Frame, Plan, Report, Way};
+use crate::heal::{self, Reports, Suffix};
+use crate::history::{History, Position, Resume};
 use crate::status::Counters;
 use crate::store::Store;
 use crate::time::Mono;
+use crate::walk::Walk;
+
+/// What a master owes its follower beside what is in the backlog. Outlives connections.
+#[derive(Clone, Debug, Default)]
+pub struct Debt {
+    /// The sequences up to which the follower held everything, when it last did.
+    level: Option<Vec<u64>>,
+    /// What it misses and is being sent.
+    pub pending: DirtyMap,
+    /// What it misses and is sent in another round.
+    late: DirtyMap,
+    /// The walk under way, or cut.
+    walk: Option<Walk>,
+    /// The round before, of which the follower may not have seen the end.
+    before: Option<Walk>,
+    /// Walks so far.
+    walks: u64,
+    /// The first version this node made after its past parted from the follower's.
+    pub(crate) parted_at: Option<u64>,
+}
+
+impl Debt {
+    /// The other node holds everything up to there.
+    pub fn level(applied: Vec<u64>) -> Self {
+        Self { level: Some(applied), ..Self::default() }
+    }
+
+    /// Everything the other node may miss is in the backlog, or noted here.
+    pub fn is_known(&self) -> bool {
+        self.level.is_some()
+    }
+
+    /// The same, for one that holds everything up to `applied`.
+    fn covers(&self, applied: &[u64]) -> bool {
+        let level = self.level.as_ref();
+        level.is_some_and(|level| reached(applied, level))
+    }
+
+    /// The follower holds everything up to there.
+    fn settle(&mut self, applied: Vec<u64>) {
+        *self = Self { walks: self.walks, ..Self::level(applied) };
+    }
+
+    /// Notes all that is in there, for good.
+    pub fn absorb(&mut self, missed: &DirtyMap) {
+        let late = std::mem::take(&mut self.late);
+        self.pending.merge(&late);
+        self.pending.merge(missed);
+    }
+
+    fn next_walk(&mut self) -> u64 {
+        self.walks += 1;
+        self.walks
+    }
+}
+
+/// What a sender works with.
+pub struct Means<'a> {
+    /// The items.
+    pub store: &'a dyn Store,
+    /// Their changes.
+    pub backlog: &'a Backlog,
+    /// What is owed.
+    pub debt: &'a mut Debt,
+    /// For the statistics.
+    pub counters: &'a mut Counters,
+}
 
 /// The master's end.
 #[derive(Clone, Debug)]
 pub struct Sender {
     /// The follower's number for it.
     pub session: u32,
+    /// Plans sent in it.
+    plans: u32,
     epoch: u64,
     history: u128,
     /// Next sequence to send, per shard.
     next: Vec<u64>,
     /// What the follower says it applied.
     acked: Vec<u64>,
-    copy: Option<Copy>,
-    /// With this applied the follower holds everything. Unknown until a copy ends.
-    target: Option<Vec<u64>>,
+    /// With that, it says, it holds everything.
+    complete: bool,
+    give_up: Option<Position>,
     /// To be sent before anything else.
-    mark: Option<Frame>,
+    marks: VecDeque<Frame>,
+    /// The end of the walk was said.
+    walked: bool,
+    /// Items that the follower may have deleted are forgotten, step by step.
+    doubted: Option<(DirtyMap, Walk)>,
     /// Which shard's changes come next.
     turn: usize,
     /// The last frame was a chunk: changes come next.
     chunk_was_last: bool,
 }
 
-/// How far a copy is.
-#[derive(Clone, Copy, Debug, Default)]
-struct Copy {
-    shard: usize,
-    cursor: u64,
-    items: u64,
-}
-
 impl Sender {
-    /// Answers `follow`: continues where it says, if that place is known and still in the backlog,
-    /// and copies otherwise.
-    pub fn begin(
-        follow: &Follow,
-        epoch: u64,
-        history: &History,
-        backlog: &Backlog,
-        counters: &mut Counters,
-    ) -> Self {
-        let last = backlog.last();
-        let resume = follow.position.as_ref().and_then(|position| history.resume_from(position, &last));
-        let resume = resume.filter(|applied| backlog.covers(applied));
+    /// Answers `follow`: goes on with what was cut, or continues where it says, or has it catch up, or
+    /// copies.
+    pub fn begin(follow: &Follow, epoch: u64, history: &History, means: &mut Means<'_>) -> Self {
+        let last = means.backlog.last();
         let mut sender = Self {
             session: follow.session,
+            plans: 0,
             epoch,
             history: history.id,
             next: Vec::new(),
-            acked: vec![0; last.len()],
-            copy: None,
-            target: None,
-            mark: None,
+            acked: Vec::new(),
+            complete: false,
+            give_up: None,
+            marks: VecDeque::new(),
+            walked: true,
+            doubted: None,
             turn: 0,
             chunk_was_last: false,
         };
-        match resume {
-            Some(applied) => {
-                counters.partial_resyncs += 1;
-                sender.plan(false, applied, last);
-            }
-            None => sender.plan_copy(backlog, counters),
+        let known = history.resume_from_any(&follow.positions, &last);
+        if sender.resumes(follow, &last, means) {
+            return sender;
+        }
+        match known {
+            Some(known) if sender.continues(&known, &last, means) => {}
+            Some(known) if means.debt.covers(&known.from) => sender.catch_up(&known, means),
+            _ => sender.copy(means),
         }
         sender
     }
 
-    fn plan_copy(&mut self, backlog: &Backlog, counters: &mut Counters) {
-        counters.full_copies += 1;
-        let from = backlog.last();
-        self.plan(true, from.clone(), from);
+    /// The walk that was cut goes on.
+    fn resumes(&mut self, follow: &Follow, last: &[u64], means: &mut Means<'_>) -> bool {
+        let (Some(Cut { walk, shard, cursor, position }), Some(known)) = (&follow.cut, &mut means.debt.walk)
+        else {
+            return false;
+        };
+        if position.history != self.history || !reached(last, &position.applied) {
+            return false;
+        }
+        if let Some(before) = means.debt.before.take_if(|before| before.number == *walk) {
+            let wanted = std::mem::replace(known, before).wanted;
+            means.debt.late.merge(&wanted.unwrap_or_default());
+        }
+        if known.number != *walk {
+            return false;
+        }
+        means.debt.before = None;
+        (known.shard, known.cursor) = (usize::from(*shard), *cursor);
+        self.walked = false;
+        means.counters.resumed_copies += 1;
+        let from = self.skip(&position.applied, means);
+        self.plan_walk(Way::Resume, from, means);
+        true
     }
 
-    fn plan(&mut self, copy: bool, from: Vec<u64>, target: Vec<u64>) {
+    fn continues(&mut self, known: &Resume, last: &[u64], means: &mut Means<'_>) -> bool {
+        let missed = means.backlog.take_missed();
+        if !means.backlog.track_from(&known.from) {
+            means.debt.absorb(&missed);
+            return false;
+        }
+        means.debt.settle(known.from.clone());
+        means.counters.partial_resyncs += 1;
+        self.part(known, means);
+        self.plan(Way::Continue, known.from.clone(), last.to_vec());
+        if self.behind(means.backlog, &self.next).1 > means.backlog.bytes_max() as u64 / MAP_SHARE {
+            self.send_map(means);
+        }
+        true
+    }
+
+    fn catch_up(&mut self, known: &Resume, means: &mut Means<'_>) {
+        means.counters.catch_ups += 1;
+        let from = means.backlog.skip(&known.from);
+        means.debt.absorb(&means.backlog.take_missed());
+        let wanted = means.debt.pending.clone();
+        means.debt.walk = Some(Walk::for_dirty(means.debt.next_walk(), wanted));
+        means.debt.before = None;
+        self.walked = false;
+        self.part(known, means);
+        self.plan_walk(Way::CatchUp, from, means);
+    }
+
+    fn copy(&mut self, means: &mut Means<'_>) {
+        means.counters.full_copies += 1;
+        let from = means.backlog.track();
+        *means.debt = Debt { walks: means.debt.walks, ..Debt::default() };
+        means.debt.walk = Some(Walk::over_all(means.debt.next_walk()));
+        self.walked = false;
+        self.plan_walk(Way::Copy, from, means);
+    }
+
+    /// The follower made changes of its own since the pasts parted.
+    fn part(&mut self, known: &Resume, means: &mut Means<'_>) {
+        self.give_up.clone_from(&known.give_up);
+        if self.give_up.is_some() {
+            let recorded = means.backlog.first_version_behind(&known.from);
+            let noted = means.debt.pending.first_written();
+            means.debt.parted_at = recorded.into_iter().chain(noted).min();
+        }
+    }
+
+    /// The backlog no longer has what comes next: the stream goes on further ahead.
+    fn overrun(&mut self, means: &mut Means<'_>) {
+        let sent: Vec<u64> = self.next.iter().map(|next| next - 1).collect();
+        let from = self.skip(&sent, means);
+        if means.debt.walk.is_some() && !self.walked {
+            return self.plan_walk(Way::Resume, from, means);
+        }
+        means.counters.catch_ups += 1;
+        let wanted = std::mem::take(&mut means.debt.late);
+        means.debt.walk = Some(Walk::for_dirty(means.debt.next_walk(), wanted));
+        // Whoever has not seen the end of the last round begins with all of them.
+        means.debt.before = None;
+        self.walked = false;
+        self.plan_walk(Way::CatchUp, from, means);
+    }
+
+    /// Skips what is not in the backlog; it is sent in another round, and told the follower at once.
+    fn skip(&mut self, applied: &[u64], means: &mut Means<'_>) -> Vec<u64> {
+        if means.backlog.covers(applied) {
+            return applied.to_vec();
+        }
+        let from = means.backlog.skip(applied);
+        let missed = means.backlog.take_missed();
+        means.debt.late.merge(&missed);
+        means.debt.pending.merge(&missed);
+        from
+    }
+
+    fn plan_walk(&mut self, way: Way, from: Vec<u64>, means: &mut Means<'_>) {
+        self.plan(way, from, Vec::new());
+        if way != Way::Copy {
+            self.send_map(means);
+        }
+    }
+
+    /// The map goes first, and says of the backlog too what is yet to come: should this node die before,
+    /// the follower knows which of its items may be stale.
+    fn send_map(&mut self, means: &mut Means<'_>) {
+        let mut map = means.debt.pending.clone();
+        let behind: Vec<u64> = self.next.iter().map(|next| next - 1).collect();
+        means.backlog.note_behind(&behind, &mut map);
+        if map.is_empty() {
+            return;
+        }
+        let mut payload = BytesMut::new();
+        map.encode(&mut payload);
+        means.counters.bytes_sent += payload.len() as u64;
+        self.marks.push_back(Frame::Dirty { plan: self.plans, payload: payload.freeze() });
+    }
+
+    fn plan(&mut self, way: Way, from: Vec<u64>, target: Vec<u64>) {
         self.next = from.iter().map(|applied| applied + 1).collect();
-        // While it copies, the follower acknowledges nothing, whatever it had before.
-        self.acked = if copy { vec![0; from.len()] } else { from.clone() };
-        self.copy = copy.then(Copy::default);
-        self.target = (!copy).then(|| target.clone());
-        let from = Position { history: self.history, applied: from };
-        self.mark = Some(Frame::Plan(Plan { session: self.session, epoch: self.epoch, copy, from, target }));
+        self.acked.clone_from(&from);
+        self.complete = false;
+        self.doubted = None;
+        self.plans += 1;
+        let plan = Plan {
+            session: self.session,
+            number: self.plans,
+            epoch: self.epoch,
+            way,
+            walk: 0,
+            from: Position { history: self.history, applied: from },
+            target,
+            give_up: self.give_up.clone(),
+        };
+        self.marks.push_back(Frame::Plan(plan));
     }
 
     /// The next frame of about `bytes_max`, if there is anything to send.
-    pub fn poll(
-        &mut self,
-        bytes_max: usize,
-        store: &dyn Store,
-        backlog: &Backlog,
-        counters: &mut Counters,
-    ) -> Option<Frame> {
-        if let Some(mark) = self.mark.take() {
-            return Some(mark);
+    pub fn poll(&mut self, bytes_max: usize, means: &mut Means<'_>) -> Option<Frame> {
+        if let Some(mark) = self.marks.pop_front() {
+            return Some(numbered(mark, means.debt));
         }
-        if self.copy.is_some() && !self.chunk_was_last && !self.must_hurry(backlog) {
+        if !self.walked && !self.chunk_was_last && !self.must_hurry(means.backlog) {
             self.chunk_was_last = true;
-            return Some(self.chunk(bytes_max, store, backlog, counters));
+            return Some(self.chunk(bytes_max, means));
         }
         self.chunk_was_last = false;
-        match self.changes(bytes_max, store, backlog, counters) {
+        match self.changes(bytes_max, means) {
             Ok(Some(frame)) => Some(frame),
-            Ok(None) if self.copy.is_some() => Some(self.chunk(bytes_max, store, backlog, counters)),
-            Ok(None) => None,
+            Ok(None) if !self.walked => Some(self.chunk(bytes_max, means)),
+            Ok(None) => self.doubt(bytes_max, means),
             Err(Overrun) => {
-                self.plan_copy(backlog, counters);
-                self.mark.take()
+                self.overrun(means);
+                self.marks.pop_front().map(|mark| numbered(mark, means.debt))
             }
         }
     }
@@ -139,87 +332,121 @@ impl Sender {
         all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    fn changes(
-        &mut self,
-        bytes_max: usize,
-        store: &dyn Store,
-        backlog: &Backlog,
-        counters: &mut Counters,
-    ) -> Result<Option<Frame>, Overrun> {
+    fn changes(&mut self, bytes_max: usize, means: &mut Means<'_>) -> Result<Option<Frame>, Overrun> {
         for _ in 0..self.next.len() {
             let shard = self.turn;
             self.turn = (self.turn + 1) % self.next.len();
             let first = self.next[shard];
             let mut payload = BytesMut::new();
-            let count = match backlog.read_from(shard, first, bytes_max, &mut payload) {
+            let count = match means.backlog.read_from(shard, first, bytes_max, &mut payload) {
                 Read::Empty => continue,
                 Read::Overrun => return Err(Overrun),
                 Read::Records(count) => u64::from(count),
                 Read::Reload { key, version } => {
-                    reload(store, &key, version, &mut payload);
+                    reload(means.store, &key, version, &mut payload);
                     1
                 }
             };
             self.next[shard] += count;
-            counters.changes_sent += count;
-            counters.bytes_sent += payload.len() as u64;
-            let secs = store.secs();
+            means.counters.changes_sent += count;
+            means.counters.bytes_sent += payload.len() as u64;
+            let secs = means.store.secs();
             return Ok(Some(Frame::Changes { shard: shard as u16, first, secs, payload: payload.freeze() }));
         }
         Ok(None)
     }
 
-    fn chunk(
-        &mut self,
-        bytes_max: usize,
-        store: &dyn Store,
-        backlog: &Backlog,
-        counters: &mut Counters,
-    ) -> Frame {
+    /// The next piece of the walk; behind the last one, the mark that ends it.
+    fn chunk(&mut self, bytes_max: usize, means: &mut Means<'_>) -> Frame {
+        let (store, debt) = (means.store, &mut *means.debt);
         let mut payload = BytesMut::new();
-        let mut copy = self.copy.unwrap_or_default();
-        for _ in 0..SCANS_MAX {
-            if copy.shard >= store.shards() {
-                return self.copy_end(payload, store, backlog);
-            }
-            let room = bytes_max.saturating_sub(payload.len()).clamp(1, SCAN_BYTES);
-            let next = store.scan(copy.shard, copy.cursor, room, &mut |change| {
-                change.encode(&mut payload);
-                copy.items += 1;
-            });
-            (copy.shard, copy.cursor) = next.map_or((copy.shard + 1, 0), |cursor| (copy.shard, cursor));
-            if payload.len() >= bytes_max {
-                break;
-            }
+        let walk = debt.walk.get_or_insert_default();
+        if walk.is_at_start()
+            && let Some(flush) = walk.wanted.as_ref().and_then(DirtyMap::flush)
+        {
+            flush.encode(&mut payload);
         }
-        self.copy = Some(copy);
-        counters.bytes_sent += payload.len() as u64;
-        Frame::Chunk { secs: store.secs(), payload: payload.freeze() }
-    }
-
-    /// The last chunk, with what is not an item; the mark that ends the copy follows.
-    fn copy_end(&mut self, mut payload: BytesMut, store: &dyn Store, backlog: &Backlog) -> Frame {
-        if let Some(deadline) = store.pending_flush() {
+        walk.collect(bytes_max, store, &mut payload);
+        if walk.is_over(store) && debt.late.is_empty() {
+            self.walked = true;
+            let deadline = store.pending_flush().unwrap_or(0);
             Change::FlushAt { deadline }.encode(&mut payload);
+            self.marks.push_back(Frame::CopyEnd { target: means.backlog.last() });
         }
-        let target = backlog.last();
-        self.copy = None;
-        self.target = Some(target.clone());
-        self.mark = Some(Frame::CopyEnd { target });
-        Frame::Chunk { secs: store.secs(), payload: payload.freeze() }
+        means.counters.bytes_sent += payload.len() as u64;
+        let (shard, cursor) = (walk.shard as u16, walk.cursor);
+        if walk.is_over(store) && !self.walked {
+            self.walk_again(means);
+        }
+        Frame::Chunk { shard, cursor, secs: store.secs(), payload: payload.freeze() }
     }
 
-    /// The follower applied so much.
-    pub fn acknowledge(&mut self, applied: Vec<u64>) {
-        if applied.len() == self.acked.len() {
-            self.acked = applied;
+    /// Another round, for what was skipped during the last one.
+    fn walk_again(&mut self, means: &mut Means<'_>) {
+        let wanted = std::mem::take(&mut means.debt.late);
+        let again = Walk::for_dirty(means.debt.next_walk(), wanted);
+        means.debt.before = means.debt.walk.replace(again);
+        let from = self.next.iter().map(|next| next - 1).collect();
+        self.plan(Way::Resume, from, Vec::new());
+    }
+
+    /// The next step of forgetting what the follower may have deleted. The answer to its map follows.
+    fn doubt(&mut self, bytes_max: usize, means: &mut Means<'_>) -> Option<Frame> {
+        let (map, mut walk) = self.doubted.take()?;
+        let secs = means.store.secs();
+        if walk.is_over(means.store) {
+            return Some(Frame::Answer { plan: self.plans, secs, payload: bytes::Bytes::new() });
         }
+        let parted_at = means.debt.parted_at.unwrap_or(u64::MAX);
+        let asked = heal::doubt_removed(&map, &mut walk, parted_at, bytes_max, means.store);
+        self.doubted = Some((map, walk));
+        if !asked.is_empty() {
+            means.counters.bytes_sent += asked.len() as u64;
+            let plan = self.plans;
+            let report = Report { plan, compare: true, secs, applied: Vec::new(), payload: asked.freeze() };
+            return Some(Frame::Report(report));
+        }
+        let (shard, cursor) = means.debt.walk.as_ref().map_or((0, 0), |walk| (walk.shard, walk.cursor));
+        Some(Frame::Chunk { shard: shard as u16, cursor, secs, payload: bytes::Bytes::new() })
+    }
+
+    /// What only its follower did is no longer known to it: items in these buckets are in doubt.
+    pub fn doubt_buckets(&mut self, plan: u32, map: DirtyMap) {
+        if plan == self.plans {
+            self.doubted = Some((map, Walk::default()));
+        }
+    }
+
+    /// The follower applied so much of a plan, and says whether it holds everything.
+    pub fn acknowledge(&mut self, plan: u32, applied: Vec<u64>, complete: bool, means: &mut Means<'_>) {
+        if plan != self.plans || applied.len() != self.next.len() {
+            return;
+        }
+        self.acked = applied;
+        self.complete = complete;
+        means.backlog.advance(&self.acked);
+        if complete {
+            means.debt.settle(self.acked.clone());
+            self.give_up = None;
+            // What was noted and has arrived by now need not be kept.
+            if means.backlog.has_missed() {
+                let missed = means.backlog.take_missed();
+                if !means.backlog.covers(&self.acked) {
+                    means.backlog.put_missed_back(&missed);
+                }
+            }
+        }
+    }
+
+    /// The session and the number of the last plan.
+    #[cfg(feature = "testing")]
+    pub fn planned(&self) -> (u32, u32) {
+        (self.session, self.plans)
     }
 
     /// What the follower applied, if it holds everything up to there.
     pub fn acknowledged(&self) -> Option<&[u64]> {
-        let target = self.target.as_ref()?;
-        reached(&self.acked, target).then_some(&self.acked)
+        self.complete.then_some(&self.acked)
     }
 
     /// The follower has everything there is.
@@ -233,11 +460,25 @@ impl Sender {
         self.behind(backlog, &next)
     }
 
-    /// Items copied so far, while a copy is under way.
-    pub fn copied(&self) -> Option<u64> {
-        self.copy.map(|copy| copy.items)
+    /// Items a walk came by and bytes it found, while one is under way.
+    pub fn walked<'d>(&self, debt: &'d Debt) -> Option<&'d Walk> {
+        debt.walk.as_ref().filter(|_| !self.complete)
     }
 }
+
+/// A plan names the walk that is under way when it is sent.
+fn numbered(mark: Frame, debt: &Debt) -> Frame {
+    match mark {
+        Frame::Plan(plan) => {
+            let walk = debt.walk.as_ref().map_or(0, |walk| walk.number);
+            Frame::Plan(Plan { walk, ..plan })
+        }
+        other => other,
+    }
+}
+
+/// A follower that misses more than this part of the backlog is told first which of its items are old.
+const MAP_SHARE: u64 = 64;
 
 /// The backlog no longer has what comes next.
 struct Overrun;
@@ -249,12 +490,6 @@ fn reload(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
     }
 }
 
-/// Bytes of items visited at a time: clients that need the same shard wait for no longer than that takes.
-const SCAN_BYTES: usize = 8 << 10;
-
-/// Not more steps of a scan in one go, however sparse the store is.
-const SCANS_MAX: usize = 64;
-
 /// The follower's end: what it asked for and what came of it.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -264,10 +499,14 @@ pub struct Receiver {
     pub asked: Mono,
     /// A plan came: frames belong to it.
     pub planned: bool,
-    /// A copy is under way.
-    pub copying: bool,
-    /// With this applied it holds everything.
+    /// Its number.
+    pub plan: u32,
+    /// With this applied everything that was planned has come.
     pub target: Option<Vec<u64>>,
+    /// What it tells the master in return.
+    pub reports: Reports,
+    /// It was noticed that everything is here.
+    pub settled: bool,
     /// Bytes applied since the last acknowledgement.
     pub bytes_unacked: usize,
     /// When to acknowledge at the latest.
@@ -281,16 +520,44 @@ impl Receiver {
             session,
             asked: now,
             planned: false,
-            copying: false,
+            plan: 0,
             target: None,
+            reports: Reports::default(),
+            settled: false,
             bytes_unacked: 0,
             ack_due: None,
         }
     }
 
     /// Everything the plan promised was applied.
-    pub fn is_complete(&self, applied: &[u64]) -> bool {
+    pub fn has_arrived(&self, applied: &[u64]) -> bool {
         self.planned && self.target.as_ref().is_some_and(|target| reached(applied, target))
+    }
+
+    /// And everything was told in return.
+    pub fn is_complete(&self, applied: &[u64]) -> bool {
+        self.has_arrived(applied) && self.reports.are_done()
+    }
+}
+
+/// What a follower must not forget when the link is cut.
+#[derive(Clone, Debug, Default)]
+pub struct Unfinished {
+    /// Where it stood when it held everything last, and earlier.
+    pub base: Vec<Position>,
+    /// The walk, its shard and its place.
+    pub walk: Option<(u64, u16, u64)>,
+    /// Items that may be stale or gone, until everything has come.
+    pub suspects: DirtyMap,
+    /// What it did itself that the master may not have.
+    pub suffix: Option<Suffix>,
+}
+
+impl Unfinished {
+    /// How far the walk came, for one who asks to go on with it.
+    pub fn cut(&self, position: Option<&Position>) -> Option<Cut> {
+        let (walk, shard, cursor) = self.walk?;
+        Some(Cut { walk, shard, cursor, position: position?.clone() })
     }
 }
 
@@ -305,6 +572,7 @@ pub fn apply(store: &dyn Store, secs: u32, payload: &[u8]) -> Result<u64, crate:
     Ok(count)
 }
 
-fn reached(applied: &[u64], target: &[u64]) -> bool {
+/// No place in `applied` is behind that in `target`.
+pub(crate) fn reached(applied: &[u64], target: &[u64]) -> bool {
     applied.len() == target.len() && applied.iter().zip(target).all(|(applied, target)| applied >= target)
 }

@@ -66,14 +66,49 @@ pub struct PairStatus {
     pub lag_bytes: u64,
     /// For how long the follower has not been level.
     pub lag: Span,
+    /// Hints about items in use that were recorded for the backup.
+    pub hints: u64,
     /// Bytes the backlog holds now.
     pub backlog_bytes: u64,
-    /// Items copied so far in the copy that is under way, and how many there are about.
-    pub copy: Option<(u64, u64)>,
+    /// The copy or catch-up that is being sent.
+    pub copy: Option<Progress>,
     /// The last epoch is safe on disk (always true without a state directory).
     pub state_saved: bool,
     /// Everything counted since the process began.
     pub counters: Counters,
+}
+
+/// How far a copy or a catch-up is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Items the walk came by (a catch-up sends few of them).
+    pub items: u64,
+    /// How many there are, about.
+    pub items_total: u64,
+    /// Bytes sent for it.
+    pub bytes: u64,
+    /// Since it began, or went on.
+    pub elapsed: Span,
+    /// Everything is sent, not only what was missed.
+    pub whole: bool,
+}
+
+impl Progress {
+    /// Of a hundred.
+    pub fn percent(&self) -> u64 {
+        (self.items * 100).checked_div(self.items_total).unwrap_or(100).min(100)
+    }
+
+    /// Items per second.
+    pub fn rate(&self) -> u64 {
+        self.items.saturating_mul(1_000_000) / self.elapsed.0.max(1)
+    }
+
+    /// How long it will take, if it goes on so.
+    pub fn left(&self) -> Option<Span> {
+        let missing = self.items_total.saturating_sub(self.items);
+        (self.items > 0).then(|| self.elapsed.scaled(missing, self.items))
+    }
 }
 
 /// What comparisons of the two nodes found; only a master makes them.
@@ -94,6 +129,16 @@ pub struct Counters {
     pub full_copies: u64,
     /// Streams continued without a copy, sent or received.
     pub partial_resyncs: u64,
+    /// Catch-ups begun, sent or received: only what was missed.
+    pub catch_ups: u64,
+    /// Copies and catch-ups that were cut and went on where they were, sent or received.
+    pub resumed_copies: u64,
+    /// Items forgotten because their master died while this node caught up: they might have been stale.
+    pub suspects_dropped: u64,
+    /// Changes taken over from a follower that had made them as master.
+    pub merged: u64,
+    /// Keys that both nodes had changed while neither heard of the other.
+    pub conflicts: u64,
     /// Times this node became master.
     pub promotions: u64,
     /// Planned handovers this node gave or took.
@@ -123,4 +168,21 @@ pub struct RoleView {
     pub why: &'static str,
     /// When that was.
     pub since: Mono,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_the_rate() {
+        let half = Progress {
+            items: 500,
+            items_total: 1000,
+            elapsed: Span::from_millis(2000),
+            ..Progress::default()
+        };
+        assert_eq!((half.percent(), half.rate(), half.left()), (50, 250, Some(Span::from_millis(2000))));
+        assert_eq!((Progress::default().percent(), Progress::default().left()), (100, None));
+    }
 }

@@ -20,6 +20,11 @@ pub trait Store: Send + Sync {
     /// Deadlines are already in this store's seconds.
     fn apply(&self, change: &Change<'_>);
 
+    /// Makes a change of the peer this node's own: kept only if newer than what is here, and then recorded
+    /// as a client's would be. An item that is not here is created only if `may_create` says so, which is
+    /// asked with its shard, under that shard's lock.
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged;
+
     /// Walks `shard` from `cursor` (0 to begin), calling `visit` with about `max_bytes` of items.
     /// Returns the next cursor, `None` at the end. What is there during the whole walk is visited.
     fn scan(
@@ -34,8 +39,8 @@ pub trait Store: Send + Sync {
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool;
 
     /// Records what the item of `key` is, with a new version, or its absence: a copy elsewhere that
-    /// differs is replaced. `theirs` is the version of that copy, if there is one: it is recorded as deleted
-    /// first, because it may be newer than anything here.
+    /// differs is replaced. `theirs` is a version above that of such a copy, if there is one: it is recorded as
+    /// deleted first, because it may be newer than anything here.
     fn restate(&self, key: &[u8], theirs: Option<u64>);
 
     /// What this store's clock reads, in seconds; deadlines are in it.
@@ -46,4 +51,15 @@ pub trait Store: Send + Sync {
 
     /// Which of the two nodes this is, stamped into versions so that no two nodes make the same one.
     fn set_slot(&self, slot: u8);
+}
+
+/// What came of [`Store::merge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// It is done, and recorded.
+    Taken,
+    /// What is here is as new, or there was nothing to do.
+    Kept,
+    /// It may not be, or there is no memory for it.
+    Refused,
 }

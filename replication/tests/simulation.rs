@@ -143,7 +143,7 @@ fn options(
         options.drift = [0, 1].map(|_| random.within(0..40_001) as i64 - 20_000);
     }
     options.shards = [random.within(1..4) as usize, random.within(1..4) as usize];
-    if !gentle && random.chance(25) {
+    if !gentle && random.chance(40) {
         options.backlog_bytes = random.within(3_000..12_000) as usize;
     }
     options.bulk_bytes = random.within(150..2_000) as usize;

@@ -221,6 +221,31 @@ pub fn of_status(status: &Status) -> Vec<Metric> {
             "Streams continued without a copy.",
             link.partial_resyncs,
         ),
+        Metric::counter(
+            "tandem_catch_ups_total",
+            "Catch-ups begun: only what was missed is sent.",
+            link.catch_ups,
+        ),
+        Metric::counter(
+            "tandem_resumed_copies_total",
+            "Copies and catch-ups that were cut and went on where they were.",
+            link.resumed_copies,
+        ),
+        Metric::counter(
+            "tandem_heal_merged_total",
+            "Changes taken over from a node that had served apart.",
+            link.heal_merged,
+        ),
+        Metric::counter(
+            "tandem_heal_conflicts_total",
+            "Keys that both nodes had changed while neither heard of the other.",
+            link.heal_conflicts,
+        ),
+        Metric::counter(
+            "tandem_replication_bytes_sent_total",
+            "Bytes of changes and copies sent to the peer.",
+            link.bytes_sent,
+        ),
         Metric::counter("tandem_promotions_total", "Times this node became master.", link.promotions),
         Metric::counter("tandem_switchovers_total", "Planned handovers given or taken.", link.switchovers),
         Metric::counter("tandem_reconnects_total", "Times the link came up again.", link.reconnects),

@@ -152,10 +152,26 @@ pub struct Link {
     pub backlog_bytes: u64,
     /// A copy under way: items so far and in all.
     pub copy: Option<(u64, u64)>,
+    /// Its bytes so far.
+    pub copy_bytes: u64,
+    /// How many seconds it will take, if it goes on so.
+    pub copy_seconds_left: Option<u64>,
     /// Copies begun in full.
     pub full_copies: u64,
     /// Streams continued without one.
     pub partial_resyncs: u64,
+    /// Catch-ups begun: only what was missed.
+    pub catch_ups: u64,
+    /// Copies and catch-ups that were cut and went on where they were.
+    pub resumed_copies: u64,
+    /// Items forgotten because the master died while this node caught up.
+    pub suspects_dropped: u64,
+    /// Changes taken over from a node that had served apart.
+    pub heal_merged: u64,
+    /// Keys that both nodes had changed.
+    pub heal_conflicts: u64,
+    /// Bytes of changes and copies sent.
+    pub bytes_sent: u64,
     /// Times this node became master.
     pub promotions: u64,
     /// Planned handovers.

@@ -87,7 +87,13 @@ pub fn describe(link: &Link) -> String {
     let mut words = vec![if link.up { "up".to_owned() } else { "DOWN".to_owned() }];
     match (link.copy, link.synced) {
         (Some((done, all)), _) => {
-            words.push(format!("copying, {} of about {} items", grouped(done), grouped(all)))
+            let percent = (done * 100).checked_div(all).unwrap_or(100);
+            let left = link.copy_seconds_left.map_or(String::new(), |left| format!(", {} left", age(left)));
+            words.push(format!(
+                "copying, {} of about {} items, {percent} %{left}",
+                grouped(done),
+                grouped(all)
+            ))
         }
         (None, true) => words.push("in sync".to_owned()),
         (None, false) => words.push("not in sync".to_owned()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tandem_replication::backlog::Backlog;
 use tandem_replication::driver::{self, Handle, Snapshot};
 use tandem_replication::handshake::Secret;
+use tandem_replication::heal::Heal;
 use tandem_replication::node;
 use tandem_replication::proxy::ProxyStream;
 use tandem_replication::transport::{self, PeerAddress};
@@ -128,6 +129,7 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
+        backlog.set_prefetch(crate::engine::prefetch);
         let policy = AckPolicy {
             all: pair.ack.all,
             prefixes: pair.ack.prefixes.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
@@ -180,6 +182,11 @@ impl Prepared {
             preferred: pair.preferred,
             failback_delay: pair.failback_delay,
             drain_timeout: DRAIN_TIMEOUT,
+            heal: match pair.heal {
+                config::Heal::Newest => Heal::Newest,
+                config::Heal::Winner => Heal::Winner,
+                config::Heal::Invalidate => Heal::Invalidate,
+            },
             verify_every: pair.verify_interval,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;

@@ -142,7 +142,7 @@ fn note(view: &View, snapshot: &Snapshot, seen: &mut Seen) {
     }
     if seen.copying != pair.copy.is_some() {
         seen.copying = pair.copy.is_some();
-        now(copy_event(pair.copy, linked));
+        now(copy_event(pair.copy.map(|copy| (copy.items, copy.items_total)), linked));
     }
 }
 

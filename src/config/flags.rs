@@ -59,7 +59,7 @@ pub(super) fn default(arg: &Arg) -> Option<String> {
 }
 
 /// Flags that mean nothing without a pair.
-pub(super) const PAIR_ONLY: [&str; 18] = [
+pub(super) const PAIR_ONLY: [&str; 19] = [
     "verify-interval",
     "ack",
     "ack-prefix",
@@ -75,6 +75,7 @@ pub(super) const PAIR_ONLY: [&str; 18] = [
     "preferred",
     "start-alone",
     "backup-requests",
+    "heal",
     "backlog",
     "psk-file",
     "insecure-replication",
@@ -155,6 +156,7 @@ fn memory(command: Command) -> Command {
 fn service(command: Command) -> Command {
     command.next_help_heading("Service").args([
         value("threads", Some('t'), "N", "Worker threads [default: 4]"),
+        value("io", None, "HOW", "How workers wait for their sockets: epoll, uring (io_uring; Linux 6.1 or newer), or auto: uring where it is allowed [default: auto]"),
         value("auth-file", Some('Y'), "FILE", "Authentication for the text protocol: lines of user:password; SIGHUP reads it again"),
         switch("enable-sasl", Some('S'), "SASL authentication for the binary protocol (PLAIN; users in $MEMCACHED_SASL_PWDB)"),
         switch("enable-shutdown", Some('A'), "Allow the command `shutdown`"),
@@ -211,6 +213,7 @@ fn pair(command: Command) -> Command {
         switch("preferred", None, "This node should be master when both are well"),
         value("start-alone", None, "YES|NO", "Serve alone if the peer is silent at start [default: yes]"),
         value("backup-requests", None, "HOW", "What a backup does with requests: proxy, local-reads or reject [default: proxy]"),
+        value("heal", None, "HOW", "What becomes of keys that both nodes changed while the network between them was cut: newest, winner or invalidate [default: newest]"),
         value("ack", None, "MODE", "When a write is answered: async (at once), received or applied (when the backup has it) [default: async]"),
         value("ack-prefix", None, "PREFIX", "Writes of keys that begin so are answered when the backup has them; comma separated; may be repeated").action(ArgAction::Append),
         value("sync-port", None, "PORT", "A second TCP port whose clients' writes are answered when the backup has them"),

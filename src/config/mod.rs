@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use environment::mistaken_variables;
 pub use extended::Extended;
 pub use listen::{Host, HostPort};
-pub use pair::{Ack, BackupRequests, Failback, Pair, Profile};
+pub use pair::{Ack, BackupRequests, Failback, Heal, Pair, Profile};
 pub use show::{Change, Source};
 pub use values::Origin;
 

@@ -32,6 +32,8 @@ pub struct Pair {
     pub start_alone: bool,
     /// What a backup does with clients' requests.
     pub backup_requests: BackupRequests,
+    /// What becomes of keys that both nodes changed while neither heard of the other.
+    pub heal: Heal,
     /// Which writes wait for the backup.
     pub ack: Ack,
     /// How often a master compares its backup with itself.
@@ -91,6 +93,18 @@ pub struct Ack {
     pub timeout: Duration,
     /// Then an error, rather than the answer all the same.
     pub strict: bool,
+}
+
+/// What becomes of keys that both nodes changed while neither heard of the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heal {
+    /// The newer change counts.
+    #[default]
+    Newest,
+    /// What the node did that follows afterwards is undone.
+    Winner,
+    /// They are deleted on both.
+    Invalidate,
 }
 
 /// What a backup does with clients' requests.

@@ -20,7 +20,10 @@ pub mod model;
 mod number;
 mod prefetch;
 
+pub(crate) use prefetch::prefetch;
+
 use tandem_replication::change::Change;
+use tandem_replication::store::Merged;
 
 use crate::command::{Command, Now, Pages, Replies};
 
@@ -44,6 +47,11 @@ pub trait Engine: Send + Sync {
     /// Applies a change from the peer: kept only if newer than what is here. Not journaled.
     /// Deadlines in `change` are already in this engine's seconds.
     fn apply(&self, change: &Change<'_>, now: Now);
+
+    /// Makes a change of the peer this engine's own: like [`Engine::apply`], but journaled if it was
+    /// newer. An item that is not here is created only if `may_create` says so, which is asked with its
+    /// shard, under that shard's lock.
+    fn merge(&self, change: &Change<'_>, now: Now, may_create: &dyn Fn(usize) -> bool) -> Merged;
 
     /// Walks a shard in hash order for a copy: calls `visit` for live items from `cursor` on, about
     /// `max_bytes` of them, under the shard's lock. Returns the next cursor, or `None` when done.
@@ -120,6 +128,12 @@ pub enum Fate {
 pub trait Journal: Send + Sync {
     /// `change` is the effect of a command on an item of `shard`. Deadlines are in engine seconds.
     fn record(&self, shard: usize, change: &Change<'_>);
+
+    /// An item of `shard` that is in use outlived an eviction, and `change` says about it what is known anyhow:
+    /// who keeps a copy may want to know that it is in use.
+    fn hint(&self, shard: usize, change: &Change<'_>) {
+        let _ = (shard, change);
+    }
 
     /// Whether changes go anywhere at all; an engine asks once, when it is made.
     fn records(&self) -> bool {

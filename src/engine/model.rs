@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tandem_replication::change::{self, Bits, Change, Put};
+use tandem_replication::store::Merged;
 
 use super::clock::Clock;
 use super::hash::{self, Hasher};
@@ -612,6 +613,33 @@ impl Engine for ModelEngine {
             }
             &Change::FlushAt { deadline } => self.flush_at.store(deadline, Ordering::Release),
         }
+    }
+
+    fn merge(&self, change: &Change<'_>, now: Now, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        let Some((key, version)) = change.key_and_version() else {
+            self.apply(change, now);
+            (0..self.shards()).for_each(|shard| self.journal.record(shard, change));
+            return Merged::Taken;
+        };
+        let shard = self.shard_of(key);
+        let held = {
+            let state = self.state();
+            let item = state.items.get(key);
+            item.filter(|item| item.version >= state.floor).map(|item| (item.version, item.deadline))
+        };
+        let newer = match (change, held) {
+            (Change::Put(_), _) if version < self.state().floor => return Merged::Refused,
+            (Change::Put(_), None) if !may_create(shard) => return Merged::Refused,
+            (Change::Put(_), None) => true,
+            (Change::Touch { deadline, .. }, Some(held)) => held.0 == version && held.1 != *deadline,
+            (_, held) => held.is_some_and(|held| held.0 < version),
+        };
+        self.apply(change, now);
+        if !newer {
+            return Merged::Kept;
+        }
+        self.journal.record(shard, change);
+        Merged::Taken
     }
 
     fn scan(

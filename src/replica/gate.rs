@@ -174,12 +174,16 @@ impl Gate for PairGate {
     }
 
     fn leave(&self, worker: usize) -> bool {
+        let acknowledged = self.still_holds();
+        self.raise(worker, false);
+        acknowledged
+    }
+
+    fn still_holds(&self) -> bool {
         // A backup's local reads rest on no grant.
         let local_read =
             self.backup_requests == BackupRequests::LocalReads && self.mode.load(Ordering::SeqCst) == FORWARD;
-        let acknowledged = self.granted() || local_read;
-        self.raise(worker, false);
-        acknowledged
+        self.granted() || local_read
     }
 
     fn receipt(&self, durable: bool) -> Option<Receipt> {

@@ -38,4 +38,8 @@ impl Journal for Recorder {
             receipts.note(shard, sequence, change.key_and_version().map(|(key, _)| key));
         }
     }
+
+    fn hint(&self, shard: usize, change: &Change<'_>) {
+        self.backlog.hint(shard, change);
+    }
 }

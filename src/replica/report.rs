@@ -28,11 +28,18 @@ pub fn rows(
         ("backlog_bytes", pair.backlog_bytes.to_string()),
         ("full_copies", counters.full_copies.to_string()),
         ("partial_resyncs", counters.partial_resyncs.to_string()),
+        ("catch_ups", counters.catch_ups.to_string()),
+        ("resumed_copies", counters.resumed_copies.to_string()),
+        ("suspects_dropped", counters.suspects_dropped.to_string()),
+        ("heal_merged", counters.merged.to_string()),
+        ("heal_conflicts", counters.conflicts.to_string()),
         ("promotions", counters.promotions.to_string()),
         ("switchovers", counters.switchovers.to_string()),
         ("reconnects", counters.reconnects.to_string()),
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),
+        ("bytes_sent", counters.bytes_sent.to_string()),
+        ("hints", pair.hints.to_string()),
         ("verified_items", pair.verify.last.map_or(0, |last| last.items).to_string()),
         ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),
@@ -45,9 +52,16 @@ pub fn rows(
         rows.push(("ack_degraded", acks.degraded.to_string()));
         rows.push(("ack_refused", acks.refused.to_string()));
     }
-    if let Some((copied, of)) = pair.copy {
-        rows.push(("copy_items", copied.to_string()));
-        rows.push(("copy_items_total", of.to_string()));
+    if let Some(copy) = pair.copy {
+        rows.push(("copy_kind", if copy.whole { "full" } else { "missed" }.to_string()));
+        rows.push(("copy_items", copy.items.to_string()));
+        rows.push(("copy_items_total", copy.items_total.to_string()));
+        rows.push(("copy_percent", copy.percent().to_string()));
+        rows.push(("copy_bytes", copy.bytes.to_string()));
+        rows.push(("copy_items_per_second", copy.rate().to_string()));
+        rows.extend(
+            copy.left().map(|left| ("copy_seconds_left", left.as_millis().div_ceil(1000).to_string())),
+        );
     }
     if let Some(problem) = problem(snapshot) {
         rows.push(("problem", problem));

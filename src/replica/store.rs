@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tandem_replication::change::Change;
-use tandem_replication::store::Store;
+use tandem_replication::store::{Merged, Store};
 
 use crate::command::Now;
 use crate::engine::Engine;
@@ -36,6 +36,10 @@ impl Store for EngineStore {
 
     fn apply(&self, change: &Change<'_>) {
         self.engine.apply(change, (self.clock)());
+    }
+
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        self.engine.merge(change, (self.clock)(), may_create)
     }
 
     fn scan(

@@ -82,6 +82,10 @@ pub trait Gate: Send + Sync + 'static {
     /// deposed in between; nothing of the batch may be acknowledged.
     fn leave(&self, worker: usize) -> bool;
 
+    /// Whether replies that [`Gate::leave`] let go may still be sent. For who sends them later than at
+    /// once: the process may have been stopped in between.
+    fn still_holds(&self) -> bool;
+
     /// What the batch that just left recorded, if its replies have to wait until another node has it.
     /// `durable`: the connection wants that of all its writes. Called in the thread that executed it.
     fn receipt(&self, durable: bool) -> Option<Receipt> {
@@ -154,6 +158,10 @@ impl Gate for Open {
     }
 
     fn leave(&self, _worker: usize) -> bool {
+        true
+    }
+
+    fn still_holds(&self) -> bool {
         true
     }
 

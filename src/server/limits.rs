@@ -4,6 +4,27 @@ use std::time::Duration;
 
 /// Bytes read at once: a pipeline of 16 sets of 100 bytes and more, small enough to stay in cache.
 pub const READ_BYTES: usize = 16 * 1024;
+/// Reads of one connection before others have a turn, however few requests they hold.
+pub const READS_PER_TURN: usize = 16;
+/// Sockets that one look may find ready; others are found by the next.
+pub const EVENTS: usize = 256;
+/// How often connections are looked for that were silent for too long.
+pub const SWEEP: Duration = Duration::from_millis(500);
+/// Bytes of a receive buffer of io_uring: a page, so that what came on a thousand sockets at once fits in
+/// the memory of a thousand pages.
+pub const RING_BUFFER_BYTES: usize = 4 * 1024;
+/// Receive buffers that a worker's ring begins with.
+pub const RING_BUFFERS: u16 = 64;
+/// Receive buffers of a worker's ring when that many connections were ready at once.
+pub const RING_BUFFERS_MAX: u16 = 1024;
+/// Operations that a worker begins at once; more are begun in several steps.
+pub const RING_SUBMISSIONS: u32 = 512;
+/// Bytes of an answer that waits for the end of a look; longer ones are written at once.
+pub const RING_ANSWER_BYTES: usize = 8 * 1024;
+/// Free outputs that a worker's ring keeps: as many as answers of one look, mostly.
+pub const RING_OUTPUTS: usize = 128;
+/// Ends that a worker's ring holds; more cost the kernel an allocation each.
+pub const RING_COMPLETIONS: u32 = 4096;
 /// Requests decoded and executed together: enough for the engine to hide memory latency.
 pub const BATCH_REQUESTS: usize = 32;
 /// Unsent reply bytes above which a connection's requests wait, so that a client that never reads
@@ -16,8 +37,13 @@ pub const FORWARD_BYTES: usize = 256 * 1024;
 /// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be
 /// answered request by request; longer replies are passed on as they come.
 pub const FORWARD_REPLY_BYTES: usize = 256 * 1024;
-/// Free read buffers a worker keeps for its connections.
-pub const POOL_BUFFERS: usize = 64;
+/// Streams to the node that serves that a worker opens at a time: that node has sixteen places for those who
+/// have not proven their key.
+pub const UPSTREAMS_OPENING: usize = 2;
+/// How long after one that failed the next is tried.
+pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(5);
+/// Free buffers a worker keeps for connections that stand aside.
+pub const POOL_BUFFERS: usize = 8;
 /// A frame of proxied requests from the peer: one item of the largest size and its command line fit.
 pub const PROXIED_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// How long open connections may take to finish when the server stops.

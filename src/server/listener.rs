@@ -20,7 +20,7 @@ use socket2::{Domain, Socket as RawSocket, Type};
 use super::tls::{Security, Tls};
 use super::watch::Watchers;
 use super::worker::{Arrival, Inbox, Socket, Worker};
-use super::{Config, Listen, Parts, Peer, Port, Server, Service, UnixListen, upkeep};
+use super::{Config, Io, Listen, Parts, Peer, Port, Server, Service, UnixListen, upkeep, uring};
 use crate::protocol::Protocol;
 
 /// Why an address cannot be listened on.
@@ -58,8 +58,14 @@ impl Bound {
     /// Binds everything `config` asks for; all that went wrong, otherwise.
     pub fn bind(config: &Config) -> Result<Self, Vec<BindError>> {
         let mut errors = Vec::new();
+        if config.io == Io::Uring
+            && let Err(why) = uring::probe(config.threads)
+        {
+            errors.push(BindError(uring::refusal(&why)));
+        }
         if let Some(unix) = &config.unix {
             match bind_unix(unix, config.backlog) {
+                Ok(_) if !errors.is_empty() => return Err(errors),
                 Ok(listener) => {
                     return Ok(Self {
                         tcp: Vec::new(),
@@ -68,7 +74,10 @@ impl Bound {
                         tls: None,
                     });
                 }
-                Err(error) => return Err(vec![error]),
+                Err(error) => {
+                    errors.push(error);
+                    return Err(errors);
+                }
             }
         }
         let inherited = inherited().map_err(|error| vec![error])?;
@@ -149,6 +158,7 @@ impl Bound {
                     (listener.as_raw_fd(), format!("unix:{}", unix.path.display()))
                 }))
                 .collect();
+        let on_rings = uring::choose(config.io, config.threads)?;
         let watchers = Arc::new(Watchers::new(Arc::clone(&parts.stats.logs), Arc::clone(&parts.clock)));
         let told = Arc::clone(&watchers);
         parts.engine.on_eviction(Box::new(move |item| told.evicted(item)));
@@ -166,6 +176,7 @@ impl Bound {
             listening,
             watchers,
             tls: self.tls.take(),
+            on_rings,
             config,
         });
         service.stats.tls.refreshed_secs.store(service.clock.now().secs.into(), Ordering::Relaxed);

@@ -1,17 +1,17 @@
 //! Two machines and a cable, as network namespaces, and what befalls a cable.
+#![allow(dead_code, unreachable_pub, reason = "tests and figures share this file")]
 
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::harness::Pair;
-use crate::setup;
+use crate::harness::{Pair, Setup};
 
 /// Two network namespaces with a cable between them and one to us each.
 ///
 /// `10.213.N.1 ── 10.213.N.2` is the cable between the nodes; we reach each node through a cable of
 /// its own, so that cutting theirs leaves clients alone.
-pub(crate) struct Cables {
+pub struct Cables {
     id: u32,
     names: [String; 2],
     /// Where clients find the nodes.
@@ -22,7 +22,7 @@ pub(crate) struct Cables {
 
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
-    pub(crate) fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         // Several tests of one process may have their own.
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let id =
@@ -66,8 +66,8 @@ impl Cables {
     }
 
     /// A pair at both ends of the cable; clients come over the other ones.
-    pub(crate) fn pair(&self) -> Pair {
-        let mut setup = setup().flag("--insecure-replication");
+    pub fn pair(&self, setup: Setup) -> Pair {
+        let mut setup = setup.flag("--insecure-replication");
         setup.hosts = self.nodes;
         setup.namespaces = Some(self.names.clone());
         let mut pair = setup.pair();
@@ -79,17 +79,17 @@ impl Cables {
     }
 
     /// Drops everything between the nodes, in both directions, without a word to either.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         (0..2).for_each(|from| self.cut_from(from));
     }
 
     /// Drops everything that this node sends to the other.
-    pub(crate) fn cut_from(&self, from: usize) {
+    pub fn cut_from(&self, from: usize) {
         self.drop_at(from, "");
     }
 
     /// Drops so many of a hundred packets, in both directions.
-    pub(crate) fn lose(&self, percent: u32) {
+    pub fn lose(&self, percent: u32) {
         (0..2).for_each(|from| self.drop_at(from, &format!("numgen random mod 100 < {percent}")));
     }
 
@@ -103,7 +103,7 @@ impl Cables {
     }
 
     /// Lets so many bits a second pass, in both directions; `false` where the kernel cannot.
-    pub(crate) fn narrow(&self, rate: &str) -> bool {
+    pub fn narrow(&self, rate: &str) -> bool {
         let between = format!("td{}p", self.id);
         let queue = ["root", "tbf", "rate", rate, "burst", "16kb", "latency", "100ms"];
         self.names
@@ -112,7 +112,7 @@ impl Cables {
     }
 
     /// Everything passes again.
-    pub(crate) fn mend(&self) {
+    pub fn mend(&self) {
         let between = format!("td{}p", self.id);
         for name in &self.names {
             let quiet = |program: &str, arguments: &[&str]| {

@@ -12,6 +12,7 @@ use tandemd::bench::client::{Client, Error};
 
 use crate::cables::Cables;
 use crate::harness::{PATIENCE, Pair};
+use crate::setup;
 
 const KEYS: usize = 200;
 
@@ -225,7 +226,7 @@ fn after_every_bad_day_both_nodes_hold_the_same_and_what_was_promised() {
     };
     let rounds = std::env::var("TANDEM_CHAOS_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let chosen = std::env::var("TANDEM_CHAOS").ok();
-    let mut pair = cables.pair();
+    let mut pair = cables.pair(setup());
     pair.start();
     pair.wait_paired();
     let numbers = AtomicU64::new(1);

@@ -290,8 +290,12 @@ impl Node {
             .args(["-x", &self.peer, "--admin", &SocketAddr::new(host, admin).to_string()])
             .args(["-m", &self.setup.memory.to_string(), "-t", &self.setup.threads.to_string(), "-c", "4096"])
             .args(["--profile", self.setup.profile, "--state-dir"])
-            .arg(&self.state_dir)
-            .args(&self.flags);
+            .arg(&self.state_dir);
+        // `TANDEM_IO=epoll` or `uring` runs these tests on that way of doing I/O.
+        if let Ok(io) = std::env::var("TANDEM_IO") {
+            command.args(["--io", &io]);
+        }
+        command.args(&self.flags);
         if !host.is_loopback() {
             command.arg("--admin-token-file").arg(self.token_file());
         }

@@ -4,6 +4,7 @@ mod acks;
 mod adversity;
 mod burst;
 mod cables;
+mod catch_up;
 mod chaos;
 mod checker;
 mod failover;

@@ -36,9 +36,12 @@ fn an_idle_connection_costs_little_also_after_it_was_busy() {
     let mut clients = connect(&running, 5_000);
     work(&mut clients);
     let each = resident_bytes(&running).saturating_sub(before) / clients.len() as u64;
-    // About 600 bytes are asked for; the allocator's gaps around aligned ones come on top.
-    assert!(each < 1_500, "{each} bytes");
-    assert!(first[0].stat("read_buf_bytes") <= 16 << 10);
+    println!("{each} bytes each");
+    assert!(each < 600, "{each} bytes");
+    // The workers' own: with epoll one buffer each, with io_uring pages that the kernel fills besides.
+    let held = first[0].stat("read_buf_bytes");
+    let own = 4 * (16 << 10);
+    assert!(held == own || held >= own + 4 * (256 << 10) && held <= own + 4 * (4 << 20), "{held}");
 }
 
 #[test]

@@ -19,8 +19,13 @@ use tandemd::stats::{Detail, Stats};
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// `TANDEM_IO=epoll` or `uring` runs these tests on that way of doing I/O.
+pub(crate) fn io_flag() -> String {
+    std::env::var("TANDEM_IO").map(|io| format!("--io {io}")).unwrap_or_default()
+}
+
 pub(crate) fn config(flags: &str) -> Config {
-    let line = format!("-u root -l 127.0.0.1 -p -1 -t 2 {flags}");
+    let line = format!("-u root -l 127.0.0.1 -p -1 -t 2 {} {flags}", io_flag());
     match parse(line.split_whitespace().map(Into::into), |_| None, false) {
         Ok(Invocation::Run(config)) => *config,
         other => panic!("{flags}: {other:?}"),

@@ -6,6 +6,7 @@ mod auth;
 mod classic;
 mod control;
 mod crowd;
+mod engines;
 mod forwarding;
 mod harness;
 mod holes;

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::until;
+use crate::harness::{io_flag, until};
 
 fn tandemd(flags: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tandemd"));
@@ -29,7 +29,7 @@ impl Running {
 
     fn start_with(flags: &str, directory: &Path, log: Stdio) -> Self {
         let file = directory.join("ports");
-        let child = tandemd(&format!("-u root -l 127.0.0.1 -p -1 {flags}"))
+        let child = tandemd(&format!("-u root -l 127.0.0.1 -p -1 {} {flags}", io_flag()))
             .env("MEMCACHED_PORT_FILENAME", &file)
             .stderr(log)
             .spawn()

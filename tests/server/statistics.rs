@@ -81,11 +81,12 @@ fn a_node_without_items_still_shows_a_class() {
 
 #[test]
 fn settings_follow_the_flags_and_what_changed_since() {
-    let node = Node::start("-c 77 -o idle_timeout=9,hash_algorithm=jenkins");
+    let node = Node::start("--io epoll -c 77 -o idle_timeout=9,hash_algorithm=jenkins");
     let mut client = node.client();
     client.ask("verbosity 1\r\ncache_memlimit 100\r\nstats detail on\r\n", "OK\r\nOK\r\nOK\r\n");
     let settings = client.stats("settings");
-    assert_eq!(settings.len(), 77);
+    // memcached's, and how the workers wait.
+    assert_eq!(settings.len(), 78);
     for (name, value) in [
         ("maxconns", "77"),
         ("idle_timeout", "9"),
@@ -94,6 +95,7 @@ fn settings_follow_the_flags_and_what_changed_since() {
         ("maxbytes", "104857600"),
         ("detail_enabled", "yes"),
         ("evictions", "on"),
+        ("io", "epoll"),
     ] {
         assert!(settings.contains(&(name.into(), value.into())), "{name} {value}: {settings:?}");
     }

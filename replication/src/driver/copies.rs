@@ -9,6 +9,7 @@ use crate::status::PairStatus;
 pub(super) struct Copies {
     copies: u64,
     resumptions: u64,
+    resumed: u64,
     under_way: bool,
 }
 
@@ -37,21 +38,27 @@ impl Copies {
         if counters.full_copies > self.copies {
             self.under_way = true;
             let what = match (pair.role.state, pair.copy) {
-                (State::Master, Some((_, items))) => format!("all items go to the peer, about {items}"),
+                (State::Master, Some(copy)) => {
+                    format!("all items go to the peer, about {}", copy.items_total)
+                }
                 (State::Master, None) => "all items go to the peer".to_owned(),
                 _ => "all items come from the master".to_owned(),
             };
             say(false, format!("copy: {what}; until it is complete there is no second copy"));
-        } else if counters.partial_resyncs > self.resumptions {
+        } else if counters.resumed_copies > self.resumed {
+            self.under_way = true;
+            say(false, "copy: goes on where it was".to_owned());
+        } else if counters.partial_resyncs + counters.catch_ups > self.resumptions {
             say(false, "copy: not needed, only what was missed is sent".to_owned());
         }
-        (self.copies, self.resumptions) = (counters.full_copies, counters.partial_resyncs);
+        (self.copies, self.resumed) = (counters.full_copies, counters.resumed_copies);
+        self.resumptions = counters.partial_resyncs + counters.catch_ups;
         if self.under_way && pair.in_sync && pair.copy.is_none() {
             self.under_way = false;
             say(false, "copy: complete; either node can be lost now".to_owned());
         } else if self.under_way && !(pair.control_up && pair.data_up) {
             self.under_way = false;
-            let text = "copy: broken off, because the link was lost; it begins again when the link is back";
+            let text = "copy: broken off, because the link was lost; it goes on when the link is back";
             say(true, text.to_owned());
         }
         lines
@@ -61,6 +68,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Progress;
 
     #[test]
     fn a_copy_is_told_when_it_begins_and_when_it_ends() {
@@ -71,14 +79,15 @@ mod tests {
         };
         assert!(copies.lines(&pair).is_empty());
         pair.role.state = State::Master;
-        (pair.counters.full_copies, pair.copy) = (1, Some((0, 7)));
+        let copy = |items| Some(Progress { items, items_total: 7, ..Progress::default() });
+        (pair.counters.full_copies, pair.copy) = (1, copy(0));
         let begun = "copy: all items go to the peer, about 7; until it is complete there is no second copy";
         assert_eq!(texts(&mut copies, &pair), [begun]);
-        pair.copy = Some((5, 7));
+        pair.copy = copy(5);
         assert!(copies.lines(&pair).is_empty());
         pair.data_up = false;
         let broken = copies.lines(&pair);
-        assert!(broken[0].is_trouble && broken[0].text.contains("begins again"), "{broken:?}");
+        assert!(broken[0].is_trouble && broken[0].text.contains("goes on"), "{broken:?}");
         assert!(copies.lines(&pair).is_empty());
         // One that was over before anybody looked.
         (pair.data_up, pair.copy, pair.in_sync, pair.counters.full_copies) = (true, None, true, 2);

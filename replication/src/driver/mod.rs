@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backlog::Backlog;
 use crate::handshake::Secret;
+use crate::heal::Heal;
 use crate::node::{self, Failback, GateView, Operator, Saved};
 use crate::proxy::ProxyTarget;
 use crate::role::State;
@@ -81,6 +82,8 @@ pub struct Config {
     pub failback_delay: Duration,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Duration,
+    /// What becomes of keys that both nodes changed while neither heard of the other.
+    pub heal: Heal,
     /// How often a master compares its backup with itself.
     pub verify_every: Duration,
 }
@@ -104,6 +107,7 @@ impl Config {
             preferred: false,
             failback_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_millis(500),
+            heal: Heal::default(),
             verify_every: Duration::from_secs(3600),
         }
     }

@@ -28,7 +28,7 @@ impl Node {
     /// Brings the gate in line with the state. `beat`: a heartbeat leaves now.
     pub(super) fn refresh_gate(&mut self, beat: bool, now: Mono) {
         let gate = match self.role.state {
-            State::Master if self.epoch_unsaved => GateView::Park,
+            State::Master if !self.may_serve() => GateView::Park,
             State::Master if self.is_arbitrated() => match self.backed_until() {
                 until if until > now => GateView::Serve { until },
                 _ => GateView::Park,
@@ -47,6 +47,11 @@ impl Node {
         }
         self.gate = gate;
         self.outputs.push_back(Output::Gate(gate));
+    }
+
+    /// Its epoch is safe, and so is what it holds.
+    pub(super) fn may_serve(&self) -> bool {
+        !self.epoch_unsaved && self.purge.is_none()
     }
 
     fn serve_until(&mut self, beat: bool, now: Mono) -> Mono {

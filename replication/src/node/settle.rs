@@ -1,11 +1,15 @@
 //! What follows from what was observed: triggers, and the effects of the rows they fire.
 
 use super::{Failback, Node, Operator, Output, Peer, Refusal, Saved};
+use crate::dirty::DirtyMap;
 use crate::frame::{Frame, Handover, Heartbeat, Hello, Link};
-use crate::history::{History, Position};
+use crate::heal;
+use crate::history::{Fork, History, Position};
 use crate::liveness::Verdict;
 use crate::role::{self, Data, Effect, State, Trigger};
+use crate::session::Debt;
 use crate::time::{Mono, Span};
+use crate::walk::Walk;
 
 impl Node {
     /// Before anything else: did this process run when it should have?
@@ -26,6 +30,7 @@ impl Node {
     /// After everything else: all that follows, until nothing does.
     pub(super) fn settle(&mut self, now: Mono) {
         self.grow_older(now);
+        self.purge_suspects();
         self.needs_grant = false;
         for _ in 0..ROWS_AT_ONCE_MAX {
             let Some(trigger) = self.pending_trigger(now) else { break };
@@ -51,6 +56,7 @@ impl Node {
         }
         self.note_acknowledged();
         self.verify(now);
+        self.backlog.want_hints(self.is_followed());
         self.wake_at = self.next_wake(now);
     }
 
@@ -228,7 +234,7 @@ impl Node {
     /// There is a backup that could be master.
     pub(super) fn can_yield(&self) -> bool {
         self.role.state == State::Master
-            && !self.epoch_unsaved
+            && self.may_serve()
             && self.control_up
             && self.peer_state() == Some(State::Backup)
             && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
@@ -431,11 +437,7 @@ impl Node {
     }
 
     fn begin_epoch(&mut self, now: Mono) {
-        let fork = match (self.claim.data, self.position.take()) {
-            (Data::Complete, Some(position)) => Some(position),
-            (Data::Complete, None) if self.history.id != 0 => Some(self.own_position()),
-            _ => None,
-        };
+        let forks = self.fork();
         let seen = self.saved.epoch.max(self.claim.epoch).max(self.following);
         let slot = self.slot;
         #[cfg(feature = "testing")]
@@ -445,12 +447,11 @@ impl Node {
         let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
         self.claim.epoch = epoch;
         self.master_since = now;
-        self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, fork);
+        self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, forks);
         #[cfg(feature = "testing")]
         if self.planted(crate::testing::Plant::OneHistory) {
             self.history.id = 1;
         }
-        self.backlog.restart();
         self.sender = None;
         self.receiver = None;
         self.acknowledged = None;
@@ -464,6 +465,51 @@ impl Node {
         self.save();
         self.counters.promotions += 1;
         self.note_role_change(now);
+    }
+
+    /// Leaves the history this node was in: what the log of the new one says of those before it.
+    fn fork(&mut self) -> Vec<Fork> {
+        let position = self.position.take();
+        let followed = position.filter(|position| position.history != self.history.id);
+        let unfinished = std::mem::take(&mut self.unfinished);
+        // What it had of the other's changes does no harm: they come again.
+        let as_before = |base: &Position| base.history == self.history.id && unfinished.suspects.is_empty();
+        match (self.claim.data, followed) {
+            (Data::Complete, Some(position)) => {
+                let since = self.backlog.track();
+                self.debt = Debt::level(since.clone());
+                return vec![Fork { position, since, own: false }];
+            }
+            (Data::Complete, None) if self.history.id != 0 => {}
+            (Data::Partial, _) if unfinished.base.first().is_some_and(as_before) => {}
+            _ => {
+                self.backlog.forget();
+                self.debt = Debt::default();
+                self.purge = (!unfinished.suspects.is_empty()).then(Walk::default);
+                #[cfg(feature = "testing")]
+                if self.planted(crate::testing::Plant::TrustSuspects) {
+                    self.purge = None;
+                }
+                self.unfinished.suspects = unfinished.suspects;
+                return Vec::new();
+            }
+        }
+        let position = self.own_position();
+        let since = position.applied.clone();
+        let mut forks = std::mem::take(&mut self.history.forks);
+        forks.push(Fork { position, since, own: true });
+        forks
+    }
+
+    /// Forgets items that may be stale, some at a time, before anybody is served.
+    fn purge_suspects(&mut self) {
+        let Some(walk) = &mut self.purge else { return };
+        self.counters.suspects_dropped +=
+            heal::forget_suspects(&self.unfinished.suspects, walk, &*self.store);
+        if walk.is_over(&*self.store) {
+            self.purge = None;
+            self.unfinished.suspects = DirtyMap::default();
+        }
     }
 
     /// A master that began with nothing gathers items, and its claim grows with them.
@@ -484,7 +530,7 @@ impl Node {
             self.position = Some(self.own_position());
             #[cfg(feature = "testing")]
             if self.planted(crate::testing::Plant::DenyOwnWrites) {
-                self.position = self.history.fork.clone();
+                self.position = self.history.forks.last().map(|fork| fork.position.clone());
             }
         }
     }
@@ -578,6 +624,9 @@ impl Node {
             _ => {}
         }
         soonest = soonest.min(self.stream_wake()).min(self.backing_wake(now)).min(self.verify_wake());
+        if self.purge.is_some() {
+            soonest = now;
+        }
         if let Some(since) = self.level_since {
             soonest = soonest.min(since + self.failback_delay(now));
         }

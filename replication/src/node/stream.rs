@@ -1,10 +1,12 @@
 //! The data link: asking for the stream, applying it, acknowledging it.
 
 use super::{Node, Output};
-use crate::frame::{Follow, Frame, Link, Plan};
+use crate::dirty::DirtyMap;
+use crate::frame::{Follow, Frame, Link, Plan, Report, Way};
+use crate::heal::{self, Hopeless, Matter, Reports, Suffix};
 use crate::history::Position;
 use crate::role::{Data, State, Trigger};
-use crate::session::{self, Receiver, Sender};
+use crate::session::{self, Debt, Means, Receiver, Sender, Unfinished};
 use crate::time::{Mono, Span};
 
 impl Node {
@@ -30,35 +32,47 @@ impl Node {
         }
         self.take_own_position();
         self.session += 1;
+        let (mut positions, mut cut) = (self.known_positions(), None);
+        if self.claim.data != Data::Complete {
+            positions.clone_from(&self.unfinished.base);
+            cut = self.unfinished.cut(self.position.as_ref());
+        }
         self.receiver = Some(Receiver::new(self.session, now));
-        let position = self.position.clone().filter(|_| self.claim.data == Data::Complete && !self.resync);
-        let follow = Follow { session: self.session, position };
+        if self.resync {
+            positions.clear();
+            cut = None;
+        }
+        let follow = Follow { session: self.session, positions, cut };
         self.outputs.push_back(Output::Send(Link::Data, Frame::Follow(follow)));
+    }
+
+    /// Where a node that holds everything stands, and where it left earlier histories.
+    fn known_positions(&self) -> Vec<Position> {
+        match &self.position {
+            Some(position) if position.history == self.history.id => self.history.positions(position.clone()),
+            position => position.iter().cloned().collect(),
+        }
     }
 
     pub(super) fn handle_stream(&mut self, frame: Frame, now: Mono) {
         match frame {
-            Frame::Follow(follow) if self.role.state.leads() => {
-                #[cfg(feature = "testing")]
-                let follow = match self.planted(crate::testing::Plant::AlwaysCopy) {
-                    true => Follow { position: None, ..follow },
-                    false => follow,
-                };
-                let (epoch, history) = (self.claim.epoch, &self.history);
-                #[cfg(feature = "testing")]
-                let history = &if self.planted(crate::testing::Plant::ForkAnywhere) {
-                    history.forked_where(follow.position.as_ref())
-                } else {
-                    history.clone()
-                };
-                let sender = Sender::begin(&follow, epoch, history, &self.backlog, &mut self.counters);
-                self.sender = Some(sender);
+            Frame::Follow(follow) if self.role.state.leads() => self.begin_sender(&follow, now),
+            Frame::Ack { session, plan, applied, complete } => {
+                self.with_sender(|sender, means| {
+                    if sender.session == session {
+                        sender.acknowledge(plan, applied, complete, means);
+                    }
+                    Some(())
+                });
             }
-            Frame::Ack { session, applied } => {
-                if let Some(sender) = self.sender.as_mut().filter(|sender| sender.session == session) {
-                    sender.acknowledge(applied);
-                }
+            Frame::Report(report) if self.role.state.leads() => self.answer(&report),
+            Frame::Report(report) if self.receives() => {
+                let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
+                let answer = receiver.reports.asked(&report, &position.applied, &*self.store);
+                let answer = answer.map(|frame| Output::Send(Link::Data, frame));
+                self.outputs.extend(answer);
             }
+            Frame::Dirty { plan, payload } => self.take_map(plan, &payload, now),
             Frame::AskAck if self.receives() => {
                 if let Some(receiver) = &mut self.receiver {
                     receiver.ack_due = Some(now);
@@ -72,21 +86,116 @@ impl Node {
                     self.give_up_link(why);
                 }
             }
-            Frame::Chunk { secs, payload } if self.receives() => {
-                match session::apply(&*self.store, secs, &payload) {
-                    Ok(_) => self.counters.bytes_applied += payload.len() as u64,
-                    Err(_) => self.give_up_link("bytes that are no change"),
+            Frame::Chunk { shard, cursor, secs, payload } if self.receives() => {
+                self.apply_bulk(secs, &payload, now);
+                if let Some(walk) = &mut self.unfinished.walk {
+                    (walk.1, walk.2) = (shard, cursor);
                 }
             }
             Frame::CopyEnd { target } if self.receives() => {
                 if let Some(receiver) = &mut self.receiver {
                     receiver.target = Some(target);
-                    receiver.copying = false;
-                    receiver.ack_due = Some(now);
                 }
-                self.note_complete();
+                self.note_complete(now);
+            }
+            Frame::Answer { plan, secs, payload } if self.receives() => {
+                self.apply_bulk(secs, &payload, now);
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.reports.answered(plan);
+                }
+                self.note_complete(now);
             }
             _ => {}
+        }
+    }
+
+    fn begin_sender(&mut self, follow: &Follow, now: Mono) {
+        self.walk_since = now;
+        #[cfg(feature = "testing")]
+        let follow = &match self.planted(crate::testing::Plant::AlwaysCopy) {
+            true => Follow { positions: Vec::new(), cut: None, ..follow.clone() },
+            false => follow.clone(),
+        };
+        let (epoch, history) = (self.claim.epoch, self.history.clone());
+        #[cfg(feature = "testing")]
+        self.forget_missed_if_planted();
+        let mut means = Means {
+            store: &*self.store,
+            backlog: &self.backlog,
+            debt: &mut self.debt,
+            counters: &mut self.counters,
+        };
+        self.sender = Some(Sender::begin(follow, epoch, &history, &mut means));
+        self.conflicts_told = 0;
+    }
+
+    /// The sender, if there is one, and what it works with.
+    pub(super) fn with_sender<T>(
+        &mut self,
+        act: impl FnOnce(&mut Sender, &mut Means<'_>) -> Option<T>,
+    ) -> Option<T> {
+        #[cfg(feature = "testing")]
+        self.forget_missed_if_planted();
+        let mut means = Means {
+            store: &*self.store,
+            backlog: &self.backlog,
+            debt: &mut self.debt,
+            counters: &mut self.counters,
+        };
+        act(self.sender.as_mut()?, &mut means)
+    }
+
+    #[cfg(feature = "testing")]
+    fn forget_missed_if_planted(&mut self) {
+        if self.planted(crate::testing::Plant::ForgetMissed) {
+            self.backlog.take_missed();
+        }
+    }
+
+    /// The follower reports what it has.
+    fn answer(&mut self, report: &Report) {
+        #[cfg(feature = "testing")]
+        let report = &if self.planted(crate::testing::Plant::MergeBlindly) {
+            Report { applied: self.backlog.last(), ..report.clone() }
+        } else {
+            report.clone()
+        };
+        let heal = self.config.heal;
+        let mut told = Vec::new();
+        let answer = self.with_sender(|_, means| {
+            let sample = &mut |key: &[u8]| told.push(key.to_vec());
+            Some(heal::answer(report, heal, means, sample))
+        });
+        match answer {
+            Some(Ok(answer)) => self.outputs.push_back(Output::Send(Link::Data, answer)),
+            Some(Err(_)) => self.give_up_link("bytes that are no change"),
+            None => {}
+        }
+        for key in told {
+            if self.conflicts_told < CONFLICTS_TOLD_MAX {
+                self.conflicts_told += 1;
+                self.outputs.push_back(Output::Conflict(key));
+            }
+        }
+    }
+
+    /// The other node says what this one may lack (or, to a master, what it may have too much).
+    fn take_map(&mut self, plan: u32, payload: &[u8], now: Mono) {
+        let Some(map) = DirtyMap::decode(payload) else {
+            return self.give_up_link("bytes that are no map");
+        };
+        if self.receives() {
+            self.unfinished.suspects.merge(&map);
+            if self.claim.data == Data::Complete {
+                self.unfinished.base = self.known_positions();
+                self.claim.data = Data::Partial;
+                self.fire(Trigger::FellBehind, now);
+            }
+        } else if self.role.state.leads() {
+            self.with_sender(|sender, _| {
+                sender.doubt_buckets(plan, map);
+                Some(())
+            });
         }
     }
 
@@ -95,23 +204,93 @@ impl Node {
         if !asked || !self.role.state.follows() || plan.epoch != self.following {
             return;
         }
-        self.position = Some(plan.from);
         self.claim.epoch = plan.epoch;
+        if plan.way == Way::Copy {
+            self.unfinished = Unfinished::default();
+            self.clear_store();
+            self.backlog.forget();
+            self.debt = Debt::default();
+            self.purge = None;
+            self.resync = false;
+            self.counters.full_copies += 1;
+        } else if self.claim.data == Data::Complete {
+            self.unfinished.base = self.known_positions();
+        }
+        if let Some(parted) = &plan.give_up {
+            self.find_suffix(parted);
+        }
+        match plan.way {
+            Way::Continue => self.counters.partial_resyncs += 1,
+            Way::CatchUp => self.counters.catch_ups += 1,
+            Way::Resume => self.counters.resumed_copies += 1,
+            Way::Copy => {}
+        }
+        if plan.way != Way::Continue && self.unfinished.walk.is_none_or(|walk| walk.0 != plan.walk) {
+            self.unfinished.walk = Some((plan.walk, 0, 0));
+        }
+        let behind = plan.way != Way::Continue || self.unfinished.suffix.is_some();
+        if behind {
+            self.claim.data = Data::Partial;
+        }
+        self.position = Some(plan.from);
         if let Some(receiver) = &mut self.receiver {
             receiver.planned = true;
-            receiver.copying = plan.copy;
-            receiver.target = (!plan.copy).then_some(plan.target);
+            receiver.target = (plan.way == Way::Continue).then_some(plan.target);
+            receiver.plan = plan.number;
+            receiver.reports = Reports::of(plan.number);
+            receiver.settled = false;
             receiver.ack_due = Some(now);
         }
-        if plan.copy {
-            self.counters.full_copies += 1;
-            self.resync = false;
-            self.claim.data = Data::Partial;
-            self.clear_store();
+        if behind {
             self.fire(Trigger::FellBehind, now);
+        }
+        self.note_complete(now);
+    }
+
+    /// What this node did that the master does not have: everything since their pasts parted.
+    fn find_suffix(&mut self, parted: &Position) {
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::KeepSuffix) {
+            return;
+        }
+        let Some(from) = self.history.own_since(parted) else { return };
+        self.debt.absorb(&self.backlog.take_missed());
+        let missed = self.debt.pending.clone();
+        self.unfinished.suffix = Some(Suffix::behind(&from, missed, &self.backlog));
+    }
+
+    /// What the master wants to hear, as far as it may be said now.
+    pub(super) fn poll_report(&mut self, bytes_max: usize, now: Mono) -> Option<Frame> {
+        let (receiver, position) = (self.receiver.as_mut()?, self.position.as_ref()?);
+        let suspects = &self.unfinished.suspects;
+        #[cfg(feature = "testing")]
+        let nothing = DirtyMap::default();
+        #[cfg(feature = "testing")]
+        let suspects = if self.config.plant == Some(crate::testing::Plant::SkipComparison) {
+            &nothing
         } else {
-            self.counters.partial_resyncs += 1;
-            self.note_complete();
+            suspects
+        };
+        let matter = Matter {
+            suspects,
+            suffix: self.unfinished.suffix.as_ref(),
+            applied: &position.applied,
+            heal: self.config.heal,
+            store: &*self.store,
+            backlog: &self.backlog,
+        };
+        match receiver.reports.poll(bytes_max, &matter) {
+            Ok(Some(frame)) => Some(frame),
+            Ok(None) => {
+                self.note_complete(now);
+                None
+            }
+            Err(Hopeless) => {
+                // Asked again with nothing in hand, the master copies.
+                self.unfinished = Unfinished::default();
+                self.receiver = None;
+                None
+            }
         }
     }
 
@@ -149,8 +328,19 @@ impl Node {
         receiver.ack_due = Some(receiver.ack_due.map_or(due, |earlier| earlier.min(due)));
         self.counters.changes_applied += count;
         self.counters.bytes_applied += payload.len() as u64;
-        self.note_complete();
+        self.note_complete(now);
         Ok(())
+    }
+
+    /// Items of a walk, or answers.
+    fn apply_bulk(&mut self, secs: u32, payload: &[u8], now: Mono) {
+        if session::apply(&*self.store, secs, payload).is_err() {
+            return self.give_up_link("bytes that are no change");
+        }
+        self.counters.bytes_applied += payload.len() as u64;
+        if let Some(receiver) = &mut self.receiver {
+            receiver.ack_due.get_or_insert(now + ACK_DELAY);
+        }
     }
 
     /// Frames of a stream that was asked for and planned are for this node.
@@ -158,11 +348,23 @@ impl Node {
         self.role.state.follows() && self.receiver.as_ref().is_some_and(|receiver| receiver.planned)
     }
 
-    /// All that was promised has come: what is here is complete.
-    fn note_complete(&mut self) {
-        if self.is_complete() {
-            self.claim.data = Data::Complete;
+    /// If all that was promised has come, and all was told in return, what is here is complete.
+    fn note_complete(&mut self, now: Mono) {
+        let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
+        if receiver.has_arrived(&position.applied) {
+            receiver.reports.begin(&self.unfinished.suspects, self.unfinished.suffix.as_ref());
         }
+        if !self.is_complete() {
+            return;
+        }
+        let Some(receiver) = self.receiver.as_mut().filter(|receiver| !receiver.settled) else { return };
+        receiver.settled = true;
+        receiver.ack_due = Some(now);
+        self.claim.data = Data::Complete;
+        self.unfinished = Unfinished::default();
+        // Whatever this node did itself is the master's now.
+        self.backlog.forget();
+        self.debt = Debt::default();
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -189,13 +391,13 @@ impl Node {
 
     pub(super) fn acknowledge_when_due(&mut self, now: Mono) {
         let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
-        let streaming = receiver.planned && !receiver.copying;
-        if !self.data_up || !streaming || receiver.ack_due.is_none_or(|due| due > now) {
+        if !self.data_up || !receiver.planned || receiver.ack_due.is_none_or(|due| due > now) {
             return;
         }
         receiver.ack_due = None;
         receiver.bytes_unacked = 0;
-        let ack = Frame::Ack { session: receiver.session, applied: position.applied.clone() };
+        let (session, plan, applied) = (receiver.session, receiver.plan, position.applied.clone());
+        let ack = Frame::Ack { session, plan, applied, complete: self.is_complete() };
         self.outputs.push_back(Output::Send(Link::Data, ack));
     }
 
@@ -216,8 +418,7 @@ impl Node {
     pub(super) fn stream_wake(&self) -> Mono {
         let Some(receiver) = &self.receiver else { return Mono::NEVER };
         let retry = if receiver.planned { Mono::NEVER } else { receiver.asked + self.config.dead_after };
-        let ack = receiver.ack_due.filter(|_| !receiver.copying);
-        ack.unwrap_or(Mono::NEVER).min(retry)
+        receiver.ack_due.unwrap_or(Mono::NEVER).min(retry)
     }
 
     /// Changes and bytes that the follower misses, as far as this node knows.
@@ -240,3 +441,6 @@ const ACK_BYTES: usize = 64 * 1024;
 
 /// or so much time, whatever comes first.
 const ACK_DELAY: Span = Span::from_millis(2);
+
+/// So many keys that both nodes changed are told to the log, of each heal.
+const CONFLICTS_TOLD_MAX: u32 = 10;

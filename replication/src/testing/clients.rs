@@ -128,7 +128,8 @@ impl World {
             alone,
         };
         if self.identities_ordered {
-            self.oracle.acknowledge(by, self.now);
+            let promised = (!self.may_forget()).then_some(written);
+            self.oracle.acknowledge(by, promised, self.now);
         }
         self.note(written.version, epoch);
     }

@@ -119,7 +119,9 @@ fn believed(frame: Frame) -> Frame {
         Frame::Changes { shard, first, secs, payload } => {
             Frame::Changes { shard, first, secs, payload: wrong(payload) }
         }
-        Frame::Chunk { secs, payload } => Frame::Chunk { secs, payload: wrong(payload) },
+        Frame::Chunk { shard, cursor, secs, payload } => {
+            Frame::Chunk { shard, cursor, secs, payload: wrong(payload) }
+        }
         other => other,
     }
 }

@@ -51,8 +51,6 @@ pub enum Plant {
     SyncedTooSoon,
     /// A follower skips deletes.
     SkipDeletes,
-    /// A node may continue from any place in the history its master followed, not just the fork.
-    ForkAnywhere,
     /// The delete of an item that is not there is not recorded: the peer may have it.
     SkipDeleteMisses,
     /// A frame with a wrong bit is believed.
@@ -97,6 +95,16 @@ pub enum Plant {
     PingPong,
     /// The version clock stands still.
     FrozenVersions,
+    /// A master that was replaced follows without telling what only it has.
+    KeepSuffix,
+    /// A node promoted in the middle of a catch-up serves what may be stale.
+    TrustSuspects,
+    /// What the backlog overwrites before the peer has it is not noted.
+    ForgetMissed,
+    /// A catch-up does not ask for what is gone at the master.
+    SkipComparison,
+    /// What a replaced master tells is merged without a look at what was deleted meanwhile.
+    MergeBlindly,
     /// With an arbiter, nobody asks it before a promotion.
     AskNobody,
     /// A grant is counted from when its answer came.
@@ -113,7 +121,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 46] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -127,7 +135,6 @@ impl Plant {
         Self::KeepLeftovers,
         Self::SyncedTooSoon,
         Self::SkipDeletes,
-        Self::ForkAnywhere,
         Self::SkipDeleteMisses,
         Self::TrustBits,
         Self::LoseSome,
@@ -150,6 +157,11 @@ impl Plant {
         Self::OneHistory,
         Self::PingPong,
         Self::FrozenVersions,
+        Self::KeepSuffix,
+        Self::TrustSuspects,
+        Self::ForgetMissed,
+        Self::SkipComparison,
+        Self::MergeBlindly,
         Self::AskNobody,
         Self::GrantFromAnswer,
         Self::ServeUnbacked,

@@ -518,6 +518,7 @@ impl Pair {
         self.oracle.forget_pending(node);
         let survivor = self.processes[1 - node].as_ref().map(|process| process.store.contents());
         self.oracle.died(survivor.as_ref());
+        self.oracle.broke(node, survivor.as_ref());
         for link in LINKS {
             let wire = &mut self.wires[link as usize];
             wire.up[node] = false;
@@ -565,11 +566,11 @@ impl Pair {
             dead_after: DEAD_AFTER,
             alone: false,
         };
-        if let Some(written) = written {
-            self.oracle.versioned(&written);
-            self.oracle.made(node, written);
+        if let Some(written) = &written {
+            self.oracle.versioned(written);
+            self.oracle.made(node, written.clone());
         }
-        self.oracle.acknowledge(by, now);
+        self.oracle.acknowledge(by, written.as_ref(), now);
         self.work(node);
     }
 
@@ -577,10 +578,19 @@ impl Pair {
         let now = self.now;
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks(1, now.0 / 1000);
+        let dropped = process.node.counters().suspects_dropped;
         fact(&mut process.node, now);
+        for (key, version) in process.store.take_merged_deletes() {
+            self.oracle.merged_delete(key, version, false);
+        }
+        if process.node.counters().suspects_dropped > dropped {
+            self.oracle.died(Some(&process.store.contents()));
+            self.oracle.broke(node, None);
+        }
         if let Some(before) = process.store.take_cleared() {
             let source = self.processes[1 - node].as_ref().map(|process| process.store.contents());
             self.oracle.cleared(&before, source.as_ref());
+            self.oracle.broke(node, source.as_ref());
         }
         self.work(node);
     }
@@ -634,7 +644,11 @@ impl Pair {
                 }
             }
             // There is neither an arbiter nor anybody who fences.
-            Output::RoleChanged { .. } | Output::Arbiter(_) | Output::Fence | Output::Compared(..) => {}
+            Output::RoleChanged { .. }
+            | Output::Arbiter(_)
+            | Output::Fence
+            | Output::Compared(..)
+            | Output::Conflict(_) => {}
             Output::Stopped => self.kill(node),
         }
     }
@@ -656,6 +670,12 @@ impl Pair {
                 self.oracle.violate(format!("node {node} serves without a durable write"));
             }
             contents.iter().for_each(|(key, held)| self.oracle.read(node, key, held.version));
+        }
+        // Healed, however it was cut: what either acknowledged is there.
+        if self.is_converged()
+            && let Some(process) = &self.processes[0]
+        {
+            self.oracle.judge_end(&process.store.contents());
         }
     }
 

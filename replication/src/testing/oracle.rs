@@ -5,6 +5,10 @@
 //!   a later epoch, will not have.
 //! * A write that a complete backup acknowledged is *durable*: as long as one process lives that holds
 //!   it, it is never lost, and what it replaced, deleted or flushed never returns, not even to a reader.
+//! * An acknowledged write is not lost while the process that acknowledged it lives, but to a newer write
+//!   of the same key, whatever happened to the wire; but a node that has no past in common with its master
+//!   forgets all it has.
+//! * A node that is promoted while it catches up serves nothing that was replaced or deleted before.
 //! * A node that holds all durable writes never forgets them for a copy from one that does not.
 //! * With an arbiter, no two nodes serve at the same moment, whatever the wire carries.
 //! * Nobody takes over from a master that is alive and answers clients.
@@ -27,6 +31,9 @@ struct Owner {
     boot: u64,
 }
 
+/// The newest version by key.
+pub type Truth = BTreeMap<Vec<u8>, u64>;
+
 /// The judge of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
@@ -43,6 +50,8 @@ pub struct Oracle {
     expires: BTreeMap<(Vec<u8>, u64), (Mono, Mono)>,
     /// Every version of every key.
     versions: BTreeSet<(Vec<u8>, u64)>,
+    /// The newest acknowledged write of each key, whether it is a delete, and the node that holds it.
+    promised: BTreeMap<Vec<u8>, (u64, bool, usize)>,
     /// Writes by node that no backup has acknowledged yet.
     pending: [Vec<Written>; 2],
     /// What `pending` was last compared with.
@@ -156,8 +165,16 @@ impl Oracle {
     }
 
     /// A client was told that its write is done.
-    pub fn acknowledge(&mut self, by: Acknowledged, now: Mono) {
+    ///
+    /// `promised`: the write, if it must outlive everything but its process and newer ones.
+    pub fn acknowledge(&mut self, by: Acknowledged, promised: Option<&Written>, now: Mono) {
         self.acknowledged += 1;
+        if let Some(written) = promised.filter(|written| !written.key.is_empty()) {
+            let newest = self.promised.entry(written.key.clone()).or_default();
+            if newest.0 < written.version {
+                *newest = (written.version, written.deleted, by.node);
+            }
+        }
         let owner = Owner { node: by.node, boot: by.boot };
         let first = *self.owners.entry(by.epoch).or_insert(owner);
         let forgot = by.boot == 0 && first.node == by.node;
@@ -251,6 +268,18 @@ impl Oracle {
         self.log[from].1 = log;
     }
 
+    /// An item was deleted in a merge. If no client did that, the item was forgotten because nobody knew
+    /// whether it had been deleted; which is allowed (`may_forget`) if changes were overwritten.
+    pub fn merged_delete(&mut self, key: Vec<u8>, version: u64, may_forget: bool) {
+        let newest = self.deletes.entry(key.clone()).or_default();
+        let by_client = *newest >= version;
+        *newest = version.max(*newest);
+        if !by_client && !may_forget {
+            let key = String::from_utf8_lossy(&key);
+            self.violate(format!("{key} was forgotten in a merge though everything was known of it"));
+        }
+    }
+
     /// The role went from `node` to the other by plan: nothing that was executed may be missing there.
     pub fn handed_over(&mut self, node: usize, successor: &Contents) {
         let made = self.pending[node].iter().filter(|written| !written.key.is_empty());
@@ -270,6 +299,37 @@ impl Oracle {
         self.durable = durable;
         if survivor.is_none() {
             self.floors.1 = 0;
+        }
+    }
+
+    /// The process of `node` is gone, or what it held: it promised in vain what the other does not hold.
+    pub fn broke(&mut self, node: usize, other: Option<&Contents>) {
+        let promised = &mut self.promised;
+        promised.retain(|key, (version, _, holder)| {
+            // An item that is not there may be on its way, and its delete behind it.
+            let held = other.and_then(|other| other.get(key)).is_some_and(|held| held.version >= *version);
+            if *holder == node && held {
+                *holder = 1 - node;
+            }
+            *holder != node
+        });
+    }
+
+    /// The newest version of each key, for somebody who holds `contents`.
+    pub fn truth_of(&self, contents: &Contents) -> Truth {
+        let deleted = self.deletes.iter().filter(|(key, _)| !contents.contains_key(*key));
+        let mut truth: Truth = deleted.map(|(key, version)| (key.clone(), *version)).collect();
+        truth.extend(contents.iter().map(|(key, held)| (key.clone(), held.version)));
+        truth
+    }
+
+    /// `node` serves. It was catching up when its master died, which had `truth` when it planned that.
+    pub fn serves_after(&mut self, node: usize, contents: &Contents, truth: &Truth) {
+        let older =
+            |(key, held): &(&Vec<u8>, &Held)| truth.get(*key).is_some_and(|newer| held.version < *newer);
+        if let Some((key, held)) = contents.iter().find(older) {
+            let key = String::from_utf8_lossy(key);
+            self.violate(format!("node {node} serves a stale hit: {key} of {:#x}", held.version));
         }
     }
 
@@ -311,12 +371,19 @@ impl Oracle {
         if store.values().any(|held| held.version < self.floors.1) {
             self.violate("what was flushed is back".into());
         }
+        let mut promised = self.promised.iter();
+        let broken = promised.find(|(key, entry)| !self.holds(store, key, (entry.0, entry.1)));
+        if let Some((key, entry)) = broken {
+            let key = String::from_utf8_lossy(key);
+            self.violate(format!("an acknowledged write is lost though its node lives: {key} {entry:?}"));
+        }
     }
 
     /// All that it remembers and that may matter, as text.
     pub fn describe(&self, text: &mut String) {
         use std::fmt::Write as _;
         let _ = write!(text, "{:?}{:?}{:?}{:?}", self.owners, self.durable, self.floors, self.pending);
+        let _ = write!(text, "{:?}", self.promised);
     }
 
     /// Something was seen that must not be.

@@ -1,17 +1,20 @@
 //! Scenarios as text: one command or expectation per line.
 //!
 //! ```text
-//! with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
+//! with heal winner | with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
 //! with arbiter                                                 before anything else
 //! arbiter down | arbiter up | arbiter restart | arbiter loses a | refuse
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! hold a | release a | resync a                                 no failover there, failovers again, a new copy
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
-//! run 100 | write a 50 [bytes] | delete a 50 | touch a 50 seconds | flush a [seconds]
+//! run 100 | write a 50 [bytes] | delete a 50 | touch a 50 seconds | flush a [seconds]     keys 0 to 49
+//! set a 7 | drop a 7                                            one key
 //! disk 100 | tear a | age a | replace control | jump a -3600000
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
 //! expect a backup | expect a serves | expect a waits | expect settled | expect same
 //! expect copies 2 | expect continued 1                          counted on both ends
+//! expect caught_up [2] | expect resumed 2                       the same
+//! expect a has 7 | expect a lacks 7 | expect conflicts 1        one key, by number
 //! expect items a 40                                             live ones
 //! ```
 //! Times are in milliseconds. A `#` begins a comment. The oracles judge at the end of every line.
@@ -19,6 +22,7 @@
 use super::world::{Options, World};
 use super::{Plant, StateFault, Wish};
 use crate::frame::Link;
+use crate::heal::Heal;
 use crate::node::Operator;
 use crate::role::State;
 use crate::time::Span;
@@ -53,6 +57,8 @@ pub fn run(text: &str, seed: u64, plant: Option<Plant>, verbose: bool) -> Result
 fn with(options: &mut Options, words: &[&str]) -> Result<(), String> {
     match words {
         ["with", "backlog", bytes] => options.backlog_bytes = number(bytes)? as usize,
+        ["with", "heal", "winner"] => options.heal = Heal::Winner,
+        ["with", "heal", "invalidate"] => options.heal = Heal::Invalidate,
         ["with", "arbiter"] => options.arbiter = Some(1_000),
         ["with", "bulk", bytes] => options.bulk_bytes = number(bytes)? as usize,
         ["with", "preferred", name, millis] => options.preferred = Some((node(name)?, millis_of(millis)?)),
@@ -92,6 +98,8 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["release", name] => operate(world, name, Operator::ResumeFailover)?,
         ["resync", name] => operate(world, name, Operator::Resync)?,
         ["shutdown", name] => operate(world, name, Operator::Shutdown)?,
+        ["set", name, key] => write_one(world, name, key, Some(10))?,
+        ["drop", name, key] => write_one(world, name, key, None)?,
         ["write", name, count] => write(world, name, count, Some(10))?,
         ["write", name, count, bytes] => write(world, name, count, Some(number(bytes)? as usize))?,
         ["delete", name, count] => write(world, name, count, None)?,
@@ -134,8 +142,20 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
     Ok(match condition {
         ["settled"] => world.is_converged(),
         ["same"] => world.difference().is_none(),
-        ["copies", count] => counted(world).0 == number(count)?,
-        ["continued", count] => counted(world).1 == number(count)?,
+        ["copies", count] => counted(world)[0] == number(count)?,
+        ["continued", count] => counted(world)[1] == number(count)?,
+        ["caught_up"] => counted(world)[2] > 0,
+        ["caught_up", count] => counted(world)[2] == number(count)?,
+        ["resumed", count] => counted(world)[3] == number(count)?,
+        ["conflicts", count] => world.conflicts == number(count)?,
+        [name, "has", key] => {
+            let contents = world.contents(node(name)?).unwrap_or_default();
+            contents.contains_key(format!("key{key}").as_bytes())
+        }
+        [name, "lacks", key] => {
+            let contents = world.contents(node(name)?).unwrap_or_default();
+            !contents.contains_key(format!("key{key}").as_bytes())
+        }
         [name, "serves"] => world.write(node(name)?, 0, Some(1)),
         [name, "waits"] => !world.write(node(name)?, 0, Some(1)),
         ["items", name, count] => {
@@ -151,11 +171,14 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
     })
 }
 
-fn counted(world: &World) -> (u64, u64) {
-    let mut sum = (world.full_copies, world.partial_resyncs);
+fn counted(world: &World) -> [u64; 4] {
+    let mut sum = [world.full_copies, world.partial_resyncs, world.catch_ups, world.resumed];
     for process in (0..2).filter_map(|node| world.process(node)) {
-        let counters = process.node.status(world.now).counters;
-        sum = (sum.0 + counters.full_copies, sum.1 + counters.partial_resyncs);
+        let counters = process.node.counters();
+        sum[0] += counters.full_copies;
+        sum[1] += counters.partial_resyncs;
+        sum[2] += counters.catch_ups;
+        sum[3] += counters.resumed_copies;
     }
     sum
 }
@@ -172,6 +195,13 @@ fn write(world: &mut World, name: &str, count: &str, bytes: Option<usize>) -> Re
 fn request(world: &mut World, name: &str, key: u64, wish: Wish) -> Result<(), String> {
     let taken = world.request(node(name)?, key, wish);
     if taken { Ok(()) } else { Err(format!("{name} does not take requests: {}", describe(world))) }
+}
+
+fn write_one(world: &mut World, name: &str, key: &str, bytes: Option<usize>) -> Result<(), String> {
+    if world.write(node(name)?, number(key)?, bytes) {
+        return Ok(());
+    }
+    Err(format!("{name} does not take writes: {}", describe(world)))
 }
 
 fn operate(world: &mut World, name: &str, wish: Operator) -> Result<(), String> {

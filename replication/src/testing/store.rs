@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Plant;
 use crate::backlog::Backlog;
 use crate::change::{Bits, Bytes, Change, Put};
-use crate::store::Store;
+use crate::store::{Merged, Store};
 
 /// An item of a [`MapStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub struct MapStore {
     /// Counts the peer's changes.
     applied: AtomicU64,
     plant: Option<Plant>,
+    /// Deletes that were merged.
+    merged_deletes: Mutex<Vec<(Vec<u8>, u64)>>,
 }
 
 #[derive(Clone, Default)]
@@ -111,6 +113,7 @@ impl MapStore {
             evicted: Mutex::default(),
             applied: AtomicU64::new(0),
             plant: None,
+            merged_deletes: Mutex::default(),
         }
     }
 
@@ -276,6 +279,7 @@ impl MapStore {
             items_max: self.items_max,
             cleared: Mutex::new(None),
             evicted: Mutex::default(),
+            merged_deletes: Mutex::default(),
             applied: number(&self.applied),
             plant: self.plant,
         }
@@ -292,6 +296,11 @@ impl MapStore {
             let evicted = victim.map(|(_, key)| (key, item.version));
             self.evicted.lock().unwrap_or_else(PoisonError::into_inner).extend(evicted);
         }
+    }
+
+    /// Deletes that were merged since the last question.
+    pub fn take_merged_deletes(&self) -> Vec<(Vec<u8>, u64)> {
+        std::mem::take(&mut self.merged_deletes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn next_version(&self, shard: &Shard, index: usize) -> u64 {
@@ -389,6 +398,34 @@ impl Store for MapStore {
             }
             _ => {}
         }
+    }
+
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        let Some((key, version)) = change.key_and_version() else {
+            self.apply(change);
+            for shard in 0..self.shards.len() {
+                self.backlog.record(shard, change);
+            }
+            return Merged::Taken;
+        };
+        let shard = self.shard_of(key);
+        let before = self.item(key);
+        match (&before, change) {
+            (_, Change::Put(_)) if version < self.lock(shard).floor => return Merged::Refused,
+            (Some(item), Change::Put(_)) if item.version >= version => return Merged::Kept,
+            (None, Change::Put(_)) if !may_create(shard) => return Merged::Refused,
+            _ => self.apply(change),
+        }
+        // Nothing else runs in this world, so nothing comes between this and the above.
+        if self.item(key) == before {
+            return Merged::Kept;
+        }
+        if matches!(change, Change::Delete { .. }) {
+            let mut merged = self.merged_deletes.lock().unwrap_or_else(PoisonError::into_inner);
+            merged.push((key.to_vec(), version));
+        }
+        self.backlog.record(shard, change);
+        Merged::Taken
     }
 
     fn scan(

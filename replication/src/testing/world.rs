@@ -1,20 +1,21 @@
 //! Two processes, a network between them, clients, and virtual time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use super::Plant;
 use super::arbiter::Arbiter;
 use super::network::{DELAY_USUAL, LONG_DELAY, Network};
-use super::oracle::Oracle;
+use super::oracle::{Oracle, Truth};
 use super::random::Random;
 use super::store::{Contents, MapStore, Wish, Written};
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::heal::Heal;
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
-use crate::role::{self, ROWS, State, Trigger};
+use crate::role::{self, Data, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
 
 /// How a world is.
@@ -48,6 +49,8 @@ pub struct Options {
     pub long_values: bool,
     /// Nothing happens but that links break: no copy is needed.
     pub gentle: bool,
+    /// What becomes of keys that both nodes changed.
+    pub heal: Heal,
     /// There is an arbiter; how fast its clock runs, in thousandths.
     pub arbiter: Option<u64>,
     /// The bug in it.
@@ -74,6 +77,7 @@ impl Options {
             slow_batches: false,
             long_values: false,
             gentle: false,
+            heal: Heal::default(),
             arbiter: None,
             plant: None,
             verbose: false,
@@ -180,8 +184,20 @@ pub struct World {
     pub trace: u64,
     /// Counters of processes that are no more are added here.
     pub full_copies: u64,
+    /// By node that catches up: what its master had when it planned that.
+    truths: [Option<Truth>; 2],
+    /// The same by plan: process, session and number.
+    plans: BTreeMap<(u64, u32, u32), Truth>,
+    /// The plan each node heard last.
+    heard: [(u32, u32); 2],
     /// The same, for streams continued.
     pub partial_resyncs: u64,
+    /// The same, for catch-ups.
+    pub catch_ups: u64,
+    /// The same, for copies and catch-ups that went on where they were cut.
+    pub resumed: u64,
+    /// Keys that both nodes had changed, as far as the log told.
+    pub conflicts: u64,
 }
 
 struct Scheduled {
@@ -244,7 +260,13 @@ impl World {
             values: 0,
             trace: 0,
             full_copies: 0,
+            truths: Default::default(),
+            plans: BTreeMap::new(),
+            heard: [(0, 0); 2],
             partial_resyncs: 0,
+            catch_ups: 0,
+            resumed: 0,
+            conflicts: 0,
             options,
         };
         for link in [Link::Control, Link::Data] {
@@ -319,6 +341,7 @@ impl World {
             },
             failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
             drain_timeout: self.dead_after().scaled(1, 2),
+            heal: self.options.heal,
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             plant,
@@ -363,6 +386,8 @@ impl World {
         self.oracle.forget_pending(node);
         let survivor = self.contents(1 - node);
         self.oracle.died(survivor.as_ref());
+        self.oracle.broke(node, survivor.as_ref());
+        self.truths[node] = None;
         for link in [Link::Control, Link::Data] {
             while let Some(connection) = self.network.attached(node, link) {
                 self.network.connection(connection).attached[node] = false;
@@ -433,7 +458,9 @@ impl World {
         let now = self.local(node);
         let process = self.processes[node].as_mut().filter(|process| process.paused_until <= self.now);
         let process = process.ok_or(Refusal("it does not run"))?;
+        let dropped = process.node.counters().suspects_dropped;
         let granted = process.node.handle_operator(wish, now);
+        self.note_dropped(node, dropped);
         self.work(node);
         granted
     }
@@ -524,6 +551,8 @@ impl World {
         let counters = process.node.counters();
         self.full_copies += counters.full_copies;
         self.partial_resyncs += counters.partial_resyncs;
+        self.catch_ups += counters.catch_ups;
+        self.resumed += counters.resumed_copies;
     }
 
     fn happen(&mut self, event: Event) {
@@ -668,12 +697,16 @@ impl World {
             let takes = self.latency(link);
             self.schedule(takes, Event::Deliver { connection, from });
         }
+        if let Frame::Plan(plan) = &frame {
+            self.say(|| format!("{} hears: {:?} from {:?}", name(to), plan.way, plan.from.applied));
+        }
         let wrong = self.network.flips > 0 && self.random.within(0..1000) < self.network.flips;
         let Some(frame) = (if wrong { self.flip(frame) } else { Some(frame) }) else {
             return self.give_up(connection, to);
         };
         let applied = self.process(to).map_or(0, |process| process.store.changes_seen());
         let follows = self.process(to).map_or(0, |process| process.node.role().epoch);
+        self.note_map(to, &frame);
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
         let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
         if applies && follows != epoch {
@@ -709,12 +742,18 @@ impl World {
 
     /// Hands something to a node, then does what it asks for.
     pub(super) fn tell(&mut self, node: usize, fact: impl FnOnce(&mut Node, Mono)) {
-        let local = self.local(node);
+        let (local, may_forget) = (self.local(node), self.may_forget());
         let (secs, millis) = self.clocks(node);
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks(secs, millis);
+        let dropped = process.node.counters().suspects_dropped;
         fact(&mut process.node, local);
         self.oracle.evicted(process.store.take_evicted());
+        self.note_dropped(node, dropped);
+        let Some(process) = self.processes[node].as_mut() else { return };
+        for (key, version) in process.store.take_merged_deletes() {
+            self.oracle.merged_delete(key, version, may_forget);
+        }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
             match self.arbiter.is_some() {
@@ -722,9 +761,60 @@ impl World {
                 true => self.oracle.died(source.as_ref()),
                 false => self.oracle.cleared(&before, source.as_ref()),
             }
+            self.oracle.broke(node, source.as_ref());
         }
+        self.note_complete(node);
         self.work(node);
         self.note(local.0, node as u64);
+    }
+
+    /// A node that caught up is master now, and has forgotten what may be stale.
+    fn note_dropped(&mut self, node: usize, before: u64) {
+        let Some(process) = &self.processes[node] else { return };
+        if process.node.counters().suspects_dropped > before {
+            let contents = process.store.contents();
+            self.oracle.died(Some(&contents));
+            self.oracle.broke(node, None);
+        }
+    }
+
+    /// Nobody knows of every key what became of it: changes are overwritten, or rules say so.
+    pub(super) fn may_forget(&self) -> bool {
+        self.options.backlog_bytes < PLENTY_BYTES || self.options.heal != Heal::Newest
+    }
+
+    /// Whoever holds everything contradicts nobody.
+    fn note_complete(&mut self, node: usize) {
+        let complete = |process: &Process| process.node.claim().data == Data::Complete;
+        if self.process(node).is_some_and(complete) {
+            self.truths[node] = None;
+        }
+    }
+
+    /// What a master has when it makes a plan.
+    fn note_plan(&mut self, node: usize) {
+        let Some(process) = &self.processes[node] else { return };
+        let Some((session, number)) = process.node.planned() else { return };
+        let key = (process.boot_id, session, number);
+        if !self.plans.contains_key(&key) {
+            let truth = self.oracle.truth_of(&process.store.contents());
+            self.plans.insert(key, truth);
+        }
+    }
+
+    /// A node learns what of its items may be stale: should its master die, it must not serve them.
+    fn note_map(&mut self, to: usize, frame: &Frame) {
+        let Some(boot) = self.process(1 - to).map(|process| process.boot_id) else { return };
+        match frame {
+            Frame::Plan(plan) => self.heard[to] = (plan.session, plan.number),
+            Frame::Dirty { .. } => {
+                let (session, number) = self.heard[to];
+                if let Some(truth) = self.plans.get(&(boot, session, number)) {
+                    self.truths[to] = Some(truth.clone());
+                }
+            }
+            _ => {}
+        }
     }
 
     /// What the driver does after everything: outputs, bulk, the next timer.
@@ -734,6 +824,7 @@ impl World {
             self.output(node, output);
         }
         self.pump_bulk(node);
+        self.note_plan(node);
         let Some(process) = &self.processes[node] else { return };
         if let Some(applied) = process.node.acknowledged() {
             self.oracle.applied(node, &applied.applied);
@@ -846,6 +937,10 @@ impl World {
                     }
                 }
             }
+            Output::Conflict(key) => {
+                self.conflicts += 1;
+                self.say(|| format!("both changed {}", String::from_utf8_lossy(&key)));
+            }
             Output::Compared(_, Some(key)) => {
                 let key = String::from_utf8_lossy(&key);
                 self.oracle
@@ -886,6 +981,12 @@ impl World {
         let serves = matches!(gate, GateView::Serve { .. });
         let served = matches!(process.gate, GateView::Serve { .. });
         process.gate = gate;
+        if serves
+            && !served
+            && let Some(truth) = self.truths[node].take()
+        {
+            self.oracle.serves_after(node, &process.store.contents(), &truth);
+        }
         if !serves {
             process.serving_since = None;
         } else if process.serving_since.is_none() {
@@ -1019,6 +1120,9 @@ const FAR: u64 = 1 << 40;
 
 /// A run has some thousands.
 const EVENTS_MAX: u64 = 600_000;
+
+/// A backlog that no run fills.
+const PLENTY_BYTES: usize = 256 * 1024;
 
 /// What a socket takes before it is full.
 const BULK_FRAMES_MAX: usize = 4;

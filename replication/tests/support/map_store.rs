@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tandem_replication::backlog::Backlog;
 use tandem_replication::change::{Bits, Bytes, Change, Put};
-use tandem_replication::store::Store;
+use tandem_replication::store::{Merged, Store};
 
 const SHARDS: usize = 2;
 
@@ -143,6 +143,28 @@ impl Store for MapStore {
                 shard.items.remove(&place(key));
             }
         }
+    }
+
+    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        let Some((key, version)) = change.key_and_version() else { return Merged::Kept };
+        let index = shard_of(key);
+        self.version.fetch_max(version >> 1, Ordering::Relaxed);
+        let mut shard = self.shards[index].lock().expect("not poisoned");
+        let held = shard.items.get(&place(key)).map(|(_, held)| *held);
+        match (held, change) {
+            (Some(held), _) if held >= version => return Merged::Kept,
+            (None, Change::Put(_)) if !may_create(index) => return Merged::Refused,
+            (_, Change::Put(put)) => {
+                let value: Vec<u8> = put.value.pieces().flatten().copied().collect();
+                shard.items.insert(place(key), (value, version));
+            }
+            (Some(_), Change::Delete { .. }) => {
+                shard.items.remove(&place(key));
+            }
+            _ => return Merged::Kept,
+        }
+        self.backlog.record(index, change);
+        Merged::Taken
     }
 
     fn scan(

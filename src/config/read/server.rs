@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Reader;
 use crate::config::{EXIT_SYSTEM, EXIT_USAGE, Extended, listen};
 use crate::protocol::Protocol;
-use crate::server::{self, Listen, Port, Security, TlsConfig, UnixListen, Verify};
+use crate::server::{self, Io, Listen, Port, Security, TlsConfig, UnixListen, Verify};
 
 impl Reader<'_> {
     pub(super) fn server(&mut self, extended: &Extended) -> server::Config {
@@ -63,6 +63,15 @@ impl Reader<'_> {
             }
             text.bytes().next().unwrap_or(b':')
         });
+        let io = match self.text("io").as_deref() {
+            None | Some("auto") => Io::Auto,
+            Some("epoll") => Io::Epoll,
+            Some("uring") => Io::Uring,
+            Some(other) => {
+                self.problem(EXIT_USAGE, format!("--io {other}: takes auto, epoll or uring"));
+                Io::Auto
+            }
+        };
         let listen = self.listen();
         let udp = self.port("udp-port", "-U", Port::Off);
         let port = if udp == Port::Off { Port::Number(11211) } else { udp };
@@ -109,6 +118,7 @@ impl Reader<'_> {
                 "-t",
                 Some("Number of threads must be greater than 0"),
             ),
+            io,
             requests_per_turn: self.count(
                 "max-reqs-per-event",
                 20,

@@ -1,7 +1,9 @@
 //! What the pair needs: applying the peer's changes, and walking all items in hash order for a copy.
 
 use tandem_replication::change::{Bytes, Change, Put};
+use tandem_replication::store::Merged;
 
+use super::commands::At;
 use super::item::Marks;
 use super::shard::{Content, Draft, Shard};
 use crate::command::{Now, Pages};
@@ -15,7 +17,7 @@ impl Shard {
     /// fit a segment; without memory the older item goes, so that a miss is the worst that remains.
     pub(super) fn apply_put(&mut self, hash: u64, put: &Put<'_>, large: Option<Option<Pages>>, now: Now) {
         self.clock.observe(put.version, now);
-        let roomy = self.prepare(put.key.len() + value_len(&put.value).min(1 << 14), now);
+        let roomy = self.prepare_quietly(put.key.len() + value_len(&put.value).min(1 << 14), now);
         let old = self.find(hash, put.key);
         if put.version < self.floor || old.is_some_and(|old| self.item(old).header.version >= put.version) {
             return;
@@ -46,10 +48,61 @@ impl Shard {
                 .with(Marks::BINARY_KEY, put.bits.binary_key),
         };
         if roomy || self.is_in_place(old, &draft) {
-            self.put(hash, draft, old, now);
+            self.put(hash, &draft, old, now);
         } else {
             self.kill_key(hash, put.key);
         }
+    }
+
+    /// See [`crate::engine::Engine::merge`]; `large` as in [`Shard::apply_put`].
+    pub(super) fn merge_put(
+        &mut self,
+        hash: u64,
+        put: &Put<'_>,
+        large: Option<Option<Pages>>,
+        now: Now,
+        may_create: &dyn Fn(usize) -> bool,
+    ) -> Merged {
+        match self.find_live(At { key: put.key, hash, now, hint: None }) {
+            _ if put.version < self.floor => return Merged::Refused,
+            Some(old) if old.header.version >= put.version => return Merged::Kept,
+            None if !may_create(self.id) => return Merged::Refused,
+            _ => {}
+        }
+        self.apply_put(hash, put, large, now);
+        let version = put.version;
+        match self.find(hash, put.key).filter(|at| self.item(*at).header.version == version) {
+            Some(location) => {
+                self.record_put(location);
+                Merged::Taken
+            }
+            None => {
+                // No memory for it: what it would have replaced is gone too.
+                self.record(&Change::Delete { key: put.key, version });
+                Merged::Refused
+            }
+        }
+    }
+
+    /// A delete or a touch that changes something is recorded.
+    pub(super) fn merge_small(&mut self, hash: u64, change: &Change<'_>, now: Now) -> Merged {
+        let Some(location) = change.key_and_version().and_then(|(key, _)| self.find(hash, key)) else {
+            return Merged::Kept;
+        };
+        let header = self.item(location).header;
+        match *change {
+            Change::Delete { key, version } if header.version < version => {
+                self.apply_delete(hash, key, version, now);
+            }
+            Change::Touch { key, deadline, version }
+                if header.version == version && header.deadline != deadline =>
+            {
+                self.apply_touch(hash, key, deadline, version, now);
+            }
+            _ => return Merged::Kept,
+        }
+        self.record(change);
+        Merged::Taken
     }
 
     pub(super) fn apply_delete(&mut self, hash: u64, key: &[u8], version: u64, now: Now) {
@@ -67,6 +120,8 @@ impl Shard {
             let mut header = self.item(location).header;
             if header.version == version {
                 header.deadline = deadline;
+                // Somebody uses it: it outlives the next eviction here, as it did where it is read.
+                header.marks = header.marks.with_heat(header.marks.heat().max(1));
                 self.set_header(location, header);
             }
         }

@@ -6,6 +6,8 @@
 //! Every store pays for a little cleaning, in proportion to its size, so that no single one pays for
 //! much; reads pay nothing.
 
+use tandem_replication::change::Change;
+
 use super::geometry::RESERVE;
 use super::index::{Index, Keys};
 use super::item::{Header, Marks};
@@ -110,6 +112,47 @@ impl SmallShare {
     }
 }
 
+/// How much is said of items that stay ([`crate::engine::Journal::hint`]): 1 % of what a gigabit link carries, over all
+/// shards.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hints {
+    /// Bytes a second.
+    rate: usize,
+    secs: u32,
+    /// Bytes left in this second.
+    left: usize,
+    open: bool,
+}
+
+impl Hints {
+    const BYTES_PER_SECOND: usize = 1_250_000;
+
+    pub(super) const fn new(shards: usize) -> Self {
+        let rate = Self::BYTES_PER_SECOND / shards;
+        Self { rate, secs: 0, left: rate, open: false }
+    }
+
+    /// A command of a client makes room.
+    const fn open(&mut self, secs: u32) {
+        self.open = true;
+        if self.secs != secs {
+            (self.secs, self.left) = (secs, self.rate);
+        }
+    }
+
+    const fn close(&mut self) {
+        self.open = false;
+    }
+
+    const fn may_take(&mut self, bytes: usize) -> bool {
+        let may = self.open && self.left >= bytes;
+        if may {
+            self.left -= bytes;
+        }
+        may
+    }
+}
+
 /// A living item of a victim.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -123,6 +166,14 @@ impl Shard {
     /// free. Answers whether there is room; items may have been moved or evicted, so look the key up
     /// afterwards.
     pub(super) fn prepare(&mut self, bytes: usize, now: Now) -> bool {
+        self.hints.open(now.secs);
+        let roomy = self.prepare_quietly(bytes, now);
+        self.hints.close();
+        roomy
+    }
+
+    /// The same for a change that comes from the peer, and needs no hints in return.
+    pub(super) fn prepare_quietly(&mut self, bytes: usize, now: Now) -> bool {
         self.secs = now.secs;
         if !self.index.is_settled() {
             self.tend_index(MOVES_PER_STORE);
@@ -377,6 +428,7 @@ impl Shard {
                     Queue::Small => self.counters.class(class).moves_to_warm += 1,
                     Queue::Main => self.counters.class(class).moves_within_lru += 1,
                 }
+                self.hint(location, header);
                 let header = Header { marks: header.marks.with_heat(kept), ..header };
                 let id = self.segments.open[Queue::Main as usize].expect("it has room");
                 self.relocate(hash, location, header, id);
@@ -386,6 +438,16 @@ impl Shard {
         }
         self.evict(hash, location, from, now);
         true
+    }
+
+    /// A backup's items are never read: it learns from this which ones the master's clients use. A touch with
+    /// the deadline that the item has anyhow says it, right before the change that made room.
+    fn hint(&mut self, location: u32, header: Header) {
+        let item = self.segments.item(location);
+        let change = Change::Touch { key: item.key(), deadline: header.deadline, version: header.version };
+        if self.hints.may_take(change.encoded_len()) {
+            self.shared.journal.hint(self.id, &change);
+        }
     }
 
     /// Whether the compacted segment of a queue has room, opening one if it has not.
@@ -414,7 +476,7 @@ impl Shard {
         self.segments.copy(from, location, slot);
         self.set_header(location, header);
         self.bury(from, header);
-        self.index.replace(hash, from, location);
+        self.replace(hash, from, location);
         self.enter(location);
     }
 

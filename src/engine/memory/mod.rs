@@ -31,16 +31,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tandem_replication::change::{self, Change};
+use tandem_replication::store::Merged;
 
 pub use self::geometry::Geometry;
 
 use self::commands::{At, Base, BaseValue, Reply};
 use self::copying::value_len;
 use self::index::Index;
-use self::shard::{Content, Shard, Shared};
+use self::shard::{Content, Hint, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
-use super::prefetch::prefetch;
 use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
 use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
@@ -150,31 +150,28 @@ impl Memory {
         (hash, hash::shard(hash, self.shards.len()))
     }
 
-    /// Has the memory of a batch fetched: first the buckets, then the items they point to.
-    fn warm(&self, hashes: &[u64]) {
+    /// Has the memory of a batch fetched: first the buckets, then the items they point to. Answers where
+    /// those are.
+    fn warm(&self, hashes: &[u64]) -> [Option<Hint>; BATCH] {
+        // A contended shard is not worth waiting for: its owner is warming it anyway.
+        let shard = |hash| self.shards[hash::shard(hash, self.shards.len())].0.try_lock();
         for &hash in hashes {
-            // A contended shard is not worth waiting for: its owner is warming it anyway.
-            if let Ok(shard) = self.shards[hash::shard(hash, self.shards.len())].0.try_lock() {
+            if let Ok(shard) = shard(hash) {
                 shard.index.prefetch(hash);
             }
         }
-        for &hash in hashes {
-            if let Ok(shard) = self.shards[hash::shard(hash, self.shards.len())].0.try_lock() {
-                shard.index.find(hash, |location| {
-                    let bytes = shard.segments.bytes(location);
-                    prefetch(&bytes[0]);
-                    if let Some(next) = bytes.get(64) {
-                        prefetch(next);
-                    }
-                    false
-                });
+        let mut hints = [None; BATCH];
+        for (hint, &hash) in hints.iter_mut().zip(hashes) {
+            if let Ok(shard) = shard(hash) {
+                *hint = shard.warm(hash);
             }
         }
+        hints
     }
 
-    fn execute_one(&self, command: &Command<'_>, hash: u64, now: Now, reply: &mut Reply<'_>) {
-        let id = hash::shard(hash, self.shards.len());
-        let at = At { key: &command.key, hash, now };
+    #[inline]
+    fn execute_one(&self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
+        let id = hash::shard(at.hash, self.shards.len());
         match &command.op {
             Op::Store(store) => self.store(id, at, store, reply),
             _ => self.shard(id).execute(command, at, reply),
@@ -268,6 +265,13 @@ impl Memory {
         Ok(large::fill(self.reserve(len, now)?, parts))
     }
 
+    /// The memory for a value of the peer's that fits no segment, if it does not; `None` inside: there is
+    /// none.
+    fn large_of(&self, put: &change::Put<'_>, now: Now) -> Option<Option<Pages>> {
+        let len = value_len(&put.value);
+        (len > self.inline_max()).then(|| self.pages(put.value.pieces(), len, now).ok())
+    }
+
     /// Has one shard after the other give memory back until `enough` says so, or none has any.
     fn shed_until(&self, now: Now, mut enough: impl FnMut() -> bool) -> bool {
         let mut idle = 0;
@@ -327,7 +331,8 @@ impl Engine for Memory {
         self.flush_if_due(now);
         if let [command] = batch {
             let hash = self.shared.hasher.hash(&command.key);
-            self.execute_one(command, hash, now, &mut Reply { index: 0, replies });
+            let at = At { key: &command.key, hash, now, hint: None };
+            self.execute_one(command, at, &mut Reply { index: 0, replies });
             return;
         }
         for (nth, commands) in batch.chunks(BATCH).enumerate() {
@@ -335,10 +340,12 @@ impl Engine for Memory {
             for (hash, command) in hashes.iter_mut().zip(commands) {
                 *hash = self.shared.hasher.hash(&command.key);
             }
-            self.warm(&hashes[..commands.len()]);
-            for (at, (command, hash)) in commands.iter().zip(hashes).enumerate() {
-                let mut reply = Reply { index: nth * BATCH + at, replies };
-                self.execute_one(command, hash, now, &mut reply);
+            let hints = self.warm(&hashes[..commands.len()]);
+            for (index, (command, (hash, hint))) in
+                commands.iter().zip(hashes.into_iter().zip(hints)).enumerate()
+            {
+                let at = At { key: &command.key, hash, now, hint };
+                self.execute_one(command, at, &mut Reply { index: nth * BATCH + index, replies });
             }
         }
     }
@@ -383,16 +390,7 @@ impl Engine for Memory {
         match change {
             Change::Put(put) => {
                 let (hash, id) = self.place(put.key);
-                let len = value_len(&put.value);
-                let large = (len > self.inline_max()).then(|| {
-                    let pages = match &put.value {
-                        change::Bytes::Whole(bytes) => self.pages([*bytes].into_iter(), len, now),
-                        change::Bytes::Chunks(chunks) => {
-                            self.pages(chunks.iter().map(|chunk| &chunk[..]), len, now)
-                        }
-                    };
-                    pages.ok()
-                });
+                let large = self.large_of(put, now);
                 self.shard(id).apply_put(hash, put, large, now);
             }
             &Change::Delete { key, version } => {
@@ -414,6 +412,25 @@ impl Engine for Memory {
         }
     }
 
+    fn merge(&self, change: &Change<'_>, now: Now, may_create: &dyn Fn(usize) -> bool) -> Merged {
+        match change {
+            Change::Put(put) => {
+                let (hash, id) = self.place(put.key);
+                let large = self.large_of(put, now);
+                self.shard(id).merge_put(hash, put, large, now, may_create)
+            }
+            &Change::Delete { key, .. } | &Change::Touch { key, .. } => {
+                let (hash, id) = self.place(key);
+                self.shard(id).merge_small(hash, change, now)
+            }
+            Change::Flush { .. } | Change::FlushAt { .. } => {
+                self.apply(change, now);
+                (0..self.shards.len()).for_each(|id| self.shard(id).record(change));
+                Merged::Taken
+            }
+        }
+    }
+
     fn scan(
         &self,
         shard: usize,
@@ -428,9 +445,9 @@ impl Engine for Memory {
     fn read(&self, key: &[u8], now: Now, visit: &mut dyn FnMut(&Change<'_>)) -> bool {
         let (hash, id) = self.place(key);
         let mut shard = self.shard(id);
-        let found = shard.find_live(hash, key, now);
-        if let Some(location) = found {
-            visit(&shard.change(location));
+        let found = shard.find_live(At { key, hash, now, hint: None });
+        if let Some(found) = found {
+            visit(&shard.change(found.location));
         }
         found.is_some()
     }
@@ -559,6 +576,7 @@ impl Shard {
         self.crawl = expiry::Crawl::default();
         self.live_bytes = [0; 2];
         self.counters.emptied();
+        self.moved();
         Remains {
             segments: std::mem::replace(&mut self.segments, segment::Segments::new(&geometry)),
             index: std::mem::replace(

@@ -3,6 +3,7 @@
 mod model;
 mod promises;
 mod sharing;
+mod warm;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

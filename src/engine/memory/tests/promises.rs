@@ -1,7 +1,10 @@
 //! What clients and the operator may rely on, one promise each.
 
+use tandem_replication::store::Merged;
+
 use super::*;
 use crate::command::{Deadline, Delete, Pages, ReadKind};
+use crate::engine::model::ModelEngine;
 
 const START: u32 = 100;
 
@@ -35,6 +38,35 @@ fn a_pipelined_get_sees_the_set_before_it() {
     for (pair, key) in said.chunks(2).zip(&keys) {
         assert_eq!((pair[0].what, pair[1].what), ("stored", "hit"));
         assert_eq!(pair[1].value, key.as_bytes());
+    }
+}
+
+#[test]
+fn a_batch_looks_again_for_what_its_own_commands_moved() {
+    let engine = engine(8 << 20);
+    let (short, long) = ([b's'; 10], [b'l'; 500]);
+    for key in ["moved", "deleted", "stays"] {
+        run(&engine, key, Op::Store(store(&short)), at(START));
+    }
+    let get = |key| command(key, Op::Get(Get::default()));
+    let batch = [
+        command(b"moved", Op::Store(store(&long))),
+        get(b"moved"),
+        command(b"deleted", Op::Delete(Delete::default())),
+        get(b"deleted"),
+        get(b"stays"),
+        command(b"deleted", Op::Store(store(&long))),
+        get(b"deleted"),
+        command(b"stays", Op::Store(store(&long[..10]))),
+        get(b"stays"),
+    ];
+    let said: Vec<_> =
+        execute(&engine, &batch, at(START)).into_iter().map(|said| (said.what, said.value)).collect();
+    let values =
+        [(1, Some(&long[..])), (3, None), (4, Some(&short)), (6, Some(&long)), (8, Some(&long[..10]))];
+    for (index, value) in values {
+        let expected = value.map_or(("miss", Vec::new()), |value| ("hit", value.to_vec()));
+        assert_eq!(said[index], expected, "command {index}");
     }
 }
 
@@ -431,6 +463,56 @@ fn a_cleared_engine_has_forgotten_its_flushes() {
     engine.apply(&Change::Put(put), at(START));
     assert!(engine.read(b"k", at(START), &mut |_| ()), "the copy is taken");
     assert_eq!(engine.pending_flush(), None);
+}
+
+#[test]
+fn what_is_merged_is_recorded_if_it_is_newer_and_created_only_if_it_may_be() {
+    let tapes = [Arc::new(Tape::default()), Arc::new(Tape::default())];
+    let config = MemoryConfig { limit_bytes: 8 << 20, geometry: Some(tiny(2)), ..MemoryConfig::default() };
+    let engines: [Box<dyn Engine>; 2] = [
+        Box::new(Memory::new(config, Arc::clone(&tapes[0]) as _)),
+        Box::new(ModelEngine::new(2, 0, u64::MAX, 1 << 20, Arc::clone(&tapes[1]) as _)),
+    ];
+    let large = "x".repeat(100_000);
+    let put = |value: &'static str, version| {
+        let (flags, deadline, explicit, bits) = (0, 0, None, Bits::default());
+        let value = Bytes::Whole(value.as_bytes());
+        Change::Put(Put { key: b"k", value, flags, deadline, version, explicit, bits })
+    };
+    let big = |version| {
+        let (flags, deadline, explicit, bits) = (0, 0, None, Bits::default());
+        let value = Bytes::Whole(large.as_bytes());
+        Change::Put(Put { key: b"k", value, flags, deadline, version, explicit, bits })
+    };
+    for (engine, tape) in engines.iter().zip(&tapes) {
+        let now = at(START);
+        let merge = |change: &Change<'_>, may: bool| {
+            let merged = engine.merge(change, now, &|_| may);
+            let recorded: Vec<_> = tape.take().into_iter().map(|(_, recorded)| recorded).collect();
+            let expected = if merged == Merged::Taken { vec![Recorded::of(change)] } else { Vec::new() };
+            assert_eq!(recorded, expected, "{change:?} is {merged:?}");
+            merged
+        };
+        assert_eq!(merge(&put("new", 1000), false), Merged::Refused, "deleted here, or nobody knows");
+        assert_eq!(get(&**engine, "k", now), None);
+        assert_eq!(merge(&put("new", 1000), true), Merged::Taken);
+        assert_eq!(merge(&put("new", 1000), true), Merged::Kept, "twice");
+        assert_eq!(merge(&put("older", 999), true), Merged::Kept);
+        assert_eq!(merge(&put("newer", 2000), false), Merged::Taken, "it is there: nothing is created");
+        assert_eq!(get(&**engine, "k", now).as_deref(), Some("newer"));
+        let touch = |version| Change::Touch { key: b"k", deadline: START + 50, version };
+        assert_eq!(merge(&touch(1000), true), Merged::Kept, "another version's life");
+        assert_eq!(merge(&touch(2000), true), Merged::Taken);
+        assert_eq!(merge(&touch(2000), true), Merged::Kept);
+        assert_eq!(merge(&Change::Delete { key: b"k", version: 1500 }, true), Merged::Kept);
+        assert_eq!(merge(&big(2500), true), Merged::Taken, "a large value too");
+        assert_eq!(merge(&Change::Delete { key: b"k", version: 3000 }, true), Merged::Taken);
+        assert_eq!(merge(&Change::Delete { key: b"k", version: 3001 }, true), Merged::Kept, "not there");
+        assert_eq!(get(&**engine, "k", now), None);
+        assert_eq!(engine.merge(&Change::Flush { floor: 5000 }, now, &|_| true), Merged::Taken);
+        assert_eq!(tape.take().len(), engine.shards(), "a flush is recorded in every shard");
+        assert_eq!(merge(&put("below the floor", 4000), true), Merged::Refused);
+    }
 }
 
 #[test]

@@ -1,0 +1,409 @@
+//! What a follower tells its master: what it has that may be gone there, and what only it did.
+//!
+//! A master that was cut off, or hung, and finds another one in its place has made changes that nobody
+//! else has: its *suffix*. It follows, and when the other's changes have come, it reports what of its own
+//! is left. Merging goes by version, so the newer write of a key wins; the follower's own copy has seen
+//! every delete of the master's by then, in order, so nothing that was deleted comes back. Only a delete
+//! that happens at this very moment could be missed, and the master looks for it under the lock of the
+//! shard ([`Backlog::may_create`]).
+//!
+//! Where either side's backlog no longer has its changes, its [`DirtyMap`] stands for them. It does not
+//! know when a key was deleted. Then the item goes, on both sides: a miss is allowed, a stale hit is not.
+
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+
+use crate::backlog::{Backlog, Read};
+use crate::change::{Change, DecodeError};
+use crate::dirty::DirtyMap;
+use crate::frame::{Frame, Report};
+use crate::session::Means;
+use crate::store::{Merged, Store};
+use crate::walk::Walk;
+
+/// What becomes of keys that both nodes changed while neither heard of the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Heal {
+    /// The newer change counts.
+    #[default]
+    Newest,
+    /// What the node did that follows now is undone.
+    Winner,
+    /// They are deleted on both.
+    Invalidate,
+}
+
+/// What a node did that nobody else has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suffix {
+    /// Behind these sequences of its own backlog,
+    pub from: Vec<u64>,
+    /// up to these,
+    pub to: Vec<u64>,
+    /// and what the backlog no longer has of it.
+    pub missed: DirtyMap,
+}
+
+/// The follower's reports of one plan.
+#[derive(Clone, Debug, Default)]
+pub struct Reports {
+    plan: u32,
+    stage: Stage,
+    /// Sent and not answered.
+    unanswered: usize,
+}
+
+/// One after the other.
+#[derive(Clone, Debug, Default)]
+enum Stage {
+    /// First comes what the master has to say.
+    #[default]
+    Waiting,
+    /// Items that may be gone there.
+    Comparing(Walk),
+    /// Where items may be gone here, if nobody knows when.
+    Mapping,
+    /// Items written here that are no longer in the backlog.
+    Written(Walk),
+    /// What is in the backlog: the next sequence of each shard.
+    Recorded(Vec<u64>),
+    /// Nothing is left.
+    Done,
+}
+
+/// What reports are made of.
+pub struct Matter<'a> {
+    /// Items that may be gone at the master.
+    pub suspects: &'a DirtyMap,
+    /// What only this node did.
+    pub suffix: Option<&'a Suffix>,
+    /// The master's changes that were applied.
+    pub applied: &'a [u64],
+    /// What becomes of it.
+    pub heal: Heal,
+    /// This node's items.
+    pub store: &'a dyn Store,
+    /// This node's own changes.
+    pub backlog: &'a Backlog,
+}
+
+/// Not everything that would have to be told is known: only a copy helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hopeless;
+
+impl Reports {
+    /// Those of a plan.
+    pub fn of(plan: u32) -> Self {
+        Self { plan, ..Self::default() }
+    }
+
+    /// Everything was told and answered.
+    pub fn are_done(&self) -> bool {
+        matches!(self.stage, Stage::Done) && self.unanswered == 0
+    }
+
+    /// The master has said everything. `false`: there is nothing to tell it.
+    pub fn begin(&mut self, suspects: &DirtyMap, suffix: Option<&Suffix>) {
+        if matches!(self.stage, Stage::Waiting) {
+            let nothing = !suspects.has_removed() && suffix.is_none();
+            self.stage = if nothing { Stage::Done } else { Stage::Comparing(Walk::default()) };
+        }
+    }
+
+    /// The master asks which of these items are here: the report that answers it.
+    pub fn asked(&mut self, asked: &Report, applied: &[u64], store: &dyn Store) -> Option<Frame> {
+        let payload = missing_here(&asked.payload, store);
+        if payload.is_empty() || asked.plan != self.plan {
+            return None;
+        }
+        self.unanswered += 1;
+        let (secs, applied) = (store.secs(), applied.to_vec());
+        let plan = self.plan;
+        Some(Frame::Report(Report { plan, compare: false, secs, applied, payload: payload.freeze() }))
+    }
+
+    /// An answer to something of that plan came.
+    pub fn answered(&mut self, plan: u32) {
+        if plan != self.plan {
+            return;
+        }
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// The next report of about `bytes_max`, if one may be sent now. One in which nothing was found is
+    /// sent too: it keeps this node from looking on without a pause.
+    pub fn poll(&mut self, bytes_max: usize, matter: &Matter<'_>) -> Result<Option<Frame>, Hopeless> {
+        let store = matter.store;
+        while self.unanswered < UNANSWERED_MAX {
+            let mut payload = BytesMut::new();
+            match &mut self.stage {
+                Stage::Waiting | Stage::Done => return Ok(None),
+                Stage::Comparing(walk) if matter.suspects.has_removed() && !walk.is_over(store) => {
+                    walk.step(bytes_max, store, &mut payload, &mut |change, payload| {
+                        name_removed(change, matter.suspects, payload);
+                    });
+                    self.unanswered += 1;
+                    return Ok(Some(report(self.plan, true, payload, matter)));
+                }
+                Stage::Comparing(_) => self.stage = Stage::Mapping,
+                Stage::Mapping => {
+                    let missed = matter.suffix.map(|suffix| suffix.missed.clone()).unwrap_or_default();
+                    if matter.heal == Heal::Winner && !missed.is_empty() {
+                        return Err(Hopeless);
+                    }
+                    missed.encode(&mut payload);
+                    let is_told = missed.has_removed();
+                    self.stage = Stage::Written(Walk::for_dirty(0, missed));
+                    if is_told {
+                        self.unanswered += 1;
+                        return Ok(Some(Frame::Dirty { plan: self.plan, payload: payload.freeze() }));
+                    }
+                }
+                // What the master forgets for the map, it forgets before it is told the rest.
+                Stage::Written(walk) if walk.is_at_start() && self.unanswered > 0 => return Ok(None),
+                Stage::Written(walk) if walk.wanted.as_ref().is_some_and(DirtyMap::has_written) => {
+                    if walk.is_at_start()
+                        && let Some(flush) = walk.wanted.as_ref().and_then(DirtyMap::flush)
+                    {
+                        flush.encode(&mut payload);
+                    }
+                    walk.collect(bytes_max, store, &mut payload);
+                    if walk.is_over(store) {
+                        walk.wanted = None;
+                    }
+                    self.unanswered += 1;
+                    return Ok(Some(report(self.plan, false, payload, matter)));
+                }
+                Stage::Written(_) => {
+                    let next = matter.suffix.map(|suffix| suffix.from.iter().map(|from| from + 1).collect());
+                    self.stage = Stage::Recorded(next.unwrap_or_default());
+                }
+                Stage::Recorded(next) => {
+                    let suffix = matter.suffix.filter(|suffix| !suffix.is_told(next));
+                    let Some(suffix) = suffix else {
+                        self.stage = Stage::Done;
+                        continue;
+                    };
+                    suffix.tell(next, bytes_max, matter, &mut payload)?;
+                    self.unanswered += 1;
+                    return Ok(Some(report(self.plan, false, payload, matter)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Suffix {
+    /// Everything behind `from` that is in the backlog; what is not, was noted in `missed`.
+    pub fn behind(from: &[u64], missed: DirtyMap, backlog: &Backlog) -> Self {
+        let from = if backlog.covers(from) { from.to_vec() } else { backlog.first_behind(from) };
+        Self { from, to: backlog.last(), missed }
+    }
+
+    fn is_told(&self, next: &[u64]) -> bool {
+        next.len() != self.to.len() || next.iter().zip(&self.to).all(|(next, to)| next > to)
+    }
+
+    /// The next recorded changes, as far as they still count here.
+    fn tell(
+        &self,
+        next: &mut [u64],
+        bytes_max: usize,
+        matter: &Matter<'_>,
+        payload: &mut BytesMut,
+    ) -> Result<(), Hopeless> {
+        for (shard, (next, to)) in next.iter_mut().zip(&self.to).enumerate() {
+            while *next <= *to && payload.len() < bytes_max {
+                let mut records = BytesMut::new();
+                let room = (bytes_max - payload.len()).min(PIECE_BYTES);
+                *next += match matter.backlog.read_from(shard, *next, room, &mut records) {
+                    Read::Records(count) => u64::from(count),
+                    Read::Reload { key, version } => {
+                        tell_item(matter.store, &key, version, payload);
+                        1
+                    }
+                    Read::Empty | Read::Overrun => return Err(Hopeless),
+                };
+                for change in Change::decode_all(&records).map_while(Result::ok) {
+                    match change {
+                        Change::Put(put) => tell_item(matter.store, put.key, put.version, payload),
+                        Change::Flush { .. } if matter.heal == Heal::Winner => return Err(Hopeless),
+                        other => other.encode(payload),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The item of `key`, if what was written then is what is there. If the other node has written it since,
+/// that both did is told by a delete that comes too late.
+fn tell_item(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
+    store.read(key, &mut |change| match change.key_and_version() {
+        Some((_, held)) if held == version => change.encode(payload),
+        Some((_, held)) if held > version && (held ^ version) & SLOT_BIT != 0 => {
+            Change::Delete { key, version }.encode(payload);
+        }
+        _ => {}
+    });
+}
+
+/// An item that may be gone, as key, version and deadline.
+fn name_removed(change: &Change<'_>, suspects: &DirtyMap, payload: &mut BytesMut) {
+    if let Change::Put(put) = change
+        && suspects.is_removed(put.key, put.version)
+    {
+        Change::Touch { key: put.key, deadline: put.deadline, version: put.version }.encode(payload);
+    }
+}
+
+fn report(plan: u32, compare: bool, payload: BytesMut, matter: &Matter<'_>) -> Frame {
+    let (secs, applied) = (matter.store.secs(), matter.applied.to_vec());
+    Frame::Report(Report { plan, compare, secs, applied, payload: payload.freeze() })
+}
+
+/// The master's answer to a report. Calls `sample` with keys that both nodes changed.
+pub fn answer(
+    report: &Report,
+    heal: Heal,
+    means: &mut Means<'_>,
+    sample: &mut dyn FnMut(&[u8]),
+) -> Result<Frame, DecodeError> {
+    let secs = means.store.secs();
+    let mut payload = BytesMut::new();
+    for change in Change::decode_all(&report.payload) {
+        let change = change?.translated(report.secs, secs);
+        if report.compare {
+            correct(&change, means.store, &mut payload);
+        } else if heal == Heal::Winner {
+            undo(&change, means.store, &mut payload);
+        } else {
+            merge(&change, &report.applied, heal, means, &mut payload, sample);
+        }
+    }
+    means.counters.bytes_sent += payload.len() as u64;
+    Ok(Frame::Answer { plan: report.plan, secs, payload: payload.freeze() })
+}
+
+/// What is different here about an item that the follower has.
+fn correct(theirs: &Change<'_>, store: &dyn Store, payload: &mut BytesMut) {
+    let &Change::Touch { key, deadline, version } = theirs else { return };
+    let found = store.read(key, &mut |ours| {
+        if let Change::Put(put) = ours
+            && put.version == version
+            && (put.deadline.abs_diff(deadline) > 1 || (put.deadline == 0) != (deadline == 0))
+        {
+            Change::Touch { key, deadline: put.deadline, version }.encode(payload);
+        }
+    });
+    if !found {
+        Change::Delete { key, version: version + 1 }.encode(payload);
+    }
+}
+
+/// What is here instead of what the follower did.
+fn undo(theirs: &Change<'_>, store: &dyn Store, payload: &mut BytesMut) {
+    let Some((key, version)) = theirs.key_and_version() else { return };
+    if matches!(theirs, Change::Put(_)) {
+        Change::Delete { key, version: version + 1 }.encode(payload);
+    }
+    store.read(key, &mut |ours| ours.encode(payload));
+}
+
+fn merge(
+    theirs: &Change<'_>,
+    applied: &[u64],
+    heal: Heal,
+    means: &mut Means<'_>,
+    payload: &mut BytesMut,
+    sample: &mut dyn FnMut(&[u8]),
+) {
+    let (key, version) = theirs.key_and_version().unwrap_or((&[], 0));
+    let mut held = None;
+    if !key.is_empty() {
+        means.store.read(key, &mut |ours| held = ours.key_and_version().map(|(_, version)| version));
+    }
+    let touches = matches!(theirs, Change::Touch { .. });
+    let both = means.debt.parted_at.zip(held).is_some_and(|(parted, held)| held >= parted && held != version);
+    if both && !touches {
+        means.counters.conflicts += 1;
+        sample(key);
+    }
+    let may_create = |shard: usize| {
+        let applied = applied.get(shard);
+        applied.is_some_and(|applied| means.backlog.may_create(shard, *applied, key, version))
+    };
+    let neither = Change::Delete { key, version: held.unwrap_or(0).max(version) + 1 };
+    let change = if both && !touches && heal == Heal::Invalidate { &neither } else { theirs };
+    match means.store.merge(change, &may_create) {
+        Merged::Taken => means.counters.merged += 1,
+        Merged::Kept => {}
+        Merged::Refused => Change::Delete { key, version: version + 1 }.encode(payload),
+    }
+}
+
+/// A step over the items that the follower may have deleted. Of those that are as they were when the
+/// pasts parted, the follower knows: it is to be asked. Of those written since, nobody knows which was
+/// first, the write or the delete: they are forgotten.
+pub(crate) fn doubt_removed(
+    map: &DirtyMap,
+    walk: &mut Walk,
+    parted_at: u64,
+    bytes_max: usize,
+    store: &dyn Store,
+) -> BytesMut {
+    let (mut asked, mut gone) = (BytesMut::new(), BytesMut::new());
+    walk.step(bytes_max, store, &mut asked, &mut |change, asked| match change {
+        Change::Put(put) if put.version < parted_at => name_removed(change, map, asked),
+        Change::Put(put) if map.is_removed(put.key, put.version) => {
+            Change::Delete { key: put.key, version: put.version + 1 }.encode(&mut gone);
+        }
+        _ => {}
+    });
+    for change in Change::decode_all(&gone).map_while(Result::ok) {
+        store.merge(&change, &|_| false);
+    }
+    asked
+}
+
+/// The follower's answer to what the master asks: deletes of what is not here.
+fn missing_here(asked: &[u8], store: &dyn Store) -> BytesMut {
+    let mut payload = BytesMut::new();
+    for change in Change::decode_all(asked).map_while(Result::ok) {
+        if let Some((key, version)) = change.key_and_version()
+            && !store.read(key, &mut |_| {})
+        {
+            Change::Delete { key, version: version + 1 }.encode(&mut payload);
+        }
+    }
+    payload
+}
+
+/// A step of forgetting items that may be stale, without telling anybody; how many.
+pub(crate) fn forget_suspects(suspects: &DirtyMap, walk: &mut Walk, store: &dyn Store) -> u64 {
+    let mut count = 0;
+    let mut named = BytesMut::new();
+    walk.step(PIECE_BYTES, store, &mut named, &mut |change, named| {
+        if let Some((key, version)) = change.key_and_version()
+            && suspects.is_suspect(key, version)
+        {
+            Change::Delete { key, version: version + 1 }.encode(named);
+        }
+    });
+    for change in Change::decode_all(&named).map_while(Result::ok) {
+        store.apply(&change);
+        count += 1;
+    }
+    count
+}
+
+/// Reports under way: enough to keep a link busy, and not more than its ends have memory for.
+const UNANSWERED_MAX: usize = 4;
+
+/// Which of the two nodes made a version.
+const SLOT_BIT: u64 = 1;
+
+/// Bytes looked at in one go.
+const PIECE_BYTES: usize = 64 << 10;
