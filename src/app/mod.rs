@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tandem_replication::driver::Handle;
+use tandem_replication::keys::{KeyFiles, Keys};
 
 use crate::admin;
 use crate::config::{Config, HostPort};
@@ -34,6 +35,7 @@ pub struct App {
     server: Server,
     stats: Arc<Stats>,
     pair: Option<Handle>,
+    key_files: KeyFiles,
     migration: Option<Migration>,
     warm: Option<Warm>,
 }
@@ -159,7 +161,8 @@ impl App {
                 .map_err(threads)?;
         }
         let migration = warm::join_repcached(config, &engine, &gate, &moving).map_err(threads)?;
-        Ok(Self { server, stats, pair, migration, warm })
+        let key_files = config.pair.as_ref().map(|pair| pair.keys.clone()).unwrap_or_default();
+        Ok(Self { server, stats, pair, key_files, migration, warm })
     }
 
     /// Where TCP clients are served.
@@ -192,6 +195,14 @@ impl App {
             Err(error) => tracing::error!("{error}; the users of before stay in force"),
         }
         self.server.reload_certificates();
+        let Some(pair) = self.pair.as_ref().filter(|_| self.key_files != KeyFiles::default()) else { return };
+        match Keys::read(&self.key_files) {
+            Ok(keys) => {
+                pair.replace_keys(keys);
+                tracing::info!("the pair's keys were read again; connections that are there stay");
+            }
+            Err(problem) => tracing::error!("{problem}; the pair's keys of before stay in force"),
+        }
     }
 
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tandem_replication::backlog::Backlog;
+use tandem_replication::channel::Loose;
 use tandem_replication::driver::{self, Handle, Snapshot};
-use tandem_replication::handshake::Secret;
+use tandem_replication::keys::Keys;
 use tandem_replication::node;
 use tandem_replication::proxy::ProxyStream;
 use tandem_replication::status::Load;
@@ -19,7 +20,7 @@ use crate::replica::gate::{BackupRequests, PairGate};
 use crate::replica::{EngineStore, NodeHost, PeerStream, Recorder};
 use crate::server::clock::Clock;
 use crate::server::gate::{BoxFuture, Upstream};
-use crate::server::{Adopter, VERSION};
+use crate::server::{Adopter, PeerIo, VERSION};
 use crate::stats::Stats;
 
 /// How long a request waits while nobody serves, before it is answered with the reason.
@@ -35,14 +36,14 @@ const FRAME_ROOM: usize = 128 << 10;
 #[derive(Debug)]
 pub(super) struct PairSockets {
     listeners: Vec<TcpListener>,
-    secret: Secret,
+    keys: Keys,
 }
 
 impl PairSockets {
     /// Binds the replication listeners and reads the key.
     pub(super) fn bind(pair: &Pair) -> Result<Self, String> {
         let listeners = transport::bind(&addresses(&pair.listen, pair.port)?)?;
-        Ok(Self { listeners, secret: secret(pair)? })
+        Ok(Self { listeners, keys: Keys::read(&pair.keys)? })
     }
 }
 
@@ -66,21 +67,6 @@ pub(super) fn addresses(listen: &[HostPort], port: u16) -> Result<Vec<SocketAddr
     }
     found.dedup();
     Ok(found)
-}
-
-fn secret(pair: &Pair) -> Result<Secret, String> {
-    let Some(path) = &pair.psk_file else { return Ok(Secret::default()) };
-    let text = std::fs::read(path)
-        .map_err(|why| format!("--psk-file {}: {why}; let this user read it", path.display()))?;
-    let key = text.trim_ascii();
-    if key.len() < 16 {
-        return Err(format!(
-            "--psk-file {}: a key of {} bytes can be guessed; make one with `tandemctl genkey`",
-            path.display(),
-            key.len()
-        ));
-    }
-    Ok(Secret::new(key.to_vec()))
 }
 
 /// What engine and server need of the pair before it runs.
@@ -137,8 +123,8 @@ impl Prepared {
         let meter = LoadMeter::new(Arc::clone(parts.engine), Arc::clone(parts.stats));
         let host = NodeHost::new(self.gate, Box::new(move || meter.read()));
         let adopter = parts.adopter.clone();
-        host.adopt_with(Box::new(move |stream| {
-            if let Err(why) = adopter.adopt_proxied(stream) {
+        host.adopt_with(Box::new(move |stream: Loose| {
+            if let Err(why) = adopt(&adopter, stream) {
                 tracing::warn!("a stream of requests from the peer was lost on arrival: {why}");
             }
         }));
@@ -147,7 +133,7 @@ impl Prepared {
         let config = driver::Config {
             peer: peer(pair)?,
             listeners: sockets.listeners,
-            secret: sockets.secret,
+            keys: sockets.keys,
             state_dir: pair.state_dir.clone(),
             client_port: parts.client_port,
             release: VERSION.to_string(),
@@ -169,6 +155,12 @@ impl Prepared {
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.subscribe());
         Ok(handle)
     }
+}
+
+/// Hands a stream of the peer's clients' requests to the server.
+fn adopt(adopter: &Adopter, channel: Loose) -> std::io::Result<()> {
+    let socket = channel.socket().try_clone()?;
+    adopter.adopt_proxied(&socket, Box::new(move || Ok(Box::new(channel.attach()?) as Box<dyn PeerIo>)))
 }
 
 /// What runs already when the driver starts.

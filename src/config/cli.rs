@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use tandem_replication::keys::{KeyFiles, TlsFiles};
 
 use super::{
     BackupRequests, Config, EXIT_NO_USER, EXIT_USAGE, EngineConfig, Extended, Failback, Host, HostPort, Pair,
@@ -528,8 +529,10 @@ impl Reader<'_> {
                 ),
             );
         }
+        let tls = self.replication_tls(peer.as_ref());
+        let keys = KeyFiles { secrets: psk_file, tls };
         let insecure = self.flag("insecure-replication");
-        if psk_file.is_none()
+        if keys == KeyFiles::default()
             && !insecure
             && let Some(open) = listen.iter().find(|listen| !is_loopback(&listen.host))
         {
@@ -537,7 +540,7 @@ impl Reader<'_> {
                 EXIT_USAGE,
                 format!(
                     "the replication listener on {} can be reached from outside without a key: give both nodes --psk-file FILE \
-                     (`tandemctl genkey` makes one), bind it to loopback with --replication-listen, or say --insecure-replication",
+                     (`tandemctl genkey` makes one) or --replication-tls-cert, -key and -ca, bind it to loopback with --replication-listen, or say --insecure-replication",
                     open.host
                 ),
             );
@@ -590,9 +593,45 @@ impl Reader<'_> {
                 ],
             ),
             backlog_bytes,
-            psk_file,
+            keys,
             insecure,
         })
+    }
+
+    /// Certificates for the link: all three files or none.
+    fn replication_tls(&mut self, peer: Option<&HostPort>) -> Option<TlsFiles> {
+        const FILES: [&str; 3] = ["replication-tls-cert", "replication-tls-key", "replication-tls-ca"];
+        let files = FILES.map(|id| self.text(id).map(PathBuf::from));
+        let name = self.text("replication-tls-name");
+        if files.iter().all(Option::is_none) {
+            if name.is_some() {
+                self.problem(
+                    EXIT_USAGE,
+                    format!("--replication-tls-name concerns certificates: add --{}", FILES.join(", --")),
+                );
+            }
+            return None;
+        }
+        for (id, path) in FILES.iter().zip(&files) {
+            let problem = match path {
+                None => format!("--{id}: missing; certificates need --{}", FILES.join(", --")),
+                Some(path) => match std::fs::File::open(path) {
+                    Ok(_) => continue,
+                    Err(error) => format!("--{id} {}: {error}; let this user read it", path.display()),
+                },
+            };
+            self.problem(EXIT_USAGE, problem);
+        }
+        let name = name.or_else(|| match peer.map(|peer| &peer.host) {
+            Some(Host::Name(name)) => Some(name.clone()),
+            _ => None,
+        });
+        if name.is_none() {
+            let text = "--replication-tls-name: without -x, say the name in the peer's certificate";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
+        let [certificate, key, authority] = files;
+        Some(TlsFiles { certificate: certificate?, key: key?, authority: authority?, name: name? })
     }
 
     /// A file in a directory that is there; whether it can be written is known after `-u` only.
@@ -748,7 +787,7 @@ fn user_exists(name: &str) -> bool {
 }
 
 /// Flags that mean nothing without a pair.
-const PAIR_ONLY: [&str; 12] = [
+const PAIR_ONLY: [&str; 16] = [
     "state-dir",
     "profile",
     "heartbeat-interval",
@@ -760,6 +799,10 @@ const PAIR_ONLY: [&str; 12] = [
     "backup-requests",
     "backlog",
     "psk-file",
+    "replication-tls-cert",
+    "replication-tls-key",
+    "replication-tls-ca",
+    "replication-tls-name",
     "insecure-replication",
 ];
 
@@ -877,7 +920,11 @@ fn pair(command: Command) -> Command {
         Arg::new("replication-port-letter").short('X').value_name("PORT").num_args(0..=1).default_missing_value("")
             .help("Same as --replication-port, as in repcached; without a number same as --disable-dumping, as in memcached"),
         value("replication-listen", None, "ADDR", "Addresses replication listens on [default: those of -l]").action(ArgAction::Append),
-        value("psk-file", None, "FILE", "Pre-shared key that both nodes prove to each other (`tandemctl genkey` makes one)"),
+        value("psk-file", None, "FILE", "Pre-shared key that both nodes prove to each other and that seals the link (`tandemctl genkey` makes one); with two lines the first is used and both are taken; SIGHUP reads it again"),
+        value("replication-tls-cert", None, "FILE", "TLS between the nodes: this node's certificate (PEM); SIGHUP reads it again"),
+        value("replication-tls-key", None, "FILE", "Its private key (PEM)"),
+        value("replication-tls-ca", None, "FILE", "Who signs the certificates of both nodes (PEM)"),
+        value("replication-tls-name", None, "NAME", "The name in the peer's certificate [default: the host of -x]"),
         switch("insecure-replication", None, "Listen for replication beyond loopback without a key"),
         value("state-dir", None, "DIR", "Where epoch and history survive a restart"),
         value("admin", None, "ADDR:PORT", "Admin port, or off [default: 127.0.0.1:11213 with a peer, else off]"),

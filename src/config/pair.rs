@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tandem_replication::keys::KeyFiles;
+
 use super::HostPort;
 
 /// How this node pairs.
@@ -34,8 +36,8 @@ pub struct Pair {
     pub backup_requests: BackupRequests,
     /// Bytes of recent changes kept for a peer that was away for a moment.
     pub backlog_bytes: u64,
-    /// The pre-shared key that proves both sides to each other.
-    pub psk_file: Option<PathBuf>,
+    /// What proves both sides to each other: pre-shared key, certificates.
+    pub keys: KeyFiles,
     /// Listen beyond loopback without a key.
     pub insecure: bool,
 }

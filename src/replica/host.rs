@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tandem_replication::channel::Loose;
 use tandem_replication::driver::{BoxFuture, Host};
 use tandem_replication::node::GateView;
 use tandem_replication::status::Load;
@@ -10,7 +11,7 @@ use tandem_replication::status::Load;
 use super::gate::PairGate;
 
 /// Takes a stream of raw requests that the peer opened.
-pub type Adopt = Box<dyn Fn(std::net::TcpStream) + Send + Sync>;
+pub type Adopt = Box<dyn Fn(Loose) + Send + Sync>;
 
 /// This node, as its pair sees it.
 pub struct NodeHost {
@@ -48,10 +49,10 @@ impl Host for NodeHost {
         })
     }
 
-    fn proxy(&self, stream: std::net::TcpStream) {
+    fn proxy(&self, channel: Loose) {
         // Before the server runs nobody could answer; the peer tries again.
         if let Some(adopt) = self.adopt.get() {
-            adopt(stream);
+            adopt(channel);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::resting::Client;
 use super::tls::{Secured, Security};
-use super::{Service, Ticket, limits, proxied, udp};
+use super::{Attach, PeerIo, Service, Ticket, limits, proxied, udp};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
 
@@ -30,17 +30,33 @@ pub(super) struct Worker {
 #[derive(Clone, Debug)]
 pub(super) struct Inbox(UnboundedSender<Message>);
 
-#[derive(Debug)]
 enum Message {
     Serve(Arrival),
+    /// From the peer, on behalf of its clients.
+    ServePeer(Attach, Ticket),
     Datagrams(std::net::UdpSocket, Protocol),
     Drain,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Serve(_) => "Serve",
+            Self::ServePeer(..) => "ServePeer",
+            Self::Datagrams(..) => "Datagrams",
+            Self::Drain => "Drain",
+        })
+    }
 }
 
 impl Inbox {
     pub(super) fn give(&self, arrival: Arrival) {
         // A worker that is gone serves nobody: the connection closes.
         let _stopping = self.0.send(Message::Serve(arrival));
+    }
+
+    pub(super) fn give_peer(&self, attach: Attach, ticket: Ticket) {
+        let _stopping = self.0.send(Message::ServePeer(attach, ticket));
     }
 
     pub(super) fn give_datagrams(&self, socket: std::net::UdpSocket, protocol: Protocol) {
@@ -55,8 +71,6 @@ pub(super) struct Arrival {
     pub(super) protocol: Protocol,
     /// Whether TLS comes first.
     pub(super) security: Security,
-    /// From the peer, on behalf of its clients.
-    pub(super) proxied: bool,
     pub(super) ticket: Ticket,
 }
 
@@ -107,6 +121,12 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
             Message::Serve(arrival) => {
                 serve(&shared, arrival);
             }
+            Message::ServePeer(attach, ticket) => {
+                // A socket that cannot be registered is closed; its other end sees that.
+                if let Ok(peer) = attach() {
+                    tokio::task::spawn_local(proxied::serve(Rc::clone(&shared), Stream::Peer(peer), ticket));
+                }
+            }
             Message::Datagrams(socket, protocol) => {
                 tokio::task::spawn_local(udp::serve(Rc::clone(&shared), socket, protocol));
             }
@@ -121,13 +141,7 @@ async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
 }
 
 fn serve(shared: &Rc<Shared>, arrival: Arrival) {
-    let shared = Rc::clone(shared);
-    if let Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } = arrival {
-        // A socket that cannot be registered is closed; its other end sees that.
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            tokio::task::spawn_local(proxied::serve(shared, Stream::Tcp(stream), ticket));
-        }
-    } else if let Ok(client) = Client::new(shared, arrival) {
+    if let Ok(client) = Client::new(Rc::clone(shared), arrival) {
         tokio::task::spawn_local(client);
     }
 }
@@ -202,9 +216,20 @@ impl Shared {
 }
 
 /// A client's socket.
-#[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Secured),
+    Peer(Box<dyn PeerIo>),
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Unix(_) => "Unix",
+            Self::Tls(_) => "Tls",
+            Self::Peer(_) => "Peer",
+        })
+    }
 }

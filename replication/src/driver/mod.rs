@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backlog::Backlog;
-use crate::handshake::Secret;
+use crate::channel::Loose;
+use crate::keys::{Keys, SharedKeys};
 use crate::node::{self, Failback, GateView, Operator, Saved};
 use crate::proxy::ProxyTarget;
 use crate::role::State;
@@ -53,8 +54,8 @@ pub struct Config {
     pub peer: Option<PeerAddress>,
     /// Where the peer may dial in; see [`transport::bind`](crate::transport::bind).
     pub listeners: Vec<TcpListener>,
-    /// The pair's key.
-    pub secret: Secret,
+    /// What the nodes prove themselves with.
+    pub keys: Keys,
     /// Where the node keeps what it must not forget; without, it is a new node with every start.
     pub state_dir: Option<PathBuf>,
     /// Where clients are served, for the peer's probes; 0 if they cannot reach it by TCP.
@@ -87,7 +88,7 @@ impl Config {
         Self {
             peer: None,
             listeners: Vec::new(),
-            secret: Secret::default(),
+            keys: Keys::default(),
             state_dir: None,
             client_port: 0,
             release: env!("CARGO_PKG_VERSION").to_string(),
@@ -123,8 +124,7 @@ pub trait Host: Send + Sync + 'static {
     fn drained(&self) -> BoxFuture<'_, ()>;
 
     /// The peer opened a stream of raw requests (see [`crate::proxy`]); it has been authenticated.
-    /// Nonblocking.
-    fn proxy(&self, stream: std::net::TcpStream);
+    fn proxy(&self, channel: Loose);
 
     /// What the next heartbeat says of this node.
     fn load(&self) -> Load;
@@ -179,6 +179,7 @@ enum Event {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<Snapshot>>,
+    keys: SharedKeys,
     patience: Duration,
     thread: std::thread::JoinHandle<()>,
 }
@@ -192,6 +193,11 @@ impl Handle {
     /// Hears of every change of the status.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.status.clone()
+    }
+
+    /// New connections are proven with these keys from now on; those there are stay.
+    pub fn replace_keys(&self, keys: Keys) {
+        self.keys.replace(keys);
     }
 
     /// A copy that can ask and command but not end the node.
@@ -291,7 +297,7 @@ impl Remote {
 /// has to put right first; a peer that cannot be reached or a state that cannot be read are no such
 /// things: the status and the log tell of them.
 pub fn start(
-    config: Config,
+    mut config: Config,
     store: Arc<dyn Store>,
     backlog: Arc<Backlog>,
     host: Arc<dyn Host>,
@@ -307,7 +313,8 @@ pub fn start(
     let (commands, inbox) = mpsc::channel(16);
     let (publisher, status) = watch::channel(Arc::new(Snapshot::default()));
     let patience = config.drain_timeout + 2 * config.dead_after + Duration::from_secs(1);
-    let parts = run::Parts { config, identity, store, backlog, host, inbox, publisher };
+    let keys = SharedKeys::new(std::mem::take(&mut config.keys));
+    let parts = run::Parts { config, identity, keys: keys.clone(), store, backlog, host, inbox, publisher };
     let thread = std::thread::Builder::new()
         .name("pair".to_string())
         .spawn(move || {
@@ -316,7 +323,7 @@ pub fn start(
             runtime.shutdown_background();
         })
         .map_err(|why| format!("cannot start the pair's thread: {why}"))?;
-    Ok(Handle { commands, status, patience, thread })
+    Ok(Handle { commands, status, keys, patience, thread })
 }
 
 /// Who this node is, and what it remembers.

@@ -18,6 +18,7 @@ use super::log::Throttle;
 use super::{Command, Config, Event, Host, Identity, Snapshot, now};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::keys::SharedKeys;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::state::StateError;
@@ -49,6 +50,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) identity: Identity,
+    pub(super) keys: SharedKeys,
     pub(super) store: Arc<dyn Store>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) host: Arc<dyn Host>,
@@ -154,7 +156,7 @@ pub(super) async fn run(parts: Parts) {
 
 impl Loop {
     fn new(parts: Parts) -> (Self, Vec<TcpListener>) {
-        let Parts { config, identity, store, backlog, host, inbox, publisher } = parts;
+        let Parts { config, identity, keys, store, backlog, host, inbox, publisher } = parts;
         let Identity { saved, boot_id, directory, problem } = identity;
         let node_id = saved.node_id;
         let (sender, events) = mpsc::channel(64);
@@ -202,7 +204,7 @@ impl Loop {
         let introduction = Introduction { hello: node.hello(None), replication_port };
         let linked = Arc::new(AtomicBool::new(false));
         let doors = Doors {
-            secret: config.secret,
+            keys,
             introduction: Arc::new(Mutex::new(introduction)),
             events: sender,
             refused: Arc::new(AtomicU64::new(0)),
@@ -525,7 +527,7 @@ impl Loop {
             refused: self.doors.refused.load(Ordering::Relaxed),
             proxy: partner.filter(|partner| partner.address.port() != 0).map(|partner| ProxyTarget {
                 address: partner.address,
-                secret: self.doors.secret.clone(),
+                keys: self.doors.keys.clone(),
                 hello: self.doors.introduce(None),
                 patience: self.dead_after,
                 dead_after: self.dead_after,
