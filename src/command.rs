@@ -105,9 +105,21 @@ pub enum Op<'a> {
     /// Change the deadline. Answers `Touched`, `NotFound`. Keeps value and CAS unique.
     Touch(Exptime),
     /// A store was announced that the server refuses (larger than the item limit, no memory for its
-    /// body): the item it would have replaced goes, so that no stale data stays. Answers `TooLarge`
-    /// or `OutOfMemory` as asked.
-    Refuse(Refusal),
+    /// body). Answers `TooLarge` or `OutOfMemory` as asked.
+    Refuse(Refuse),
+}
+
+/// A store that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// Why not.
+    pub why: Refusal,
+    /// What it would have been.
+    pub mode: StoreMode,
+    /// It named a CAS unique.
+    pub compares: bool,
+    /// The item it would have replaced goes, so that no stale data stays.
+    pub drops: bool,
 }
 
 /// Why a store never reached the engine.

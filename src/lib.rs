@@ -5,6 +5,7 @@
 //! * [`protocol`]: bytes ⇄ vocabulary. No socket, no engine.
 //! * [`engine`]: where items live. No I/O, no clock.
 //! * [`server`]: sockets and connections; asks a gate whether it may serve, not why.
+//! * [`logs`]: how events become lines, and how many of them.
 //! * [`stats`]: what is counted, and the words in which it is told.
 //! * [`replica`]: where the engine meets the pair: journal, peer's changes, gate, proxying.
 //! * [`snapshot`]: items on disk from a graceful stop to the next start.
@@ -20,6 +21,7 @@ pub mod bench;
 pub mod command;
 pub mod config;
 pub mod engine;
+pub mod logs;
 pub mod migration;
 pub mod protocol;
 pub mod replica;

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::{Uid, User, daemon, initgroups, setgid, setuid};
 use tandemd::app::{App, Sockets};
 use tandemd::config::{self, Config, EXIT_NO_USER, EXIT_SYSTEM, EXIT_USAGE, Invocation, Process};
+use tandemd::logs;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -29,7 +30,10 @@ fn main() -> ExitCode {
             return problems.first().map_or(EXIT_USAGE, |problem| problem.exit).into();
         }
     };
-    log(config.process.verbosity);
+    logs::start(config.process.log_format, logs::level_of_verbosity(config.process.verbosity));
+    for mistake in config::mistaken_variables(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!("{mistake}");
+    }
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
@@ -57,10 +61,15 @@ fn run(config: &Config) -> Result<(), Failure> {
     {
         tracing::warn!("-k: memory cannot be locked: {error}; raise the limit of locked memory");
     }
-    if let Some(path) = &process.pid_file {
-        write_by_rename(path, "tmp", &format!("{}\n", std::process::id())).map_err(|error| {
-            (EXIT_SYSTEM, format!("-P {}: {error}; choose a writable place", path.display()))
-        })?;
+    if let Some(path) = &process.pid_file
+        && let Err(error) = write_by_rename(path, "tmp", &format!("{}\n", std::process::id()))
+    {
+        let text = format!("-P {}: {error}; choose a writable place", path.display());
+        // In the background the file is how the process is found; otherwise its starter knows it.
+        if process.daemon {
+            return Err((EXIT_SYSTEM, text));
+        }
+        tracing::warn!("{text}");
     }
     if let Some(path) = &process.port_file {
         write_by_rename(path, "lck", &port_lines(&bound))
@@ -73,7 +82,7 @@ fn run(config: &Config) -> Result<(), Failure> {
     for address in app.addresses() {
         tracing::info!("serving on {address}");
     }
-    signals.wait(app)?;
+    signals.wait(app, config)?;
     if process.daemon
         && let Some(path) = &process.pid_file
     {
@@ -172,6 +181,36 @@ fn ask_to_stop(graceful: bool) {
     }
 }
 
+/// SIGHUP: certificates and users are read again, and so are the settings. What can change does.
+fn reload(app: &App, running: &mut Config) {
+    app.reload();
+    let later = match config::parse_again(running, std::env::args_os().skip(1), |name| std::env::var_os(name))
+    {
+        Ok(later) => later,
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!("{}", problem.text);
+            }
+            return tracing::error!("the settings are wrong; those of before stay in force");
+        }
+    };
+    let (at_once, later_only): (Vec<_>, Vec<_>) =
+        running.changes(&later).into_iter().partition(config::Change::is_at_once);
+    for change in at_once {
+        let config::Change { name, before, after } = change;
+        tracing::info!("{name} is {after} now; it was {before}");
+        match name.as_str() {
+            "memory-limit" => app.set_memory_limit(later.engine.memory_bytes),
+            _ => app.set_verbosity(later.process.verbosity),
+        }
+        running.take_over(&later, &name);
+    }
+    for config::Change { name, before, after } in later_only {
+        tracing::warn!("{name} is {after} in the settings and stays {before} until a restart");
+    }
+    tracing::info!("the settings were read again");
+}
+
 /// The signals a node listens to, and the runtime that hears them.
 struct Signals {
     runtime: tokio::runtime::Runtime,
@@ -201,8 +240,9 @@ impl Signals {
     }
 
     /// Serves until somebody asks for an end.
-    fn wait(&mut self, app: App) -> Result<(), Failure> {
+    fn wait(&mut self, app: App, config: &Config) -> Result<(), Failure> {
         let Self { runtime, interrupt, terminate, graceful, hangup } = self;
+        let mut config = config.clone();
         let (reason, keep) = runtime.block_on(async {
             tokio::spawn(app.notify());
             loop {
@@ -210,7 +250,7 @@ impl Signals {
                     _ = interrupt.recv() => return ("interrupted", false),
                     _ = terminate.recv() => return ("terminated", false),
                     _ = graceful.recv() => return ("asked for a graceful stop", true),
-                    _ = hangup.recv() => app.reload(),
+                    _ = hangup.recv() => reload(&app, &mut config),
                 }
             }
         });
@@ -221,19 +261,4 @@ impl Signals {
         runtime.block_on(app.stop());
         Ok(())
     }
-}
-
-/// One line per event on stderr.
-fn log(verbosity: u8) {
-    let level = match verbosity {
-        0 => tracing::Level::INFO,
-        1 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(false)
-        .init();
 }

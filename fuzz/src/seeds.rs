@@ -17,7 +17,7 @@ const TESTS: &[&str] = &[
     include_str!("../../src/protocol/tests/meta.rs"),
     include_str!("../../src/protocol/tests/regressions.rs"),
     include_str!("../../tests/server/classic.rs"),
-    include_str!("../../tests/server/meta.rs"),
+    include_str!("../../tests/server/table.rs"),
     include_str!("../../tests/server/limits.rs"),
     include_str!("../../tests/server/statistics.rs"),
     include_str!("../../tests/server/holes.rs"),

@@ -92,12 +92,19 @@ impl Backlog {
     }
 
     /// Records `change` as the next of `shard`. Called under the engine's lock of that shard; copies
-    /// a bounded number of bytes and waits for nothing but a reader copying as many.
-    pub fn record(&self, shard: usize, change: &Change<'_>) {
+    /// a bounded number of bytes and waits for nothing but a reader copying as many. Returns its
+    /// sequence; 0 if nothing is recorded.
+    pub fn record(&self, shard: usize, change: &Change<'_>) -> u64 {
         if !self.enabled.load(Ordering::Relaxed) {
-            return;
+            return 0;
         }
-        self.append(shard, change);
+        let sequence = self.append(shard, change);
+        self.nudge();
+        sequence
+    }
+
+    /// Wakes who sends the changes, if it waits ([`Backlog::arm`]).
+    pub fn nudge(&self) {
         if self.armed.load(Ordering::SeqCst)
             && self.armed.swap(false, Ordering::SeqCst)
             && let Some(wake) = self.wake.get()
@@ -166,7 +173,7 @@ impl Backlog {
         self.rings[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, shard: usize, change: &Change<'_>) {
+    fn append(&self, shard: usize, change: &Change<'_>) -> u64 {
         let whole = change.encoded_len();
         let reload = (whole > self.change_bytes_max).then(|| change.key_and_version()).flatten();
         let bytes = reload.map_or(whole, |(key, _)| 8 + key.len());
@@ -177,7 +184,8 @@ impl Backlog {
             self.lengths[shard].store(ring.blocks.len(), Ordering::Relaxed);
         }
         ring.last += 1;
-        let Some(block) = ring.blocks.back_mut() else { return };
+        let sequence = ring.last;
+        let Some(block) = ring.blocks.back_mut() else { return sequence };
         match reload {
             Some((key, version)) => {
                 block.reloads.push(block.ends.len() as u32);
@@ -187,6 +195,7 @@ impl Backlog {
             None => change.encode(&mut block.data),
         }
         block.ends.push(block.data.len() as u32);
+        sequence
     }
 
     /// An empty block for at least `bytes`, from the budget or from the longest ring.
@@ -431,7 +440,9 @@ mod tests {
     #[test]
     fn a_busy_shard_uses_what_idle_ones_do_not_until_they_need_it() {
         let backlog = enabled(4, 64 * 1024);
-        let record = |shard| backlog.record(shard, &put(b"key", &[7; 200], 1));
+        let record = |shard| {
+            backlog.record(shard, &put(b"key", &[7; 200], 1));
+        };
         for _ in 0..10_000 {
             record(0);
         }

@@ -114,6 +114,8 @@ pub enum Frame {
         /// Per shard of the sender.
         applied: Vec<u64>,
     },
+    /// Data, master to follower: acknowledge what came before this at once, somebody waits for it.
+    AskAck,
     /// Not for the node: the driver's own (handshake, proxied requests).
     Raw {
         /// What it is.
@@ -345,6 +347,7 @@ const CHANGES: u8 = 18;
 const CHUNK: u8 = 19;
 const COPY_END: u8 = 20;
 const ACK: u8 = 21;
+const ASK_ACK: u8 = 22;
 const HANDSHAKE: u8 = 32;
 const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
@@ -373,6 +376,7 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         Frame::Chunk { secs, payload } => Ok((CHUNK, 0, *secs, 0, payload.clone())),
         Frame::CopyEnd { target } => small(COPY_END, 0, target),
         Frame::Ack { session, applied } => small(ACK, u64::from(*session), applied),
+        Frame::AskAck => bare(ASK_ACK, 0),
         Frame::Raw { kind, tag, payload } => {
             let kind = match kind {
                 RawKind::Handshake => HANDSHAKE,
@@ -399,6 +403,7 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         CHUNK => Ok(Frame::Chunk { secs, payload }),
         COPY_END => Ok(Frame::CopyEnd { target: wire::decode(&payload)? }),
         ACK => Ok(Frame::Ack { session: sequence as u32, applied: wire::decode(&payload)? }),
+        ASK_ACK => Ok(Frame::AskAck),
         HANDSHAKE => raw(RawKind::Handshake, payload),
         REQUEST => raw(RawKind::Request, payload),
         REPLY => raw(RawKind::Reply, payload),
@@ -430,6 +435,7 @@ mod tests {
             Frame::Changes { shard: 255, first: u64::MAX, secs: 9, payload: payload.clone() },
             Frame::Chunk { secs: 10, payload: payload.clone() },
             Frame::CopyEnd { target: vec![u64::MAX; 256] },
+            Frame::AskAck,
             Frame::Ack { session: u32::MAX, applied: vec![0, 1] },
             raw(RawKind::Handshake),
             raw(RawKind::Request),

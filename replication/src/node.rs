@@ -28,7 +28,7 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Receiver, Sender};
-use crate::status::{Counters, Load, PairStatus, RoleView};
+use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 
@@ -169,6 +169,13 @@ pub enum Operator {
         /// Even if the node's copy is incomplete or the peer may be alive.
         force: bool,
     },
+    /// Until it is resumed, or the process ends: become master only when told to or when the master
+    /// offers it, and hand the role over only when told to here.
+    PauseFailover,
+    /// The end of [`Operator::PauseFailover`].
+    ResumeFailover,
+    /// Forget what is here and copy everything from the master.
+    Resync,
     /// Hand the role over if somebody can take it, then stop.
     Shutdown,
 }
@@ -267,6 +274,8 @@ pub struct Node {
     /// The epoch that is followed.
     following: u64,
     acknowledged: Option<Position>,
+    /// An acknowledgement is waited for.
+    ack_wanted: bool,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
@@ -292,6 +301,12 @@ pub struct Node {
     doubt_since: Mono,
     /// The process shall end as soon as nobody needs it.
     stopping: bool,
+    /// See [`Operator::PauseFailover`].
+    paused: bool,
+    /// The master was seen to be a new process meanwhile: what would follow has yet to.
+    restart_held: bool,
+    /// The next copy begins from nothing, whatever is here.
+    resync: bool,
     /// Since when this node could give the preferred one its role back.
     level_since: Option<Mono>,
     /// Since when the follower is not level.
@@ -364,6 +379,7 @@ impl Node {
             session: 0,
             following: 0,
             acknowledged: None,
+            ack_wanted: false,
             gate: GateView::Park,
             drained: true,
             guarded: false,
@@ -376,6 +392,9 @@ impl Node {
             handovers: 0,
             doubt_since: now,
             stopping: false,
+            paused: false,
+            restart_held: false,
+            resync: false,
             level_since: None,
             lag_since: None,
             role_changes: VecDeque::new(),
@@ -461,7 +480,7 @@ impl Node {
                 Frame::Declined { number } if number == self.handovers => {
                     self.fire(Trigger::YieldFailed, now);
                 }
-                Frame::AskSwitchover if self.can_yield() => {
+                Frame::AskSwitchover if self.can_yield() && !self.paused => {
                     self.fire(Trigger::Yield, now);
                 }
                 Frame::Goodbye => {
@@ -529,6 +548,9 @@ impl Node {
     /// What the next heartbeats say of this node.
     pub fn set_load(&mut self, load: Load) {
         self.load = load;
+        if self.load.summary.len() > SUMMARY_BYTES_MAX {
+            self.load.summary.clear();
+        }
     }
 
     /// The next thing to do.
@@ -547,7 +569,25 @@ impl Node {
         if frame.is_some() && self.lag_since.is_none() {
             self.lag_since = Some(now);
         }
+        if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
+            self.ack_wanted = false;
+            return Some(Frame::AskAck);
+        }
         frame
+    }
+
+    /// Somebody waits for what was recorded last to be acknowledged: the backup is asked to do so as
+    /// soon as everything is sent.
+    pub fn want_ack(&mut self) {
+        self.ack_wanted = true;
+    }
+
+    /// As master: a backup that has everything but the latest changes is linked, so that what is
+    /// recorded now will be acknowledged soon.
+    pub fn is_followed(&self) -> bool {
+        self.data_up
+            && self.role.state.leads()
+            && self.sender.as_ref().is_some_and(|sender| sender.acknowledged().is_some())
     }
 
     /// When [`Node::handle_timeout`] wants to be called.
@@ -583,6 +623,8 @@ impl Node {
             peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
             peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
             peer_silent: self.liveness.unheard(now),
+            peer_verdict: self.peer.as_ref().map(|_| self.liveness.verdict(now)),
+            failover_paused: self.paused,
             in_sync,
             lag_records,
             lag_bytes,

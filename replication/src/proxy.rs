@@ -4,11 +4,11 @@
 //! time:
 //!
 //! ```text
-//! request  length u32 | whole client commands
+//! request  length u32, its top bit: durable | whole client commands
 //! reply    length u32 | flags u8 | [executed u32, in the last part] | reply bytes
 //! ```
 //!
-//! Numbers are little endian; a length counts what follows it. An answer is any number of parts and
+//! A durable request's writes are answered when another node has them. Numbers are little endian; a length counts what follows it. An answer is any number of parts and
 //! a last one that says how many request bytes were executed: all, or fewer when that node ceased to
 //! serve in between, and then the rest was not touched and may be tried elsewhere. Whoever loses the
 //! connection before the last part does not know the outcome, and nobody retries on its behalf.
@@ -43,10 +43,13 @@ pub enum Reply {
     Done(usize),
 }
 
+/// In the length of a request: its writes are to be answered when another node has them.
+pub const DURABLE: u32 = 1 << 31;
+
 /// Puts the head of a request frame; the commands follow as they are.
-pub fn encode_request_head(length: usize) -> io::Result<[u8; LENGTH_BYTES]> {
+pub fn encode_request_head(length: usize, durable: bool) -> io::Result<[u8; LENGTH_BYTES]> {
     match length {
-        1..=REQUEST_BYTES_MAX => Ok((length as u32).to_le_bytes()),
+        1..=REQUEST_BYTES_MAX => Ok((length as u32 | if durable { DURABLE } else { 0 }).to_le_bytes()),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("a proxied batch of {length} bytes, the limit is {REQUEST_BYTES_MAX}"),
@@ -55,9 +58,11 @@ pub fn encode_request_head(length: usize) -> io::Result<[u8; LENGTH_BYTES]> {
 }
 
 /// Takes the next whole request out of `buffer`; `None`: read more. `most` is the longest request
-/// this node takes. Space is made as bytes arrive, never ahead on the word of a length.
+/// this node takes; whether it is durable is for who reads the head. Space is made as bytes arrive, never ahead on the word of a length.
 pub fn decode_request(buffer: &mut BytesMut, most: usize) -> io::Result<Option<Bytes>> {
-    let Some(length) = peek_length(buffer) else { return Ok(None) };
+    let Some(length) = peek_length(buffer).map(|length| length & !(DURABLE as usize)) else {
+        return Ok(None);
+    };
     if length == 0 || length > most.min(REQUEST_BYTES_MAX) {
         return Err(invalid(format!("a proxied request of {length} bytes, the limit is {most}")));
     }
@@ -165,8 +170,8 @@ impl ProxyStream {
     }
 
     /// Hands over whole commands. [`ProxyStream::receive`] must have told the end of the batch before.
-    pub async fn send(&mut self, requests: &[u8]) -> io::Result<()> {
-        let head = encode_request_head(requests.len())?;
+    pub async fn send(&mut self, requests: &[u8], durable: bool) -> io::Result<()> {
+        let head = encode_request_head(requests.len(), durable)?;
         self.pending = requests.len();
         // Small batches, the rule, go out in one packet.
         if requests.len() <= 4096 {
@@ -211,7 +216,7 @@ mod tests {
     fn requests_come_out_as_they_went_in() {
         let mut buffer = BytesMut::new();
         for batch in [&b"get a\r\n"[..], b"set b 0 0 1\r\nx\r\nmn\r\n"] {
-            buffer.put_slice(&encode_request_head(batch.len()).expect("short"));
+            buffer.put_slice(&encode_request_head(batch.len(), false).expect("short"));
             buffer.put_slice(batch);
         }
         let whole = buffer.clone();
@@ -231,8 +236,8 @@ mod tests {
             let mut buffer = BytesMut::from(&length.to_le_bytes()[..]);
             decode_request(&mut buffer, 100).expect_err("out of bounds");
         }
-        encode_request_head(0).expect_err("nothing to do");
-        encode_request_head(REQUEST_BYTES_MAX + 1).expect_err("too long");
+        encode_request_head(0, false).expect_err("nothing to do");
+        encode_request_head(REQUEST_BYTES_MAX + 1, true).expect_err("too long");
         let mut buffer = BytesMut::from(&u32::MAX.to_le_bytes()[..]);
         decode_reply(&mut buffer, &mut None).expect_err("out of bounds");
     }

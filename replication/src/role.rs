@@ -107,6 +107,14 @@ pub struct Row {
     pub why: &'static str,
 }
 
+impl Row {
+    /// The node makes itself master, and nobody asked it to.
+    pub fn is_own_promotion(&self) -> bool {
+        let told = matches!(self.on, Trigger::Forced | Trigger::OfferReceived);
+        self.effects.contains(&Effect::NewEpoch) && !told
+    }
+}
+
 /// The row for `on` in `from`, and its number. `None`: it changes nothing.
 pub fn row(from: State, on: Trigger) -> Option<(usize, &'static Row)> {
     ROWS.iter().enumerate().find(|(_, row)| row.from == from && row.on == on)

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::liveness::Verdict;
 use crate::role::State;
 use crate::time::{Mono, Span};
 
@@ -25,7 +26,12 @@ pub struct Load {
     pub release: String,
     /// Batches its workers have finished: a node whose heart beats while this stands still is wedged.
     pub progress: u64,
+    /// What else the host has to say of itself, in its own encoding; at most [`SUMMARY_BYTES_MAX`].
+    pub summary: String,
 }
+
+/// A longer [`Load::summary`] is not sent: heartbeats are small.
+pub const SUMMARY_BYTES_MAX: usize = 8 << 10;
 
 /// Everything there is to know about the pair from this node's side.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +50,11 @@ pub struct PairStatus {
     pub peer_load: Option<Load>,
     /// How long it has been silent; `None` if it was never heard.
     pub peer_silent: Option<Span>,
+    /// What is believed of it; `None` if it was never met.
+    pub peer_verdict: Option<Verdict>,
+    /// An operator said that this node is to take no role by itself; see
+    /// [`Operator::PauseFailover`](crate::node::Operator::PauseFailover).
+    pub failover_paused: bool,
     /// The peer holds, or is, a complete copy and could take over.
     pub in_sync: bool,
     /// Changes the peer has not acknowledged (on a master), or that are known to be missing here.

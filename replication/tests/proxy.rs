@@ -44,7 +44,7 @@ async fn requests_and_answers_cross_whole_and_in_order() {
         let request: Vec<u8> = (0..length).map(|at| at as u8).collect();
         let (sent, answer) = {
             let mut answer = Vec::new();
-            client.send(&request).await.expect("open");
+            client.send(&request, false).await.expect("open");
             let executed = loop {
                 match client.receive().await.expect("open") {
                     Reply::Part(part) => answer.extend_from_slice(&part),

@@ -9,7 +9,8 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::admin::report::{Answer, Status};
+use crate::admin::Verb;
+use crate::admin::report::{Answer, Event, Status};
 
 /// An answer that is longer is none of ours.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -39,12 +40,19 @@ impl std::error::Error for Error {}
 #[derive(Clone, Debug)]
 pub struct Client {
     server: String,
+    token: Option<String>,
 }
 
 impl Client {
     /// A client of the node whose admin port is at HOST:PORT.
     pub fn new(server: impl Into<String>) -> Self {
-        Self { server: server.into() }
+        Self { server: server.into(), token: None }
+    }
+
+    /// Control requests carry that token; see [`read_token`](crate::admin::access::read_token).
+    #[must_use]
+    pub fn with_token(self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self }
     }
 
     /// What the node says of itself and its peer.
@@ -71,20 +79,27 @@ impl Client {
         Ok((code.as_u16(), String::from_utf8_lossy(&body).into_owned()))
     }
 
+    /// What happened lately, oldest first.
+    pub fn history(&self) -> Result<Vec<Event>, Error> {
+        let (code, body) = self.call(Method::GET, "/history")?;
+        serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))
+    }
+
     /// Asks for a planned handover and waits for it.
     pub fn switchover(&self) -> Result<(), Error> {
-        self.control("/switchover")
+        self.act(&Verb::Switchover).map(drop)
     }
 
     /// Asks the node to become master and waits for it.
     pub fn promote(&self, force: bool) -> Result<(), Error> {
-        self.control(if force { "/promote?force=true" } else { "/promote" })
+        self.act(&Verb::Promote { force }).map(drop)
     }
 
-    fn control(&self, path: &str) -> Result<(), Error> {
-        let (code, body) = self.call(Method::POST, path)?;
+    /// Asks for that and waits for it; what happened, in a sentence.
+    pub fn act(&self, verb: &Verb) -> Result<String, Error> {
+        let (code, body) = self.call(Method::POST, &verb.path())?;
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))?;
-        if answer.done { Ok(()) } else { Err(Error::Refused(answer.message)) }
+        if answer.done { Ok(answer.message) } else { Err(Error::Refused(answer.message)) }
     }
 
     fn strange(&self, code: StatusCode, body: &[u8]) -> Error {
@@ -122,8 +137,11 @@ impl Client {
         let stream = TcpStream::connect(&self.server).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-        let request =
-            Request::builder().method(method).uri(path).header("host", &self.server).body(Empty::new())?;
+        let mut request = Request::builder().method(&method).uri(path).header("host", &self.server);
+        if let Some(token) = self.token.as_ref().filter(|_| method == Method::POST) {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new())?;
         let exchange = async {
             let response = sender.send_request(request).await?;
             let code = response.status();

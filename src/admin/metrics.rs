@@ -1,4 +1,4 @@
-//! Counters and gauges in Prometheus' text format (version 0.0.4).
+//! Counters, gauges and histograms in Prometheus' text format (version 0.0.4) and in OpenMetrics (1.0.0).
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,25 @@ pub struct Metric {
     /// What kind of number it is.
     pub kind: Kind,
     /// Its values: label pairs and a number.
-    pub samples: Vec<(Vec<(&'static str, String)>, f64)>,
+    pub samples: Vec<(Labels, f64)>,
+    /// The values of a histogram.
+    pub distributions: Vec<Distribution>,
+}
+
+/// Names and contents of labels.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// How often values of each size occurred.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Distribution {
+    /// Which of the histograms of that name.
+    pub labels: Labels,
+    /// Upper bounds, growing, and how many values were not above them.
+    pub buckets: Vec<(f64, u64)>,
+    /// Sum of all values.
+    pub sum: f64,
+    /// How many values there are.
+    pub count: u64,
 }
 
 /// What a metric's number means.
@@ -24,6 +42,32 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// How values are distributed.
+    Histogram,
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' own.
+    Text,
+    /// The standard that came of it: the same but for the names of counters' families and the end.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What whoever sends this `Accept` wants.
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// Of the answer.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
 }
 
 impl Metric {
@@ -38,34 +82,73 @@ impl Metric {
     }
 
     fn plain(name: String, help: String, kind: Kind, value: f64) -> Self {
-        Self { name, help, kind, samples: vec![(Vec::new(), value)] }
+        Self { name, help, kind, samples: vec![(Vec::new(), value)], distributions: Vec::new() }
+    }
+
+    /// Distributions of one kind of value.
+    pub fn histogram(
+        name: impl Into<String>,
+        help: impl Into<String>,
+        distributions: Vec<Distribution>,
+    ) -> Self {
+        let (name, help) = (name.into(), help.into());
+        Self { name, help, kind: Kind::Histogram, samples: Vec::new(), distributions }
     }
 }
 
 /// The body of `GET /metrics`.
-pub fn exposition(metrics: &[Metric]) -> String {
-    let mut text = String::with_capacity(metrics.len() * 120);
+pub fn exposition(metrics: &[Metric], format: Format) -> String {
+    let mut text = String::with_capacity(metrics.len() * 160);
     for metric in metrics {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+        let (kind, family) = match metric.kind {
+            Kind::Counter if format == Format::OpenMetrics => {
+                ("counter", metric.name.strip_suffix("_total").unwrap_or(&metric.name))
+            }
+            Kind::Counter => ("counter", &*metric.name),
+            Kind::Gauge => ("gauge", &*metric.name),
+            Kind::Histogram => ("histogram", &*metric.name),
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "# HELP {} {}", metric.name, escaped(&metric.help, false));
-        let _ = writeln!(text, "# TYPE {} {kind}", metric.name);
+        let _ = writeln!(text, "# HELP {family} {}", escaped(&metric.help, format == Format::OpenMetrics));
+        let _ = writeln!(text, "# TYPE {family} {kind}");
         for (labels, value) in &metric.samples {
-            text.push_str(&metric.name);
-            for (index, (label, content)) in labels.iter().enumerate() {
-                let before = if index == 0 { '{' } else { ',' };
-                let _ = write!(text, "{before}{label}=\"{}\"", escaped(content, true));
+            sample(&mut text, &metric.name, "", labels, None, *value);
+        }
+        for distribution in &metric.distributions {
+            let Distribution { labels, buckets, sum, count } = distribution;
+            for (bound, below) in buckets {
+                sample(&mut text, &metric.name, "_bucket", labels, Some(*bound), *below as f64);
             }
-            if !labels.is_empty() {
-                text.push('}');
-            }
-            let _ = writeln!(text, " {value}");
+            sample(&mut text, &metric.name, "_bucket", labels, Some(f64::INFINITY), *count as f64);
+            sample(&mut text, &metric.name, "_sum", labels, None, *sum);
+            sample(&mut text, &metric.name, "_count", labels, None, *count as f64);
         }
     }
+    if format == Format::OpenMetrics {
+        text.push_str("# EOF\n");
+    }
     text
+}
+
+fn sample(text: &mut String, name: &str, suffix: &str, labels: &Labels, bound: Option<f64>, value: f64) {
+    text.push_str(name);
+    text.push_str(suffix);
+    let mut before = '{';
+    for (label, content) in labels {
+        let _ = write!(text, "{before}{label}=\"{}\"", escaped(content, true));
+        before = ',';
+    }
+    match bound {
+        Some(f64::INFINITY) => {
+            let _ = write!(text, "{before}le=\"+Inf\"}}");
+        }
+        Some(bound) => {
+            let _ = write!(text, "{before}le=\"{bound:?}\"}}");
+        }
+        None if before == ',' => text.push('}'),
+        None => {}
+    }
+    let _ = writeln!(text, " {value}");
 }
 
 fn escaped(text: &str, quotes: bool) -> String {
@@ -88,9 +171,20 @@ pub fn of_status(status: &Status) -> Vec<Metric> {
             help: "1 for the role this node has.".to_owned(),
             kind: Kind::Gauge,
             samples: states.collect(),
+            distributions: Vec::new(),
         },
         Metric::gauge("tandem_ready", "1 while clients' requests are answered here.", truth(node.ready)),
         Metric::gauge("tandem_epoch", "Epoch of the master this node is or follows.", node.epoch as f64),
+        Metric::gauge(
+            "tandem_warnings",
+            "What an operator should put right; /status has the sentences.",
+            status.warnings.len() as f64,
+        ),
+        Metric::gauge(
+            "tandem_failover_paused",
+            "1 while this node takes and gives no role by itself.",
+            truth(node.failover_paused),
+        ),
     ];
     let Some(link) = &status.link else { return metrics };
     metrics.extend([
@@ -104,6 +198,11 @@ pub fn of_status(status: &Status) -> Vec<Metric> {
             "tandem_lag_records",
             "Changes the backup has not acknowledged.",
             link.lag_records as f64,
+        ),
+        Metric::gauge(
+            "tandem_contradictions",
+            "Settings in which the two nodes contradict each other.",
+            status.contradictions().len() as f64,
         ),
         Metric::gauge("tandem_lag_bytes", "Bytes of those changes.", link.lag_bytes as f64),
         Metric::gauge(
@@ -166,7 +265,7 @@ mod tests {
         for (role, shown) in [("master", "master"), ("standalone", "standalone"), ("joining", "transient")] {
             let node = Node { role: role.to_owned(), ..Node::default() };
             let status = Status { node, link: Some(Link::default()), ..Status::default() };
-            let text = exposition(&of_status(&status));
+            let text = exposition(&of_status(&status), Format::Text);
             let ones: Vec<_> = text
                 .lines()
                 .filter(|line| line.starts_with("tandem_role{") && line.ends_with(" 1"))
@@ -182,10 +281,44 @@ mod tests {
             help: "two\nlines".to_owned(),
             kind: Kind::Gauge,
             samples: vec![(vec![("l", "a\"b\\c\nd".to_owned())], 1.5)],
+            distributions: Vec::new(),
         };
         assert_eq!(
-            exposition(&[metric]),
+            exposition(&[metric], Format::Text),
             "# HELP m two\\nlines\n# TYPE m gauge\nm{l=\"a\\\"b\\\\c\\nd\"} 1.5\n"
         );
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_closed() {
+        let metric = Metric::histogram(
+            "h_seconds",
+            "H.",
+            vec![Distribution {
+                labels: vec![("command", "get".to_owned())],
+                buckets: vec![(0.000_001, 1), (1.0, 3)],
+                sum: 0.5,
+                count: 4,
+            }],
+        );
+        let expected = "# HELP h_seconds H.\n# TYPE h_seconds histogram\n\
+            h_seconds_bucket{command=\"get\",le=\"1e-6\"} 1\n\
+            h_seconds_bucket{command=\"get\",le=\"1.0\"} 3\n\
+            h_seconds_bucket{command=\"get\",le=\"+Inf\"} 4\n\
+            h_seconds_sum{command=\"get\"} 0.5\nh_seconds_count{command=\"get\"} 4\n";
+        assert_eq!(exposition(&[metric], Format::Text), expected);
+    }
+
+    #[test]
+    fn openmetrics_names_families_of_counters_without_their_ending_and_says_where_it_ends() {
+        let counter = Metric::counter("c_total", "C.", 7);
+        assert_eq!(
+            exposition(&[counter], Format::OpenMetrics),
+            "# HELP c C.\n# TYPE c counter\nc_total 7\n# EOF\n"
+        );
+        let asks = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        assert_eq!(Format::accepted(asks), Format::OpenMetrics);
+        assert_eq!(Format::accepted("text/plain"), Format::Text);
+        assert_eq!(Format::accepted(""), Format::Text);
     }
 }

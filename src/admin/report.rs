@@ -3,6 +3,8 @@
 //! The format is versioned: fields are only added, and a reader ignores those it does not know.
 //! `format` rises when one changes its meaning.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A node's view of the pair.
@@ -17,6 +19,12 @@ pub struct Status {
     pub peer: Option<Node>,
     /// The link between them; absent without a peer.
     pub link: Option<Link>,
+    /// What an operator should put right: settings in which the nodes contradict each other, failovers
+    /// that are paused, a node that does not know whether it is the only master. One sentence each.
+    pub warnings: Vec<String>,
+    /// Who may send control requests: `token` (whoever has the token) or `local` (whoever is on the
+    /// machine, but no web page).
+    pub control: String,
 }
 
 impl Status {
@@ -26,6 +34,23 @@ impl Status {
     /// Whether this node executes commands itself.
     pub fn is_master(&self) -> bool {
         self.node.role == "master" || self.node.role == "standalone"
+    }
+
+    /// One sentence for each setting in which the nodes contradict each other.
+    pub fn contradictions(&self) -> Vec<String> {
+        let Some(peer) = &self.peer else { return Vec::new() };
+        let differing = self.node.settings.iter().filter_map(|(name, here)| {
+            let there = peer.settings.get(name)?;
+            let text = format!("{name} is {here} on this node and {there} on the other: give both the same");
+            (here != there).then_some(text)
+        });
+        let mut found: Vec<String> = differing.collect();
+        if self.node.preferred && peer.preferred {
+            found.push(
+                "both nodes are --preferred: the role would go back to whoever lost it; keep one".to_owned(),
+            );
+        }
+        found
     }
 
     /// Whether both nodes hold the same items, but for changes on their way.
@@ -58,16 +83,48 @@ pub struct Node {
     pub memory_limit_bytes: Option<u64>,
     /// Share of reads that found their item since the start, 0 to 1.
     pub hit_ratio: Option<f64>,
+    /// The same of the last seconds.
+    pub recent_hit_ratio: Option<f64>,
     /// Reads per second, lately.
     pub reads_per_second: Option<f64>,
     /// Writes per second, lately.
     pub writes_per_second: Option<f64>,
+    /// Items put out to make room, since the start.
+    pub evictions: Option<u64>,
+    /// The same per second, lately.
+    pub evictions_per_second: Option<f64>,
     /// Client connections now.
     pub connections: Option<u64>,
+    /// Most client connections there may be.
+    pub connections_max: Option<u64>,
+    /// How long requests took inside the server, by command, since the start. Sampled.
+    pub latency: BTreeMap<String, Latency>,
+    /// An operator paused failovers here: this node takes and gives no role by itself.
+    pub failover_paused: bool,
+    /// Where its admin port listens.
+    pub admin: Option<String>,
+    /// It should be master when both are well.
+    pub preferred: bool,
+    /// Settings that both nodes of a pair should have alike.
+    pub settings: BTreeMap<String, String>,
     /// Age of its process, in seconds.
     pub uptime_secs: Option<u64>,
     /// Its program's version.
     pub version: Option<String>,
+}
+
+/// How long requests of one kind took inside the server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Latency {
+    /// How many were measured; that is a sample, not all of them.
+    pub measured: u64,
+    /// Half of them took no longer, in microseconds.
+    pub p50_us: f64,
+    /// 99 of 100 took no longer.
+    pub p99_us: f64,
+    /// 999 of 1000 took no longer.
+    pub p999_us: f64,
 }
 
 /// The link between the nodes.
@@ -80,6 +137,9 @@ pub struct Link {
     pub problem: Option<String>,
     /// For how long the peer has been silent, in milliseconds; absent if it was never heard.
     pub silent_ms: Option<u64>,
+    /// What this node believes of the peer: `alive`, `suspect`, `silent` (nothing heard for too long: it
+    /// may be dead or cut off) or `gone` (no such process any more); empty if it was never met.
+    pub peer_is: String,
     /// The backup holds everything the master had and could take over.
     pub synced: bool,
     /// Changes not acknowledged yet.
@@ -120,4 +180,58 @@ pub struct Answer {
     pub done: bool,
     /// What happened, or why not.
     pub message: String,
+}
+
+/// What happened, as `/history` and `/events` tell it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// Grows, also over restarts of the node.
+    pub id: u64,
+    /// When, in unix milliseconds.
+    pub at_ms: u64,
+    /// `role` (this node's), `peer` (the other one's), `link`, `copy` or `warning`.
+    pub kind: String,
+    /// One sentence.
+    pub text: String,
+    /// The role, or the state of the link or copy, before.
+    pub from: String,
+    /// And after.
+    pub to: String,
+    /// Of the master, with changes of roles.
+    pub epoch: u64,
+}
+
+/// Numbers of the last minutes, one column per second, oldest first: what the page draws.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Samples {
+    /// Number of the first column here.
+    pub first: u64,
+    /// When the last column was taken, in unix milliseconds.
+    pub at_ms: u64,
+    /// This node.
+    pub node: Vec<Sample>,
+    /// The other one, as it said of itself.
+    pub peer: Vec<Sample>,
+    /// For how long the backup had been behind, in milliseconds; `null` without a link.
+    pub lag_ms: Vec<Option<u64>>,
+}
+
+/// One node in one second; `null` is what was not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sample {
+    /// Its role.
+    pub role: String,
+    /// Reads per second.
+    pub reads: Option<f64>,
+    /// Writes per second.
+    pub writes: Option<f64>,
+    /// Share of the reads of the last seconds that hit.
+    pub hit_ratio: Option<f64>,
+    /// Evictions per second.
+    pub evictions: Option<f64>,
+    /// Bytes in use.
+    pub memory_bytes: Option<u64>,
 }

@@ -1,7 +1,9 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+mod meter;
 mod notify;
 mod pair;
+mod recorder;
 mod view;
 mod warm;
 
@@ -14,10 +16,13 @@ use tandem_replication::driver::Handle;
 use tandem_replication::keys::{KeyFiles, Keys};
 
 use crate::admin;
+use crate::admin::access::Access;
+use crate::admin::events::EventLog;
 use crate::config::{Config, HostPort};
 use crate::engine::memory::{Geometry, Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
 use crate::migration::Migration;
+use crate::replica::receipts::Receipts;
 use crate::replica::report;
 use crate::server::auth::Auth;
 use crate::server::clock::Clock;
@@ -25,7 +30,9 @@ use crate::server::gate::{Gate, Open};
 use crate::server::{Bound, Parts, Server, VERSION};
 use crate::stats::{Detail, PairReport, Shape, Stats};
 
+use meter::{Fixed, Meter};
 use pair::{PairSockets, Prepared, Running};
+use recorder::Columns;
 use view::View;
 use warm::Warm;
 
@@ -38,6 +45,8 @@ pub struct App {
     key_files: KeyFiles,
     migration: Option<Migration>,
     warm: Option<Warm>,
+    /// Who may steer through the admin port.
+    access: Arc<Access>,
 }
 
 /// Every socket of a node, bound before anything runs: a port in use stops the start, and a daemon's
@@ -47,6 +56,7 @@ pub struct Sockets {
     clients: Bound,
     pair: Option<PairSockets>,
     admin: Option<TcpListener>,
+    access: Access,
 }
 
 impl Sockets {
@@ -58,10 +68,15 @@ impl Sockets {
             .ok();
         let pair = config.pair.as_ref().map(PairSockets::bind).transpose();
         let pair = pair.map_err(|problem| problems.push(problem)).ok();
-        let admin = config.admin.as_ref().map(bind_admin).transpose();
+        let access = Access::new(config.admin_token_file.as_deref());
+        let access = access.map_err(|problem| problems.push(problem)).ok();
+        let has_token = config.admin_token_file.is_some();
+        let admin = config.admin.as_ref().map(|listen| bind_admin(listen, has_token)).transpose();
         let admin = admin.map_err(|problem| problems.push(problem)).ok();
-        match (clients, pair, admin) {
-            (Some(clients), Some(pair), Some(admin)) => Ok(Self { clients, pair, admin }),
+        match (clients, pair, admin, access) {
+            (Some(clients), Some(pair), Some(admin), Some(access)) => {
+                Ok(Self { clients, pair, admin, access })
+            }
             _ => Err(problems),
         }
     }
@@ -77,8 +92,13 @@ impl Sockets {
     }
 }
 
-fn bind_admin(listen: &HostPort) -> Result<TcpListener, String> {
+fn bind_admin(listen: &HostPort, has_token: bool) -> Result<TcpListener, String> {
     let addresses = pair::addresses(std::slice::from_ref(listen), 0)?;
+    if !has_token && addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
+        return Err(format!(
+            "--admin {listen}: other machines reach it, so control requests need a token: add --admin-token-file FILE (`tandemctl genkey FILE` makes one), or choose an address of 127.0.0.0/8"
+        ));
+    }
     let listener = TcpListener::bind(&addresses[..]).map_err(|why| {
         format!("--admin {listen}: {why}; choose another address (`--admin off` does without)")
     })?;
@@ -115,6 +135,7 @@ impl App {
             Some(prepared) => Arc::clone(&prepared.journal) as Arc<dyn Journal>,
             None => Arc::new(NoJournal),
         };
+        let receipts = prepared.as_ref().and_then(|prepared| prepared.receipts.clone());
         let gate: Arc<dyn Gate> = match &prepared {
             Some(prepared) => Arc::clone(&prepared.gate) as Arc<dyn Gate>,
             None => Arc::new(Open),
@@ -134,12 +155,21 @@ impl App {
             on_shutdown,
             verbosity: config.process.verbosity,
         };
+        let access = Arc::new(sockets.access);
+        let admin = sockets.admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let server = sockets.clients.start(config.server.clone(), parts).map_err(threads)?;
+        let fixed = Fixed {
+            address: server.addresses().first().map_or_else(|| "unix socket".to_owned(), ToString::to_string),
+            admin: admin.map(|address| address.to_string()),
+            preferred: config.pair.as_ref().is_some_and(|pair| pair.preferred),
+            settings: pair::settings(config),
+        };
+        let meter = Arc::new(Meter::new(Arc::clone(&stats), Arc::clone(&clock), fixed));
         let pair = match (prepared, &config.pair, sockets.pair) {
             (Some(prepared), Some(pair), Some(sockets)) => {
                 let running = Running {
                     engine: &engine,
-                    stats: &stats,
+                    meter: &meter,
                     clock: &clock,
                     adopter: &server.adopter(),
                     client_port: server.addresses().first().map_or(0, SocketAddr::port),
@@ -149,20 +179,22 @@ impl App {
             }
             _ => None,
         };
-        let moving = Arc::clone(&clock);
         if let Some(handle) = &pair {
-            tell_of_pair(&stats, handle, config);
+            tell_of_pair(&stats, handle, config, receipts);
         }
-        if let Some(listener) = sockets.admin {
-            let address =
-                server.addresses().first().map_or_else(|| "unix socket".to_owned(), ToString::to_string);
-            let pair = pair.as_ref().map(Handle::remote);
-            serve_admin(listener, View { address, stats: Arc::clone(&stats), clock, pair })
-                .map_err(threads)?;
+        if sockets.admin.is_some() || pair.is_some() {
+            let view = View {
+                meter,
+                stats: Arc::clone(&stats),
+                pair: pair.as_ref().map(Handle::remote),
+                events: EventLog::default(),
+                columns: Columns::default(),
+            };
+            serve_admin(sockets.admin, view, Arc::clone(&access)).map_err(threads)?;
         }
-        let migration = warm::join_repcached(config, &engine, &gate, &moving).map_err(threads)?;
+        let migration = warm::join_repcached(config, &engine, &gate, &clock).map_err(threads)?;
         let key_files = config.pair.as_ref().map(|pair| pair.keys.clone()).unwrap_or_default();
-        Ok(Self { server, stats, pair, key_files, migration, warm })
+        Ok(Self { server, stats, pair, key_files, migration, warm, access })
     }
 
     /// Where TCP clients are served.
@@ -194,6 +226,9 @@ impl App {
             Ok(()) => {}
             Err(error) => tracing::error!("{error}; the users of before stay in force"),
         }
+        if let Err(error) = self.access.reload() {
+            tracing::error!("{error}; the token of before stays in force");
+        }
         self.server.reload_certificates();
         let Some(pair) = self.pair.as_ref().filter(|_| self.key_files != KeyFiles::default()) else { return };
         match Keys::read(&self.key_files) {
@@ -203,6 +238,16 @@ impl App {
             }
             Err(problem) => tracing::error!("{problem}; the pair's keys of before stay in force"),
         }
+    }
+
+    /// Changes the memory for items, as `cache_memlimit` does.
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.server.set_memory_limit(bytes);
+    }
+
+    /// Changes how much is logged, as `verbosity` does.
+    pub fn set_verbosity(&self, verbosity: u8) {
+        self.server.set_verbosity(verbosity);
     }
 
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
@@ -235,7 +280,7 @@ fn threads(error: std::io::Error) -> StartError {
 }
 
 /// `stats` and `stats replication` speak of the pair from now on.
-fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
+fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config, receipts: Option<Arc<Receipts>>) {
     let backlog_max = config.pair.as_ref().map_or(0, |pair| pair.backlog_bytes);
     let status = handle.subscribe();
     let counters = Arc::downgrade(stats);
@@ -245,21 +290,25 @@ fn tell_of_pair(stats: &Arc<Stats>, handle: &Handle, config: &Config) {
         PairReport {
             serves: snapshot.pair.role.state.name() == "master",
             backlog_free: backlog_max.saturating_sub(snapshot.pair.backlog_bytes),
-            rows: report::rows(&snapshot, proxied),
+            rows: report::rows(&snapshot, proxied, receipts.as_ref().map(|receipts| receipts.counts())),
         }
     }));
 }
 
 /// The admin port has a thread of its own: whatever is asked there delays neither a heartbeat nor a
-/// client.
-fn serve_admin(listener: TcpListener, view: View) -> std::io::Result<()> {
+/// client. What happens is noted there, too, also when nobody can ask.
+fn serve_admin(listener: Option<TcpListener>, view: View, access: Arc<Access>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let view = Arc::new(view);
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         runtime.block_on(async {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => admin::serve::serve(listener, Arc::new(view)).await,
+            let recorder = tokio::spawn(recorder::record(Arc::clone(&view)));
+            match listener.map(tokio::net::TcpListener::from_std).transpose() {
+                Ok(Some(listener)) => admin::serve::serve(listener, view, access).await,
+                Ok(None) => {}
                 Err(why) => tracing::error!("the admin port does not work: {why}"),
             }
+            let _never = recorder.await;
         });
     })?;
     Ok(())

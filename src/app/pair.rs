@@ -1,8 +1,9 @@
 //! The pair's part of a node: sockets first, then gate and backlog, then the driver.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tandem_replication::backlog::Backlog;
 use tandem_replication::channel::Loose;
@@ -10,18 +11,19 @@ use tandem_replication::driver::{self, Handle, Snapshot};
 use tandem_replication::keys::Keys;
 use tandem_replication::node;
 use tandem_replication::proxy::ProxyStream;
-use tandem_replication::status::Load;
 use tandem_replication::transport::{self, PeerAddress};
 use tokio::sync::watch;
 
 use crate::config::{self, Config, Host, HostPort, Pair};
 use crate::engine::Engine;
 use crate::replica::gate::{BackupRequests, PairGate};
+use crate::replica::receipts::{AckPolicy, Receipts};
 use crate::replica::{EngineStore, NodeHost, PeerStream, Recorder};
 use crate::server::clock::Clock;
 use crate::server::gate::{BoxFuture, Upstream};
 use crate::server::{Adopter, PeerIo, VERSION};
-use crate::stats::Stats;
+
+use super::meter::Meter;
 
 /// How long a request waits while nobody serves, before it is answered with the reason.
 const PARK_LIMIT: Duration = Duration::from_millis(250);
@@ -74,6 +76,8 @@ pub(super) struct Prepared {
     pub(super) gate: Arc<PairGate>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) journal: Arc<Recorder>,
+    /// For writes that wait for the backup, if any do.
+    pub(super) receipts: Option<Arc<Receipts>>,
     /// Where the gate finds the way to the master, as soon as the driver runs.
     way: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
 }
@@ -110,7 +114,17 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
-        Self { gate: Arc::new(gate), journal: Arc::new(Recorder(Arc::clone(&backlog))), backlog, way }
+        let policy = AckPolicy {
+            all: pair.ack.all,
+            prefixes: pair.ack.prefixes.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
+            listener: config.server.durable_port.is_some(),
+            patience: pair.ack.timeout,
+            strict: pair.ack.strict,
+        };
+        let receipts = policy.is_asked_for().then(|| Arc::new(Receipts::new(policy, Arc::clone(&backlog))));
+        let journal = Recorder { backlog: Arc::clone(&backlog), receipts: receipts.clone() };
+        let gate = gate.with_receipts(receipts.clone());
+        Self { gate: Arc::new(gate), journal: Arc::new(journal), backlog, receipts, way }
     }
 
     /// Starts the driver. From here on the peer may call.
@@ -120,8 +134,8 @@ impl Prepared {
         sockets: PairSockets,
         parts: &Running<'_>,
     ) -> Result<Handle, String> {
-        let meter = LoadMeter::new(Arc::clone(parts.engine), Arc::clone(parts.stats));
-        let host = NodeHost::new(self.gate, Box::new(move || meter.read()));
+        let meter = Arc::clone(parts.meter);
+        let host = NodeHost::new(self.gate, Box::new(move || meter.load()), self.receipts);
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream: Loose| {
             if let Err(why) = adopt(&adopter, stream) {
@@ -152,6 +166,7 @@ impl Prepared {
             drain_timeout: DRAIN_TIMEOUT,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
+        parts.meter.watch(handle.subscribe());
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.subscribe());
         Ok(handle)
     }
@@ -166,7 +181,7 @@ fn adopt(adopter: &Adopter, channel: Loose) -> std::io::Result<()> {
 /// What runs already when the driver starts.
 pub(super) struct Running<'a> {
     pub(super) engine: &'a Arc<dyn Engine>,
-    pub(super) stats: &'a Arc<Stats>,
+    pub(super) meter: &'a Arc<Meter>,
     pub(super) clock: &'a Arc<Clock>,
     pub(super) adopter: &'a Adopter,
     pub(super) client_port: u16,
@@ -183,58 +198,22 @@ fn peer(pair: &Pair) -> Result<Option<PeerAddress>, String> {
     }
 }
 
-/// What heartbeats say of this node, measured at most once a second: the pair's thread must not
-/// walk all shards at each heartbeat.
-struct LoadMeter {
-    engine: Arc<dyn Engine>,
-    stats: Arc<Stats>,
-    started: Instant,
-    last: Mutex<Measured>,
-}
-
-struct Measured {
-    at: Instant,
-    reads: u64,
-    writes: u64,
-    load: Load,
-}
-
-impl LoadMeter {
-    const PERIOD: Duration = Duration::from_secs(1);
-
-    fn new(engine: Arc<dyn Engine>, stats: Arc<Stats>) -> Self {
-        let started = Instant::now();
-        let load = Load { release: VERSION.to_string(), ..Load::default() };
-        let last = Mutex::new(Measured { at: started, reads: 0, writes: 0, load });
-        let meter = Self { engine, stats, started, last };
-        meter.measure(&mut meter.last.lock().unwrap_or_else(PoisonError::into_inner), Duration::ZERO);
-        meter
-    }
-
-    fn read(&self) -> Load {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = last.at.elapsed();
-        if passed >= Self::PERIOD {
-            self.measure(&mut last, passed);
-        }
-        Load { progress: self.stats.cells.iter().map(|cell| cell.turns.value()).sum(), ..last.load.clone() }
-    }
-
-    fn measure(&self, last: &mut Measured, passed: Duration) {
-        let stats = self.engine.stats();
-        let (reads, writes) = (stats.commands.cmd_get, stats.commands.cmd_set);
-        let rate = |count: u64, before: u64| {
-            (count.saturating_sub(before) as f64 / passed.as_secs_f64().max(0.001)).min(f64::from(u32::MAX))
-                as u32
-        };
-        if !passed.is_zero() {
-            last.load.reads_rate = rate(reads, last.reads);
-            last.load.writes_rate = rate(writes, last.writes);
-        }
-        last.load.items = stats.curr_items;
-        last.load.bytes = stats.used;
-        last.load.limit = stats.limit;
-        last.load.uptime_secs = self.started.elapsed().as_secs();
-        (last.at, last.reads, last.writes) = (Instant::now(), reads, writes);
-    }
+/// What both nodes of a pair should have alike, by the names of the flags.
+pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
+    let Some(pair) = &config.pair else { return BTreeMap::new() };
+    let requests = match pair.backup_requests {
+        config::BackupRequests::Proxy => "proxy",
+        config::BackupRequests::LocalReads => "local-reads",
+        config::BackupRequests::Reject => "reject",
+    };
+    let millis = |time: Duration| format!("{} ms", time.as_millis());
+    [
+        ("--heartbeat-interval", millis(pair.heartbeat_interval)),
+        ("--dead-after", millis(pair.dead_after)),
+        ("--failback", format!("{:?}", pair.failback).to_lowercase()),
+        ("--backup-requests", requests.to_owned()),
+        ("-I", format!("{} bytes", config.engine.item_size_max)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }

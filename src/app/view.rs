@@ -1,115 +1,139 @@
-//! What the admin port shows of this node, put together from its parts.
+//! What the admin port shows of this node and lets people do with it, put together from its parts.
 
 use std::sync::Arc;
 
-use tandem_replication::driver::{self, Remote, Snapshot};
+use tandem_replication::driver::{Remote, Snapshot};
+use tandem_replication::liveness::Verdict;
 use tandem_replication::node::Operator;
 
-use crate::admin::metrics::Metric;
-use crate::admin::report::{Link, Node, Status};
-use crate::admin::{AdminSource, BoxFuture};
+use crate::admin::events::EventLog;
+use crate::admin::metrics::{Distribution, Metric};
+use crate::admin::report::{Link, Node, Samples, Status};
+use crate::admin::{AdminSource, BoxFuture, Verb};
+use crate::logs;
 use crate::replica::report;
-use crate::server::VERSION;
-use crate::server::clock::Clock;
 use crate::stats::Stats;
+use crate::stats::latency::Kind;
+
+use super::meter::Meter;
+use super::recorder::Columns;
 
 /// This node, as the admin port sees it.
 pub(super) struct View {
-    pub(super) address: String,
+    pub(super) meter: Arc<Meter>,
     pub(super) stats: Arc<Stats>,
-    pub(super) clock: Arc<Clock>,
     pub(super) pair: Option<Remote>,
+    pub(super) events: EventLog,
+    pub(super) columns: Columns,
 }
 
 impl View {
-    fn node(&self) -> Node {
-        let snapshot = self.stats.snapshot(self.clock.now());
-        let commands = &snapshot.engine.commands;
-        let reads = commands.get_hits + commands.get_misses;
-        Node {
-            address: self.address.clone(),
-            role: "standalone".to_string(),
-            ready: true,
-            items: Some(snapshot.engine.curr_items),
-            memory_bytes: Some(snapshot.engine.used),
-            memory_limit_bytes: Some(snapshot.engine.limit),
-            hit_ratio: (reads > 0).then(|| commands.get_hits as f64 / reads as f64),
-            connections: Some(snapshot.curr_connections),
-            uptime_secs: Some(u64::from(self.clock.now().secs)),
-            version: Some(VERSION.to_string()),
-            ..Node::default()
-        }
-    }
-
-    fn command(&self, wish: Operator) -> BoxFuture<'_, Result<(), String>> {
+    /// One wish after the other; what is said at the end.
+    fn ask(&self, wish: Operator, done: &'static str) -> BoxFuture<'_, Result<String, String>> {
         let Some(pair) = self.pair.clone() else {
             return Box::pin(async { Err("this node has no peer; start it with -x PEER".to_string()) });
         };
-        Box::pin(async move { pair.command(wish).await })
+        Box::pin(async move { pair.command(wish).await.map(|()| done.to_owned()) })
+    }
+
+    fn demote(&self) -> BoxFuture<'_, Result<String, String>> {
+        match self.status().node.role.as_str() {
+            "backup" => Box::pin(std::future::ready(Ok("this node is backup already".to_owned()))),
+            "master" => self.ask(Operator::Switchover, "this node is backup now"),
+            role => {
+                let why = format!("this node is {role}: only a master can give its role away");
+                Box::pin(std::future::ready(Err(why)))
+            }
+        }
     }
 }
 
 impl AdminSource for View {
     fn status(&self) -> Status {
-        let mut status = Status { format: Status::FORMAT, node: self.node(), peer: None, link: None };
+        let mut status = Status { format: Status::FORMAT, node: self.meter.node(), ..Status::default() };
         let Some(pair) = &self.pair else { return status };
         let snapshot = pair.status();
-        let role = &snapshot.pair.role;
-        status.node.role = role.state.name().to_string();
-        status.node.epoch = role.epoch;
-        status.node.role_reason = Some(role.why.to_string());
-        status.node.role_for_secs = Some(driver::now().since(role.since).as_millis() as f64 / 1000.0);
-        status.node.ready = ready(&snapshot);
         status.peer = Some(peer(&snapshot));
         status.link = Some(link(&snapshot, self.stats.proxied_requests()));
+        status.warnings = warnings(&status);
         status
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        let numbers = self.stats.numbers(self.clock.now());
-        numbers
-            .into_iter()
-            .map(|(name, grows, value)| {
-                let help = format!("memcached's statistic {name}");
-                if grows {
-                    Metric::counter(format!("memcached_{name}_total"), help, value as u64)
-                } else {
-                    Metric::gauge(format!("memcached_{name}"), help, value)
-                }
-            })
-            .collect()
+        let numbers = self.stats.numbers(&self.meter.snapshot());
+        let numbers = numbers.into_iter().map(|(name, grows, value)| {
+            let help = format!("memcached's statistic {name}");
+            if grows {
+                Metric::counter(format!("memcached_{name}_total"), help, value as u64)
+            } else {
+                Metric::gauge(format!("memcached_{name}"), help, value)
+            }
+        });
+        let mut all: Vec<Metric> = numbers.collect();
+        all.push(latency(&self.stats));
+        all
     }
 
-    fn switchover(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.command(Operator::Switchover)
+    fn samples(&self, from: u64) -> Samples {
+        self.columns.from(from)
     }
 
-    fn promote(&self, force: bool) -> BoxFuture<'_, Result<(), String>> {
-        self.command(Operator::Promote { force })
+    fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    fn act(&self, verb: Verb) -> BoxFuture<'_, Result<String, String>> {
+        match verb {
+            Verb::Switchover => self.ask(Operator::Switchover, "the roles have changed"),
+            Verb::Promote { force } => self.ask(Operator::Promote { force }, "this node is master now"),
+            Verb::Demote => self.demote(),
+            Verb::Resync => self.ask(Operator::Resync, "everything is copied anew; /status has the progress"),
+            Verb::PauseFailover => self.ask(
+                Operator::PauseFailover,
+                "this node takes and gives no role by itself until it is resumed or restarted",
+            ),
+            Verb::ResumeFailover => self.ask(Operator::ResumeFailover, "failovers are possible again"),
+            Verb::LogLevel(level) => {
+                let result = logs::set_level_by_name(&level);
+                Box::pin(std::future::ready(result.map(|()| format!("the log's level is {level}"))))
+            }
+        }
     }
 }
 
-/// Whether a client that comes here is served, by this node or through it.
-fn ready(snapshot: &Snapshot) -> bool {
-    match snapshot.pair.role.state.name() {
-        "master" => true,
-        "backup" | "joining" => snapshot.proxy.is_some() && snapshot.pair.control_up,
-        _ => false,
-    }
+fn latency(stats: &Stats) -> Metric {
+    let distributions = Kind::ALL.into_iter().map(|kind| {
+        let times = stats.times(kind);
+        Distribution {
+            labels: vec![("command", kind.name().to_owned())],
+            buckets: times.cumulative(),
+            sum: times.sum.as_secs_f64(),
+            count: times.measured(),
+        }
+    });
+    Metric::histogram(
+        "tandem_request_duration_seconds",
+        "Time of requests inside the server, without the network. One batch in sixteen is measured.",
+        distributions.collect(),
+    )
 }
 
+/// The peer, as it says of itself; without a link only what is known from before.
 fn peer(snapshot: &Snapshot) -> Node {
     let pair = &snapshot.pair;
     let load = pair.peer_load.clone().unwrap_or_default();
-    let heard = pair.peer_load.is_some();
+    let heard = pair.control_up && pair.peer_load.is_some();
+    let state = pair.peer_state.filter(|_| pair.control_up).map(|state| state.name());
+    // One of another version may say it in other words: what is not understood is not known.
+    let mut node: Node = serde_json::from_str(&load.summary).unwrap_or_default();
+    if Some(node.role.as_str()) != state {
+        // Measured before its role changed.
+        (node.role_reason, node.role_for_secs) = (None, None);
+    }
     let known = |value: u64| heard.then_some(value);
     Node {
         address: snapshot.peer.clone().unwrap_or_default(),
-        role: match (pair.control_up, pair.peer_state) {
-            (true, Some(state)) => state.name().to_string(),
-            (true, None) => String::new(),
-            (false, _) => "unreachable".to_string(),
-        },
+        role: state.unwrap_or(if pair.control_up { "" } else { "unreachable" }).to_string(),
         epoch: pair.peer_epoch,
         items: known(load.items),
         memory_bytes: known(load.bytes),
@@ -118,8 +142,8 @@ fn peer(snapshot: &Snapshot) -> Node {
         writes_per_second: heard.then_some(f64::from(load.writes_rate)),
         uptime_secs: known(load.uptime_secs),
         version: snapshot.peer_release.clone().or_else(|| heard.then(|| load.release.clone())),
-        ready: pair.control_up,
-        ..Node::default()
+        ready: pair.control_up && node.ready,
+        ..node
     }
 }
 
@@ -130,6 +154,7 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         up: report::linked(snapshot),
         problem: report::problem(snapshot),
         silent_ms: pair.peer_silent.map(|silent| silent.as_millis()),
+        peer_is: pair.peer_verdict.map_or("", verdict).to_owned(),
         synced: pair.in_sync,
         lag_records: pair.lag_records,
         lag_bytes: pair.lag_bytes,
@@ -146,4 +171,36 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         proxied_requests,
         refused_strangers: snapshot.refused,
     }
+}
+
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Alive => "alive",
+        Verdict::Suspect => "suspect",
+        Verdict::Silent => "silent",
+        Verdict::Certain => "gone",
+    }
+}
+
+/// Contradictions first: they are there before anything happens.
+fn warnings(status: &Status) -> Vec<String> {
+    let (node, peer) = (&status.node, status.peer.as_ref());
+    let mut warnings = status.contradictions();
+    let paused = |node: &Node, which| {
+        node.failover_paused.then(|| {
+            format!("failovers are paused on {which} node: `tandemctl resume-failover` there ends it")
+        })
+    };
+    warnings.extend(paused(node, "this"));
+    warnings.extend(peer.and_then(|peer| paused(peer, "the other")));
+    if status.is_master() && status.link.as_ref().is_some_and(|link| link.peer_is == "silent") {
+        warnings.push(
+            "the other node is silent, not known to be dead: if it lives behind a cut network, it serves, too"
+                .to_owned(),
+        );
+    }
+    if node.role == "master" && peer.is_some_and(|peer| peer.role == "master") {
+        warnings.push("both nodes are master: the one with the lower epoch is about to follow".to_owned());
+    }
+    warnings
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use tandemd::admin::access::read_token;
 use tandemd::admin::client::{Client, Error};
 use tandemd::admin::report::Status;
 use tandemd::admin::table;
@@ -21,6 +22,9 @@ struct Arguments {
     /// Admin port of a node (tandemd's --admin).
     #[arg(long, global = true, default_value = "127.0.0.1:11213", value_name = "ADDR:PORT")]
     server: String,
+    /// File with the token of that port, if it has one (tandemd's --admin-token-file).
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -82,7 +86,13 @@ type Failure = (u8, String);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let client = Client::new(arguments.server);
+    let client = match client(arguments.server, arguments.token_file.as_deref()) {
+        Ok(client) => client,
+        Err(text) => {
+            eprintln!("tandemctl: {text}");
+            return ExitCode::from(FAILED);
+        }
+    };
     let result = match arguments.verb {
         Verb::Status { json } => status(&client, json),
         Verb::Switchover => steer(&client, |client| client.switchover()),
@@ -97,6 +107,14 @@ fn main() -> ExitCode {
             eprintln!("tandemctl: {text}");
             ExitCode::from(code)
         }
+    }
+}
+
+fn client(server: String, token_file: Option<&Path>) -> Result<Client, String> {
+    let client = Client::new(server);
+    match token_file {
+        Some(file) => read_token(file).map(|token| client.with_token(token)),
+        None => Ok(client),
     }
 }
 

@@ -34,12 +34,41 @@ pub struct Pair {
     pub start_alone: bool,
     /// What a backup does with clients' requests.
     pub backup_requests: BackupRequests,
+    /// Which writes wait for the backup.
+    pub ack: Ack,
     /// Bytes of recent changes kept for a peer that was away for a moment.
     pub backlog_bytes: u64,
     /// What proves both sides to each other: pre-shared key, certificates.
     pub keys: KeyFiles,
+    /// Whom to ask who may serve when the two nodes cannot ask each other.
+    pub arbiter: Option<Arbiter>,
+    /// Run after every change of this node's role.
+    pub on_role_change: Option<PathBuf>,
+    /// Must succeed before a peer is replaced because it is silent.
+    pub fence_command: Option<PathBuf>,
     /// Listen beyond loopback without a key.
     pub insecure: bool,
+}
+
+/// See [`tandem_replication::arbiter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arbiter {
+    /// Processes started with `--witness`; most of them must agree.
+    Witnesses(Vec<HostPort>),
+    /// A lease in an etcd, under that name.
+    Etcd {
+        /// Its members' client ports.
+        addresses: Vec<HostPort>,
+        /// The pair's.
+        name: String,
+    },
+}
+
+/// This process is a witness and serves no clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// Where it keeps to whom it gave its word.
+    pub state_dir: PathBuf,
 }
 
 /// Presets of heartbeat and deadline.
@@ -75,6 +104,20 @@ pub enum Failback {
     Manual,
     /// Nobody does.
     Never,
+}
+
+/// Which writes are answered only when the backup has them, and how long that may take. Writes that
+/// come in by the port for it (`--sync-port`) always are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// All of them.
+    pub all: bool,
+    /// Those of keys that begin so.
+    pub prefixes: Vec<String>,
+    /// No longer than this.
+    pub timeout: Duration,
+    /// Then an error, rather than the answer all the same.
+    pub strict: bool,
 }
 
 /// What a backup does with clients' requests.

@@ -60,6 +60,9 @@ pub trait Engine: Send + Sync {
     /// One item as the change that recreates it; `false` (and no call) if it is not there.
     fn read(&self, key: &[u8], now: Now, visit: &mut dyn FnMut(&Change<'_>)) -> bool;
 
+    /// Whether an item is there, and why not. Changes and counts nothing.
+    fn fate(&self, key: &[u8], now: Now) -> Fate;
+
     /// Forgets every item without journaling it: a full copy is about to arrive.
     fn clear(&self, now: Now);
 
@@ -92,6 +95,19 @@ pub trait Engine: Send + Sync {
     /// From now on `hook` hears of every item that is evicted, under its shard's lock: a bounded copy,
     /// no blocking. Only the first hook counts. An engine that never evicts has nothing to tell.
     fn on_eviction(&self, _hook: EvictionHook) {}
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives.
+    There,
+    /// There is none.
+    Missing,
+    /// Its time is over, and nobody has noticed yet.
+    Expired,
+    /// `flush_all` ended it, and nobody has noticed yet.
+    Flushed,
 }
 
 /// Where mutations are recorded, under the shard's lock: a bounded copy, no blocking, no allocation
@@ -311,6 +327,11 @@ pub fn memcached_class(size: usize) -> u8 {
     }
     let below = SLAB_SIZES.partition_point(|&chunk| chunk < size);
     below.min(SLAB_CLASSES - 1) as u8 + 1
+}
+
+/// Whether memcached would keep an item of that size in several chunks: it never looks for a number there.
+pub(crate) const fn is_chunked(size: usize) -> bool {
+    size > SLAB_SIZES[SLAB_CLASSES - 1]
 }
 
 #[cfg(test)]

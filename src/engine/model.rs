@@ -11,7 +11,8 @@ use super::clock::Clock;
 use super::hash::{self, Hasher};
 use super::number;
 use super::{
-    CommandStats, Engine, EngineStats, Journal, OutOfMemory, Reserved, memcached_class, memcached_size,
+    CommandStats, Engine, EngineStats, Fate, Journal, OutOfMemory, Reserved, is_chunked, memcached_class,
+    memcached_size,
 };
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
@@ -235,7 +236,7 @@ impl Run<'_> {
             Op::Delete(delete) => self.delete(delete),
             Op::Arith(arith) => self.arith(arith),
             Op::Touch(exptime) => self.touch(*exptime),
-            Op::Refuse(refusal) => self.refuse(*refusal, true),
+            Op::Refuse(refuse) => self.refuse(refuse.why, refuse.drops),
         }
     }
 
@@ -365,7 +366,8 @@ impl Run<'_> {
             let hit = Hit { created: true, ..item.hit(self.key, self.now) };
             return (self.reply)(Outcome::Number(initial, hit));
         };
-        if before.value.is_empty() {
+        let size = memcached_size(self.key.len(), before.value.len(), before.flags, true);
+        if before.value.is_empty() || is_chunked(size) {
             return (self.reply)(Outcome::NonNumeric);
         }
         if arith.compare.is_some_and(|unique| unique != 0 && unique != before.cas()) {
@@ -649,6 +651,16 @@ impl Engine for ModelEngine {
             visit(&item.put(key));
         }
         item.is_some()
+    }
+
+    fn fate(&self, key: &[u8], now: Now) -> Fate {
+        let state = self.state();
+        match state.items.get(key) {
+            None => Fate::Missing,
+            Some(item) if item.version < state.floor => Fate::Flushed,
+            Some(item) if Deadline(item.deadline).is_over(now) => Fate::Expired,
+            Some(_) => Fate::There,
+        }
     }
 
     fn clear(&self, _now: Now) {

@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::command::{
-    Command, Deadline, Delete, Exptime, Now, Op, Outcome, Payload, Refusal, Replies, Store, StoreMode,
+    Command, Deadline, Delete, Exptime, Now, Op, Outcome, Payload, Refusal, Refuse, Replies, Store, StoreMode,
 };
 use crate::engine::{Engine, memcached_size};
 use crate::server::clock::Clock;
@@ -188,7 +188,7 @@ impl<R: Read> Link<'_, R> {
         let size = memcached_size(head.key.len(), head.bytes, head.flags, true);
         let stored = if size > self.target.item_size_max {
             self.skip(head.bytes)?;
-            self.execute(head.key, Op::Refuse(Refusal::TooLarge))?
+            self.execute(head.key, refused(Refusal::TooLarge))?
         } else if head.bytes <= engine.inline_max() {
             let mut value = std::mem::take(&mut self.value);
             value.resize(head.bytes, 0);
@@ -208,7 +208,7 @@ impl<R: Read> Link<'_, R> {
                 }
                 Err(_) => {
                     self.skip(head.bytes)?;
-                    self.execute(head.key, Op::Refuse(Refusal::OutOfMemory))?
+                    self.execute(head.key, refused(Refusal::OutOfMemory))?
                 }
             }
         };
@@ -264,6 +264,11 @@ impl Target {
         execute(self.clock.now());
         if self.gate.leave(self.worker) { Ok(()) } else { Err(End::NotServing) }
     }
+}
+
+/// What is too large or has no room here: the item it would have replaced goes.
+const fn refused<'a>(why: Refusal) -> Op<'a> {
+    Op::Refuse(Refuse { why, mode: StoreMode::Set, compares: false, drops: true })
 }
 
 fn store<'a>(head: &Head<'_>, value: Payload<'a>) -> Op<'a> {

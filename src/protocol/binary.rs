@@ -11,7 +11,8 @@ use std::borrow::Cow;
 
 use super::{Codec, Decoded, Form as AnyForm, Head, Output, Request, Session, State, form::Kind};
 use crate::command::{
-    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Store, StoreMode,
+    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Store,
+    StoreMode,
 };
 
 /// First byte of a request.
@@ -233,6 +234,16 @@ pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
     request(header, form, extras, key, data, used)
 }
 
+/// See [`Codec::refuse_stranger`].
+pub(super) fn refuse_stranger(input: &[u8]) -> Option<Vec<u8>> {
+    let header = Header::read(input).filter(|_| input.first() == Some(&REQUEST))?;
+    let verb = verb(header.opcode).map(|(verb, ..)| verb);
+    let for_all = matches!(verb, Some(Verb::Version | Verb::SaslList | Verb::SaslAuth | Verb::SaslStep));
+    // What makes no sense is told so, whoever says it.
+    let makes_sense = header.key_len + header.extras_len <= header.body_len;
+    (makes_sense && !for_all).then(|| packet(header.opcode, header.opaque, Status::AuthError))
+}
+
 /// An answer behind which the connection ends.
 fn last_words<'b>(codec: &mut Codec, header: Header, status: Status) -> Decoded<'b> {
     codec.state = State::Closing("a binary request of the wrong shape");
@@ -324,16 +335,17 @@ fn store_head<'b>(codec: &Codec, head: &'b [u8], header: Header, form: Form, mod
     let (extras, key) = parts(head, header);
     let value_len = header.value_len();
     let flags = word(extras, 0);
+    let compare = header.compare();
     if codec.limits.too_large(key.len(), value_len, flags) {
-        let op = Op::Refuse(Refusal::TooLarge);
+        let drops = mode == StoreMode::Set;
+        let refuse = Refuse { why: Refusal::TooLarge, mode, compares: compare.is_some(), drops };
         return Head::Refused {
-            victim: (mode == StoreMode::Set).then_some(Command { key: Cow::Borrowed(key), op }),
+            store: Some(Command { key: Cow::Borrowed(key), op: Op::Refuse(refuse) }),
             then: Cow::Owned(packet(header.opcode, header.opaque, Status::TooLarge)),
             body_len: value_len as u64,
         };
     }
     let appends = matches!(mode, StoreMode::Append | StoreMode::Prepend);
-    let compare = header.compare();
     let store = Store {
         // A compare says already that the item must be there.
         mode: if compare.is_some() && !appends { StoreMode::Set } else { mode },

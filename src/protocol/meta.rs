@@ -13,8 +13,8 @@ use super::text::{BAD_FORMAT, NO_MEMORY_STORE, NON_NUMERIC, TOO_LARGE, VALUE_MAX
 use super::words::{count, signed32, split, unsigned};
 use super::{Codec, Decoded, Form as AnyForm, Head, Output, form::Kind};
 use crate::command::{
-    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Now, Op, Outcome, Payload, ReadKind, Refusal, Store,
-    StoreMode,
+    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Now, Op, Outcome, Payload, ReadKind, Refusal,
+    Refuse, Store, StoreMode,
 };
 
 const BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
@@ -272,7 +272,7 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
     };
     let value_len = value_len as usize;
     let refused =
-        |line, victim| Head::Refused { victim, then: Cow::Borrowed(line), body_len: value_len as u64 + 2 };
+        |line, store| Head::Refused { store, then: Cow::Borrowed(line), body_len: value_len as u64 + 2 };
     if word.len() > codec.limits.key_max {
         return refused(BAD_FORMAT, None);
     }
@@ -289,11 +289,12 @@ pub(super) fn store_head<'b>(codec: &Codec, rest: &'b [u8]) -> Head<'b> {
         Some(_) => return refused(BAD_STORE_MODE, None),
     };
     let Some(key) = key(word, flags.binary_key) else { return refused(BAD_KEY, None) };
+    let compare = if mode == StoreMode::Add { None } else { flags.compare };
     if codec.limits.too_large(key.len(), value_len, flags.client_flags) {
-        return refused(TOO_LARGE, Some(Command { key, op: Op::Refuse(Refusal::TooLarge) }));
+        let refuse = Refuse { why: Refusal::TooLarge, mode, compares: compare.is_some(), drops: true };
+        return refused(TOO_LARGE, Some(Command { key, op: Op::Refuse(refuse) }));
     }
     let appends = matches!(mode, StoreMode::Append | StoreMode::Prepend);
-    let compare = if mode == StoreMode::Add { None } else { flags.compare };
     // A compare says already that the item must be there.
     let mode = if compare.is_some() && mode == StoreMode::Replace { StoreMode::Set } else { mode };
     let store = Store {

@@ -217,8 +217,8 @@ enum Head<'b> {
     },
     /// Refused before its body was looked at: the body is thrown away, then this is said.
     Refused {
-        /// An item to drop, so that no stale data stays.
-        victim: Option<Command<'b>>,
+        /// What is counted, if it would have been a store.
+        store: Option<Command<'b>>,
         then: Cow<'static, [u8]>,
         body_len: u64,
     },
@@ -308,6 +308,13 @@ impl Codec {
         }
     }
 
+    /// The answer to a binary request that is not for those who have not said who they are, if one
+    /// begins `input`; its body need not be there. Nothing may follow it.
+    pub fn refuse_stranger(&self, input: &[u8]) -> Option<Vec<u8>> {
+        let begins = matches!(self.state, State::Idle) && self.protocol == Protocol::Binary;
+        begins.then(|| binary::refuse_stranger(input)).flatten()
+    }
+
     /// Makes the request of a [`Decoded::Body`] whose value was read. `head` is the bytes that were
     /// its head, `trailer` those that came behind the value.
     pub fn finish_body<'b>(&mut self, head: &'b [u8], pages: Pages, trailer: &[u8]) -> Request<'b> {
@@ -339,7 +346,7 @@ impl Codec {
                 let trailer_len = if binary { 0 } else { 2 };
                 let then = form.store_refusal(why);
                 self.state = State::Body { left: value_len as u64 + trailer_len, then };
-                match text::victim(&command, &form, why) {
+                match text::refusal(&command, &form, why) {
                     Some(command) => Request::Item { command, form: text::silent() },
                     None => Request::Say(Cow::Borrowed(b"")),
                 }
@@ -379,7 +386,7 @@ impl Codec {
                 }
                 Decoded::item(command, form, used)
             }
-            Head::Refused { victim: Some(command), then, body_len } => {
+            Head::Refused { store: Some(command), then, body_len } => {
                 if body_len == 0 {
                     // Nothing to wait for; the answer still needs a byte of its own to hang on.
                     return Decoded::Request { request: Request::Say(then), used: head_len };
@@ -387,7 +394,7 @@ impl Codec {
                 self.state = State::Body { left: body_len, then };
                 Decoded::item(command, text::silent(), head_len)
             }
-            Head::Refused { victim: None, then, body_len } => self.refuse(then, body_len, input, head_len),
+            Head::Refused { store: None, then, body_len } => self.refuse(then, body_len, input, head_len),
             Head::Bad(line) => Decoded::say(line, head_len),
         }
     }

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use super::words::{self, signed, signed32, split, unsigned};
 use super::{Codec, Decoded, Form as AnyForm, Head, Output, Session, State, form::Kind, meta};
 use crate::command::{
-    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Store, StoreMode,
+    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Store,
+    StoreMode,
 };
 
 pub(super) const ERROR: &[u8] = b"ERROR\r\n";
@@ -258,8 +259,8 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
         return Head::Bad(if noreply { b"" } else { BAD_FORMAT });
     };
     let value_len = value_len as usize;
-    let refused = |line: &'static [u8], victim| Head::Refused {
-        victim,
+    let refused = |line: &'static [u8], store| Head::Refused {
+        store,
         then: Cow::Borrowed(if noreply { b"" } else { line }),
         body_len: value_len as u64 + 2,
     };
@@ -277,10 +278,6 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
     if key.len() > codec.limits.key_max {
         return refused(BAD_FORMAT, None);
     }
-    if codec.limits.too_large(key.len(), value_len, flags) {
-        let op = Op::Refuse(Refusal::TooLarge);
-        return refused(TOO_LARGE, (word == b"set").then_some(Command { key: Cow::Borrowed(key), op }));
-    }
     let mode = match word {
         b"add" => StoreMode::Add,
         b"replace" => StoreMode::Replace,
@@ -288,6 +285,11 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
         b"prepend" => StoreMode::Prepend,
         _ => StoreMode::Set,
     };
+    if codec.limits.too_large(key.len(), value_len, flags) {
+        let refuse =
+            Refuse { why: Refusal::TooLarge, mode, compares: compare.is_some(), drops: word == b"set" };
+        return refused(TOO_LARGE, Some(Command { key: Cow::Borrowed(key), op: Op::Refuse(refuse) }));
+    }
     store_of(key, mode, (flags, Exptime(exptime), value_len), compare, noreply)
 }
 
@@ -318,16 +320,18 @@ fn store_of<'b>(
     }
 }
 
-/// The command that drops what a refused store would have replaced: plain sets, as in memcached, and
-/// every `ms`.
-pub(super) fn victim<'b>(command: &Command<'b>, form: &AnyForm<'_>, why: Refusal) -> Option<Command<'b>> {
+/// What becomes of a store that is refused. Plain sets, as in memcached, and every `ms` drop what they
+/// would have replaced.
+pub(super) fn refusal<'b>(command: &Command<'b>, form: &AnyForm<'_>, why: Refusal) -> Option<Command<'b>> {
     let drops = match (&command.op, &form.0) {
         (_, Kind::Meta(_)) => true,
         (Op::Store(store), Kind::Text(_)) => store.mode == StoreMode::Set && store.compare.is_none(),
         (Op::Store(store), Kind::Binary(_)) => store.mode == StoreMode::Set,
         _ => false,
     };
-    drops.then(|| Command { key: command.key.clone(), op: Op::Refuse(why) })
+    let Op::Store(Store { mode, compare, .. }) = command.op else { return None };
+    let refuse = Refuse { why, mode, compares: compare.is_some(), drops };
+    Some(Command { key: command.key.clone(), op: Op::Refuse(refuse) })
 }
 
 /// `<key> [0] [noreply]`.

@@ -17,7 +17,8 @@ use tandem_replication::node::GateView;
 use tandem_replication::time::Mono;
 use tokio::sync::watch;
 
-use crate::server::gate::{Admission, BoxFuture, Gate, Upstream};
+use super::receipts::Receipts;
+use crate::server::gate::{Admission, BoxFuture, Confirmation, Gate, Receipt, Upstream};
 
 /// What a backup does with commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct PairGate {
     /// wait for it.
     term: watch::Sender<u64>,
     upstream: OpenUpstream,
+    /// For writes that wait for the backup, if any do.
+    receipts: Option<Arc<Receipts>>,
 }
 
 impl PairGate {
@@ -81,7 +84,13 @@ impl PairGate {
             reason: Mutex::new("no master yet: this node has just started"),
             term: watch::Sender::new(0),
             upstream,
+            receipts: None,
         }
+    }
+
+    /// Some writes wait for the backup.
+    pub fn with_receipts(self, receipts: Option<Arc<Receipts>>) -> Self {
+        Self { receipts, ..self }
     }
 
     /// Opens, extends or closes. Called by the control thread only.
@@ -146,7 +155,12 @@ impl Gate for PairGate {
     fn enter(&self, worker: usize) -> Admission {
         self.raise(worker, true);
         let admission = match self.mode.load(Ordering::SeqCst) {
-            SERVE if self.granted() => return Admission::Serve,
+            SERVE if self.granted() => {
+                if let Some(receipts) = &self.receipts {
+                    receipts.begin();
+                }
+                return Admission::Serve;
+            }
             SERVE | PARK => Admission::Park,
             FORWARD => match self.backup_requests {
                 BackupRequests::Proxy => Admission::Forward,
@@ -166,6 +180,21 @@ impl Gate for PairGate {
         let acknowledged = self.granted() || local_read;
         self.raise(worker, false);
         acknowledged
+    }
+
+    fn receipt(&self, durable: bool) -> Option<Receipt> {
+        self.receipts.as_ref()?.end(durable)
+    }
+
+    fn confirmed(&self, receipt: Receipt) -> BoxFuture<'_, Confirmation> {
+        match &self.receipts {
+            Some(receipts) => Box::pin(receipts.confirm(receipt)),
+            None => Box::pin(std::future::ready(Confirmation::Confirmed)),
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.receipts.as_ref().is_some_and(|receipts| receipts.is_strict())
     }
 
     fn serves(&self) -> bool {

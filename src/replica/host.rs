@@ -9,6 +9,7 @@ use tandem_replication::node::GateView;
 use tandem_replication::status::Load;
 
 use super::gate::PairGate;
+use super::receipts::Receipts;
 
 /// Takes a stream of raw requests that the peer opened.
 pub type Adopt = Box<dyn Fn(Loose) + Send + Sync>;
@@ -17,6 +18,7 @@ pub type Adopt = Box<dyn Fn(Loose) + Send + Sync>;
 pub struct NodeHost {
     gate: Arc<PairGate>,
     load: Box<dyn Fn() -> Load + Send + Sync>,
+    receipts: Option<Arc<Receipts>>,
     /// Set when the server runs; the pair starts a moment earlier.
     adopt: OnceLock<Adopt>,
 }
@@ -26,8 +28,12 @@ impl NodeHost {
     const LOOK: Duration = Duration::from_millis(1);
 
     /// A node behind `gate` that describes itself by `load`.
-    pub fn new(gate: Arc<PairGate>, load: Box<dyn Fn() -> Load + Send + Sync>) -> Self {
-        Self { gate, load, adopt: OnceLock::new() }
+    pub fn new(
+        gate: Arc<PairGate>,
+        load: Box<dyn Fn() -> Load + Send + Sync>,
+        receipts: Option<Arc<Receipts>>,
+    ) -> Self {
+        Self { gate, load, receipts, adopt: OnceLock::new() }
     }
 
     /// From now on the peer's streams go there. Only the first call counts.
@@ -58,5 +64,15 @@ impl Host for NodeHost {
 
     fn load(&self) -> Load {
         (self.load)()
+    }
+
+    fn acknowledged(&self, applied: Option<&[u64]>, followed: bool) {
+        if let Some(receipts) = &self.receipts {
+            receipts.hear(applied, followed);
+        }
+    }
+
+    fn hurries(&self) -> bool {
+        self.receipts.as_ref().is_some_and(|receipts| receipts.hurries())
     }
 }

@@ -6,13 +6,17 @@
 
 pub mod gate;
 mod host;
+pub mod receipts;
 pub mod report;
 mod store;
 mod upstream;
 
+use std::sync::Arc;
+
 use tandem_replication::backlog::Backlog;
 use tandem_replication::change::Change;
 
+use self::receipts::Receipts;
 use crate::engine::Journal;
 
 pub use self::host::{Adopt, NodeHost};
@@ -20,10 +24,18 @@ pub use self::store::EngineStore;
 pub use self::upstream::PeerStream;
 
 /// The journal of a node that has a peer: the rings that are streamed to it.
-pub struct Recorder(pub std::sync::Arc<Backlog>);
+pub struct Recorder {
+    /// Where changes go.
+    pub backlog: Arc<Backlog>,
+    /// For writes that wait for the backup, if any do.
+    pub receipts: Option<Arc<Receipts>>,
+}
 
 impl Journal for Recorder {
     fn record(&self, shard: usize, change: &Change<'_>) {
-        self.0.record(shard, change);
+        let sequence = self.backlog.record(shard, change);
+        if let Some(receipts) = &self.receipts {
+            receipts.note(shard, sequence, change.key_and_version().map(|(key, _)| key));
+        }
     }
 }

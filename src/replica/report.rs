@@ -4,8 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tandem_replication::driver::{self, Snapshot};
 
+use super::receipts::AckCounts;
+
 /// Everything `stats replication` shows, in order.
-pub fn rows(snapshot: &Snapshot, proxied_requests: u64) -> Vec<(&'static str, String)> {
+pub fn rows(
+    snapshot: &Snapshot,
+    proxied_requests: u64,
+    acks: Option<AckCounts>,
+) -> Vec<(&'static str, String)> {
     let pair = &snapshot.pair;
     let counters = &pair.counters;
     let mut rows = vec![
@@ -31,6 +37,11 @@ pub fn rows(snapshot: &Snapshot, proxied_requests: u64) -> Vec<(&'static str, St
         ("last_role_change", since_unix(snapshot).to_string()),
         ("last_role_reason", pair.role.why.to_string()),
     ];
+    if let Some(acks) = acks {
+        rows.push(("ack_confirmed", acks.confirmed.to_string()));
+        rows.push(("ack_degraded", acks.degraded.to_string()));
+        rows.push(("ack_refused", acks.refused.to_string()));
+    }
     if let Some((copied, of)) = pair.copy {
         rows.push(("copy_items", copied.to_string()));
         rows.push(("copy_items_total", of.to_string()));

@@ -10,8 +10,8 @@ use crate::server::gate::{Answer, BoxFuture, Upstream};
 pub struct PeerStream(pub ProxyStream);
 
 impl Upstream for PeerStream {
-    fn send<'a>(&'a mut self, requests: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(self.0.send(requests))
+    fn send<'a>(&'a mut self, requests: &'a [u8], durable: bool) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(self.0.send(requests, durable))
     }
 
     fn receive(&mut self) -> BoxFuture<'_, io::Result<Answer>> {

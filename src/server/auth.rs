@@ -2,11 +2,14 @@
 //!
 //! A comparison looks at every user and every byte whatever the answer, so that time tells nothing.
 //! SIGHUP reads the file again; a file that cannot be read leaves the old users in force.
+//!
+//! Who has not said yet who it is has an [`Entrance`]: a moment by which it must have, and a number of bytes.
 
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
 use subtle::{Choice, ConstantTimeEq};
+use tokio::time::Instant;
 
 use super::limits;
 
@@ -45,6 +48,8 @@ impl Padded {
     }
 
     fn equals(&self, other: &Self) -> Choice {
+        #[cfg(test)]
+        tests::COMPARED.with(|compared| compared.set(compared.get() + self.bytes.len()));
         self.bytes.ct_eq(&other.bytes) & self.len.ct_eq(&other.len)
     }
 }
@@ -120,6 +125,22 @@ fn read(file: &std::path::Path) -> Result<Vec<User>, String> {
     Ok(users)
 }
 
+/// What is left to a client until it has said who it is.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    /// When its time is over. Bytes do not renew it.
+    pub(super) closes: Instant,
+    /// Bytes it may still send.
+    pub(super) bytes: usize,
+}
+
+impl Entrance {
+    /// For a client that came now.
+    pub(super) fn new() -> Self {
+        Self { closes: Instant::now() + limits::ENTRANCE, bytes: limits::ENTRANCE_BYTES }
+    }
+}
+
 /// What an unauthenticated text connection begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum First<'a> {
@@ -133,11 +154,10 @@ pub(super) enum First<'a> {
     Token { used: usize, token: &'a [u8] },
 }
 
-/// Reads `set KEY FLAGS EXPTIME BYTES`, whose data are the token.
-pub(super) fn first_command(input: &[u8]) -> First<'_> {
-    const LINE_MAX: usize = 2048;
-    let Some(end) = memchr::memchr(b'\n', &input[..input.len().min(LINE_MAX)]) else {
-        return if input.len() >= LINE_MAX { First::Close } else { First::Incomplete };
+/// Reads `set KEY FLAGS EXPTIME BYTES`, whose data are the token. All of it takes at most `most` bytes.
+pub(super) fn first_command(input: &[u8], most: usize) -> First<'_> {
+    let Some(end) = memchr::memchr(b'\n', &input[..input.len().min(most)]) else {
+        return if input.len() >= most { First::Close } else { First::Incomplete };
     };
     if end + 1 < 6 {
         return First::Close;
@@ -151,7 +171,7 @@ pub(super) fn first_command(input: &[u8]) -> First<'_> {
         _ => None,
     };
     let Some(len) = len else { return First::Refused { used, line: b"CLIENT_ERROR unauthenticated\r\n" } };
-    if len > limits::AUTH_TOKEN_BYTES {
+    if len > most.saturating_sub(used + 2) {
         return First::Refused { used, line: b"CLIENT_ERROR auth token too long\r\n" };
     }
     let Some(data) = input.get(used..used + len + 2) else { return First::Incomplete };
@@ -179,6 +199,31 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    thread_local! {
+        /// Bytes that this thread compared.
+        pub(super) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn every_answer_compares_every_byte_of_every_user() {
+        let file = file("alice:secret\nbob:hunter2\ncarol:s3cr3t\n");
+        let auth = Auth::from_file(file.path().into()).unwrap();
+        let long = [b'x'; 5000];
+        for (user, password) in [
+            (&b"alice"[..], &b"secret"[..]),
+            (b"carol", b"s3cr3t"),
+            (b"alice", b"hunter2"),
+            (b"alice", b"secre"),
+            (b"nobody", b"secret"),
+            (b"", b""),
+            (&long, &long),
+        ] {
+            COMPARED.set(0);
+            auth.admits(user, password);
+            assert_eq!(COMPARED.get(), 3 * 2 * (limits::AUTH_LINE_BYTES + 1));
+        }
+    }
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -213,12 +258,29 @@ mod tests {
 
     #[test]
     fn the_first_command_is_a_token_or_refused() {
-        assert_eq!(first_command(b"set a 0 0 3\r\nx"), First::Incomplete);
-        assert_eq!(first_command(b"set a 0 0 3\r\nx y\r\n"), First::Token { used: 18, token: b"x y" });
-        assert!(matches!(first_command(b"get foo\r\n"), First::Refused { used: 9, .. }));
-        assert!(matches!(first_command(b"set a 0 0 16385\r\n"), First::Refused { .. }));
-        assert!(matches!(first_command(b"set a 0 0 3\r\nx yzz"), First::Refused { .. }));
-        assert_eq!(first_command(b"\r\n"), First::Close);
-        assert_eq!(first_command(&[b'a'; 2048]), First::Close);
+        let first = |input| first_command(input, 2048);
+        assert_eq!(first(b"set a 0 0 3\r\nx"), First::Incomplete);
+        assert_eq!(first(b"set a 0 0 3\r\nx y\r\n"), First::Token { used: 18, token: b"x y" });
+        assert!(matches!(first(b"get foo\r\n"), First::Refused { used: 9, .. }));
+        assert!(matches!(first(b"set a 0 0 3\r\nx yzz"), First::Refused { .. }));
+        assert_eq!(first(b"\r\n"), First::Close);
+    }
+
+    #[test]
+    fn what_takes_more_bytes_than_are_left_is_refused_before_it_is_here() {
+        assert_eq!(first_command(&[b'a'; 2047], 2048), First::Incomplete);
+        assert_eq!(first_command(&[b'a'; 2048], 2048), First::Close);
+        assert_eq!(first_command(b"", 0), First::Close);
+        let too_long = First::Refused { used: 13, line: b"CLIENT_ERROR auth token too long\r\n" };
+        assert_eq!(
+            first_command(b"set a 0 0 50\r\n", 64),
+            First::Refused { used: 14, line: b"CLIENT_ERROR auth token too long\r\n" }
+        );
+        assert_eq!(first_command(b"set a 0 0 9\r\n", 23), too_long);
+        assert_eq!(first_command(b"set a 0 0 9\r\n", 24), First::Incomplete);
+        for length in ["16385", "18446744073709551615"] {
+            let line = format!("set a 0 0 {length}\r\n");
+            assert!(matches!(first_command(line.as_bytes(), 2048), First::Refused { .. }));
+        }
     }
 }

@@ -17,20 +17,22 @@ use tokio::time::Instant;
 
 use super::forward::{Planned, Then, plan};
 use super::gate::{Answer, Gate, Upstream};
-use super::resting::Resting;
+use super::resting::{Resting, patience};
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::watch::{Reason, Watching};
 use super::worker::{Shared, Stream};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Output;
+use crate::stats::latency::Kind;
 
 /// Handles what a client sent and what follows it, until nothing is under way; nothing comes back if
 /// the connection ends.
 pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> {
-    let Resting { ticket, stream, shared, upstream, session, protocol, locked, .. } = resting;
+    let Resting { ticket, stream, shared, upstream, session, protocol, .. } = resting;
     let session = match session {
         Some(session) => *session,
-        None => Session::new(protocol, &shared.service, ticket.info.descriptor, locked),
+        None => Session::new(protocol, &shared.service, ticket.info.descriptor, None)
+            .made_durable(ticket.info.durable),
     };
     let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
     connection.count_read(buffer.len());
@@ -122,8 +124,12 @@ impl Connection {
 
     async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<(), Gone> {
         let mut turn = self.shared.service.config.requests_per_turn;
+        let mut next = None;
         loop {
-            let action = self.session.consume(input, out, &self.shared, &mut turn);
+            let action = match next.take() {
+                Some(action) => action,
+                None => self.session.consume(input, out, &self.shared, &mut turn),
+            };
             if !matches!(action, Action::Park | Action::Forward) {
                 self.parked_since = None;
             }
@@ -151,6 +157,7 @@ impl Connection {
                 Action::Flush => self.flush(out).await?,
                 Action::Park => Box::pin(self.park(input, out)).await?,
                 Action::Forward => Box::pin(self.forward(input, out)).await?,
+                Action::Confirm => next = Box::pin(self.confirm(out)).await,
                 Action::Settle => Box::pin(self.settle()).await,
                 Action::Watch(kinds) => Box::pin(self.watch(kinds, out)).await?,
                 Action::Close => {
@@ -163,6 +170,7 @@ impl Connection {
 
     /// Reads at least one byte, with room for `more` and a whole read besides.
     async fn more_bytes(&mut self, input: &mut Input, more: usize) -> Result<(), Gone> {
+        let patience = self.patience();
         let stream = &mut self.stream;
         let read = poll_fn(|context| {
             let buffer = input.room(more.max(limits::READ_BYTES));
@@ -173,7 +181,7 @@ impl Connection {
             }
             result
         });
-        let count = within(self.shared.service.config.idle_timeout, read).await;
+        let count = within(patience, read).await;
         let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
             return Err(Gone(Reason::Normal));
@@ -184,9 +192,10 @@ impl Connection {
 
     /// Reads bytes of a large value to where they stay.
     async fn body_bytes(&mut self) -> Result<(), Gone> {
+        let patience = self.patience();
         let (stream, session) = (&mut self.stream, &mut self.session);
         let read = poll_fn(|context| stream.poll_read_slice(context, session.body_room()));
-        let count = within(self.shared.service.config.idle_timeout, read).await;
+        let count = within(patience, read).await;
         let count = count.ok_or_else(|| self.kick())?.map_err(|error| broken(&error, &self.shared))?;
         if count == 0 {
             return Err(Gone(Reason::Normal));
@@ -198,6 +207,7 @@ impl Connection {
 
     /// Writes everything.
     async fn flush(&mut self, out: &mut Output) -> Result<(), Gone> {
+        let patience = self.patience();
         while !out.is_empty() {
             let Self { stream, ticket, .. } = self;
             let write = poll_fn(|context| {
@@ -207,13 +217,13 @@ impl Connection {
                 ticket.info.state.store(state as u8, Ordering::Relaxed);
                 written
             });
-            let count = within(self.shared.service.config.idle_timeout, write).await;
+            let count = within(patience, write).await;
             let count = count.ok_or_else(|| self.kick())??;
             self.shared.cell().bytes_written.add(count as u64);
         }
         if let Stream::Tls(stream) = &mut self.stream {
             let flush = pin!(poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)));
-            within(self.shared.service.config.idle_timeout, flush).await.ok_or_else(|| self.kick())??;
+            within(patience, flush).await.ok_or_else(|| self.kick())??;
         }
         out.clear();
         Ok(())
@@ -280,6 +290,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Replies go out when another node has what they promise.
+    async fn confirm(&mut self, out: &mut Output) -> Option<Action> {
+        let service = std::sync::Arc::clone(&self.shared.service);
+        let receipt = self.session.unconfirmed();
+        let how = service.gate.confirmed(receipt).await;
+        self.session.confirm(how, out)
+    }
+
     /// Answers about unknown outcomes go out when it is known again who serves.
     async fn settle(&mut self) {
         let service = std::sync::Arc::clone(&self.shared.service);
@@ -292,11 +310,15 @@ impl Connection {
         if let Some(raw) = self.session.take_body(input) {
             input.put_back(&raw);
         }
-        let planned = match plan(&self.session, input) {
+        let planned = match plan(&self.session, input, u64::MAX) {
             Planned::Send(plan) => plan,
             Planned::Read(more) => {
                 self.flush(out).await?;
                 return self.more_bytes(input, more).await;
+            }
+            Planned::Skip => {
+                self.session.skip_victim(input);
+                return Ok(());
             }
             Planned::Nothing => return Ok(()),
         };
@@ -314,6 +336,7 @@ impl Connection {
         self.parked_since = None;
         self.shared.cell().proxied_requests.add(planned.requests);
         let mark = out.total();
+        let begun = Instant::now();
         let mut passage = Passage::new(planned.then);
         let mut result = self.exchange_in(gate, term, &mut *upstream, &planned.raw, &mut passage, out).await;
         if matches!(result, Err(Broken::Upstream)) && planned.repeatable && !passage.streamed {
@@ -330,6 +353,7 @@ impl Connection {
         }
         match result {
             Ok(executed) => {
+                self.shared.cell().latency.record(Kind::Forwarded, begun.elapsed());
                 self.upstream = Some((term, upstream));
                 let whole = executed == planned.raw.len();
                 let then = planned.then;
@@ -400,7 +424,7 @@ impl Connection {
         passage: &mut Passage,
         out: &mut Output,
     ) -> Result<usize, Broken> {
-        upstream.send(raw).await.map_err(|_| Broken::Upstream)?;
+        upstream.send(raw, self.ticket.info.durable).await.map_err(|_| Broken::Upstream)?;
         loop {
             match upstream.receive().await.map_err(|_| Broken::Upstream)? {
                 Answer::Part(bytes) => {
@@ -428,6 +452,10 @@ impl Connection {
         self.ticket.info.state.store(state as u8, Ordering::Relaxed);
     }
 
+    fn patience(&self) -> Option<Duration> {
+        patience(Some(&self.session), &self.shared)
+    }
+
     fn kick(&self) -> Gone {
         kick(&self.shared)
     }
@@ -435,9 +463,10 @@ impl Connection {
     /// Nothing is under way any more.
     fn rest(self) -> Resting {
         let Self { ticket, session, stream, upstream, shared, .. } = self;
-        let (protocol, locked) = (session.codec.protocol(), session.is_locked());
-        let session = session.is_midway().then(|| Box::new(session));
-        Resting::new(ticket, stream, shared, upstream, session, protocol, locked)
+        let protocol = session.codec.protocol();
+        let is_kept = session.is_midway() || session.entrance.is_some();
+        let session = is_kept.then(|| Box::new(session));
+        Resting::new(ticket, stream, shared, upstream, session, protocol)
     }
 }
 

@@ -7,6 +7,7 @@ use super::session::{Action, Session};
 use super::worker::Shared;
 use super::{ConnectionState, Peer, Service};
 use crate::command::{Deadline, Exptime, Now};
+use crate::logs;
 use crate::protocol::{Form, Output, Session as Asked};
 use crate::stats::{Family, family};
 
@@ -38,6 +39,7 @@ pub(super) fn answer(
         }
         Asked::Verbosity(level) => {
             service.verbosity.store(*level, Ordering::Relaxed);
+            logs::set_level(logs::level_of_verbosity(*level));
             form.done("OK", out);
         }
         Asked::CacheMemlimit(megabytes) => {

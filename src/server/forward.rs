@@ -47,16 +47,18 @@ pub(super) enum Planned<'i> {
     Send(Plan<'i>),
     /// Nothing yet: that many more bytes are needed.
     Read(usize),
+    /// Nothing: the store at the front is too large, and what is there stays as it is.
+    Skip,
     /// Nothing: the front of the input needs no other node.
     Nothing,
 }
 
-/// Plans what is sent next.
-pub(super) fn plan<'i>(session: &Session, input: &'i Input) -> Planned<'i> {
+/// Plans what is sent next: at most that many requests.
+pub(super) fn plan<'i>(session: &Session, input: &'i Input, most: u64) -> Planned<'i> {
     let bytes = input.bytes();
     match session.codec.resumption() {
         Some(prefix) => rest_of_line(prefix, bytes),
-        None => whole_requests(&session.codec, bytes),
+        None => whole_requests(&session.codec, bytes, most),
     }
 }
 
@@ -87,11 +89,11 @@ fn rest_of_line(mut raw: Vec<u8>, bytes: &[u8]) -> Planned<'_> {
     }
 }
 
-fn whole_requests<'i>(like: &Codec, bytes: &'i [u8]) -> Planned<'i> {
+fn whole_requests<'i>(like: &Codec, bytes: &'i [u8], most: u64) -> Planned<'i> {
     let fresh = || Codec::new(like.protocol(), *like.limits());
     let mut codec = fresh();
     let (mut end, mut requests, mut repeatable) = (0, 0, true);
-    while end < bytes.len() && end < limits::FORWARD_BYTES {
+    while end < bytes.len() && end < limits::FORWARD_BYTES && requests < most {
         let front = end == 0;
         match codec.decode(&bytes[end..]) {
             Decoded::Request { request: Request::Item { command, .. }, used } => {
@@ -101,8 +103,12 @@ fn whole_requests<'i>(like: &Codec, bytes: &'i [u8]) -> Planned<'i> {
                     end += used + line + 1;
                 } else if codec.is_midway() {
                     // A store that is too large.
-                    if front && matches!(command.op, Op::Refuse(_)) {
-                        return Planned::Send(victim(&command.key));
+                    if front && let Op::Refuse(refuse) = command.op {
+                        return if refuse.drops {
+                            Planned::Send(victim(&command.key))
+                        } else {
+                            Planned::Skip
+                        };
                     }
                     break;
                 } else {

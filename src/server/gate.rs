@@ -25,6 +25,53 @@ pub enum Admission {
     Refuse(&'static str),
 }
 
+/// What a batch recorded: the last sequence of each shard it touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt(Vec<(usize, u64)>);
+
+impl Receipt {
+    /// Another change of `shard`; sequences grow.
+    pub fn add(&mut self, shard: usize, sequence: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, latest)) => *latest = sequence.max(*latest),
+            None => self.0.push((shard, sequence)),
+        }
+    }
+
+    /// Takes in what a later batch recorded.
+    pub fn merge(&mut self, other: &Self) {
+        for (shard, sequence) in &other.0 {
+            self.add(*shard, *sequence);
+        }
+    }
+
+    /// Shards and sequences.
+    pub fn marks(&self) -> &[(usize, u64)] {
+        &self.0
+    }
+
+    /// Nothing was recorded.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// How waiting for another node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// It has it.
+    Confirmed,
+    /// It does not, as far as is known; the replies go all the same.
+    Degraded,
+    /// It does not, as far as is known, and the client is to be told.
+    Refused,
+}
+
 /// Admission control, consulted once per batch by each worker.
 pub trait Gate: Send + Sync + 'static {
     /// May `worker` execute a batch now? With `Serve` the worker counts as inside until it calls
@@ -34,6 +81,24 @@ pub trait Gate: Send + Sync + 'static {
     /// The batch was executed. `true`: its replies may be sent. `false`: this node was paused or
     /// deposed in between; nothing of the batch may be acknowledged.
     fn leave(&self, worker: usize) -> bool;
+
+    /// What the batch that just left recorded, if its replies have to wait until another node has it.
+    /// `durable`: the connection wants that of all its writes. Called in the thread that executed it.
+    fn receipt(&self, durable: bool) -> Option<Receipt> {
+        let _ = durable;
+        None
+    }
+
+    /// Resolves when another node has what the receipt names, or when it was waited for long enough.
+    fn confirmed(&self, receipt: Receipt) -> BoxFuture<'_, Confirmation> {
+        let _ = receipt;
+        Box::pin(std::future::ready(Confirmation::Confirmed))
+    }
+
+    /// Whether replies that cannot be confirmed become errors.
+    fn is_strict(&self) -> bool {
+        false
+    }
 
     /// Whether this node is the one that serves, as far as it knows: for background work that only
     /// that node does. Nobody is counted as inside.
@@ -60,8 +125,9 @@ pub trait Gate: Send + Sync + 'static {
 
 /// A stream of raw requests to the node that serves. At most one batch is under way at a time.
 pub trait Upstream: Send {
-    /// Hands over whole requests (raw bytes, as the client sent them).
-    fn send<'a>(&'a mut self, requests: &'a [u8]) -> BoxFuture<'a, std::io::Result<()>>;
+    /// Hands over whole requests (raw bytes, as the client sent them). `durable`: writes are to be
+    /// answered when another node has them.
+    fn send<'a>(&'a mut self, requests: &'a [u8], durable: bool) -> BoxFuture<'a, std::io::Result<()>>;
 
     /// The next piece of the batch's answer. An error means that the outcome of what has no reply
     /// yet is unknown, and the stream is useless from then on.

@@ -22,8 +22,11 @@ pub const POOL_BUFFERS: usize = 64;
 pub const PROXIED_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// How long open connections may take to finish when the server stops.
 pub const DRAIN: Duration = Duration::from_secs(2);
-/// Bytes of an authentication token, as memcached has it.
-pub const AUTH_TOKEN_BYTES: usize = 16 * 1024;
+/// How long a client may take to say who it is: it does so at once, or never.
+pub const ENTRANCE: Duration = Duration::from_secs(5);
+/// Bytes a client may send until then, tokens and attempts together: four times the longest user and
+/// password there can be. memcached reads tokens of 16 KiB.
+pub const ENTRANCE_BYTES: usize = 2 * 1024;
 /// Users of an authentication file, as memcached has it.
 pub const AUTH_USERS: usize = 8;
 /// Bytes of a line of an authentication file, as memcached has it.
@@ -54,6 +57,9 @@ pub const UDP_ANSWER_BYTES: usize = 64 * 1024 - 47 * 8;
 /// Bytes a UDP source is sent at once and per second beyond what it sent itself: as an amplifier this
 /// node is of no use, and whoever reads much uses TCP.
 pub const UDP_SOURCE_BYTES: i64 = 512 * 1024;
+/// Requests of one datagram that are handed on to the node that serves, one after the other: others wait
+/// meanwhile.
+pub const UDP_FORWARDS: usize = 32;
 /// UDP sources that are told apart.
 pub const UDP_SOURCES: usize = 4096;
 /// How often background work is done when there is little.

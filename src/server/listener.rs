@@ -50,6 +50,8 @@ struct TcpBound {
     address: SocketAddr,
     protocol: Protocol,
     security: Security,
+    /// Its clients' writes wait for another node.
+    durable: bool,
 }
 
 impl Bound {
@@ -87,21 +89,25 @@ impl Bound {
                     Err(error) => errors.push(error),
                 }
             }
-            let Some(port) = port_of(element, config.port) else { continue };
-            match bind_element(element, port, "TCP", &|address| bind_tcp(address, config.backlog)) {
-                Ok(listeners) => {
-                    let security = match element.security {
-                        Security::Default if config.tls.is_none() => Security::Plain,
-                        security => security,
-                    };
-                    tcp.extend(listeners.into_iter().map(|(listener, address)| TcpBound {
-                        listener: listener.into(),
-                        address,
-                        protocol,
-                        security,
-                    }));
+            let security = match element.security {
+                Security::Default if config.tls.is_none() => Security::Plain,
+                security => security,
+            };
+            let durable_port = config.durable_port.filter(|_| {
+                // One for each host, however many ports it has.
+                listen.iter().find(|other| other.host == element.host) == Some(element)
+            });
+            let ports = [(port_of(element, config.port), false), (durable_port, true)];
+            for (port, durable) in ports.into_iter().filter_map(|(port, durable)| Some((port?, durable))) {
+                match bind_element(element, port, "TCP", &|address| bind_tcp(address, config.backlog)) {
+                    Ok(listeners) => {
+                        tcp.extend(listeners.into_iter().map(|(listener, address)| {
+                            let listener = listener.into();
+                            TcpBound { listener, address, protocol, security, durable }
+                        }));
+                    }
+                    Err(error) => errors.push(error),
                 }
-                Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() { Ok(Self { tcp, udp, unix: None, tls }) } else { Err(errors) }
@@ -378,7 +384,7 @@ async fn accept_tcp(
     bound: TcpBound,
     place: u16,
 ) -> io::Result<()> {
-    let TcpBound { listener, protocol, security, .. } = bound;
+    let TcpBound { listener, protocol, security, durable, .. } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
@@ -389,7 +395,7 @@ async fn accept_tcp(
         if stream.set_nodelay(true).is_err() {
             continue;
         }
-        let ticket = service.register(Peer::Tcp(peer, place), stream.as_raw_fd());
+        let ticket = service.register(Peer::Tcp(peer, place), stream.as_raw_fd(), durable);
         let socket = Socket::Tcp(stream);
         service.deal(&workers, Arrival { socket, protocol, security, ticket });
     }
@@ -410,7 +416,7 @@ async fn accept_unix(
         if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }
-        let ticket = service.register(Peer::Unix, stream.as_raw_fd());
+        let ticket = service.register(Peer::Unix, stream.as_raw_fd(), false);
         let socket = Socket::Unix(stream);
         let security = Security::Plain;
         service.deal(&workers, Arrival { socket, protocol, security, ticket });

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::logs;
 use crate::protocol::Protocol;
 use crate::stats::Stats;
 
@@ -58,6 +59,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// TCP port (`-p`) of addresses without one of their own.
     pub port: Port,
+    /// TCP port, on the same addresses, for clients whose writes wait for another node.
+    pub durable_port: Option<u16>,
     /// UDP port (`-U`) of addresses without one of their own.
     pub udp: Port,
     /// UNIX socket instead of TCP (`-s`, `-a`).
@@ -192,6 +195,17 @@ impl Server {
         &self.service.auth
     }
 
+    /// What `cache_memlimit` does.
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.service.engine.set_limit(bytes);
+    }
+
+    /// What `verbosity` does.
+    pub fn set_verbosity(&self, verbosity: u8) {
+        self.service.verbosity.store(verbosity.min(2), Ordering::Relaxed);
+        logs::set_level(logs::level_of_verbosity(verbosity));
+    }
+
     /// SIGHUP: reads the certificates again; connections keep what they have.
     pub fn reload_certificates(&self) {
         match self.service.reload_certificates() {
@@ -232,7 +246,8 @@ impl Adopter {
     /// `socket` is what it runs over, to be named and listed.
     pub fn adopt_proxied(&self, socket: &std::net::TcpStream, attach: Attach) -> std::io::Result<()> {
         let address = socket.peer_addr()?;
-        let ticket = self.service.register(Peer::Proxied(address), std::os::fd::AsRawFd::as_raw_fd(socket));
+        let ticket =
+            self.service.register(Peer::Proxied(address), std::os::fd::AsRawFd::as_raw_fd(socket), false);
         self.service.next_worker(&self.workers).give_peer(attach, ticket);
         Ok(())
     }
@@ -267,7 +282,8 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// Notes a new connection; it counts until the ticket is dropped.
-    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32) -> Ticket {
+    /// `durable`: its writes wait for another node.
+    fn register(self: &Arc<Self>, peer: Peer, descriptor: i32, durable: bool) -> Ticket {
         self.watchers.connected(&peer, descriptor);
         let mut everybody = self.everybody();
         let place = everybody.free.pop().unwrap_or(everybody.places.len() as u32);
@@ -275,6 +291,7 @@ impl Service {
             place,
             peer,
             descriptor,
+            durable,
             last_command: AtomicU32::new(self.clock.now().secs),
             state: AtomicU8::new(ConnectionState::Waiting as u8),
         });
@@ -332,6 +349,8 @@ struct ConnectionInfo {
     place: u32,
     peer: Peer,
     descriptor: i32,
+    /// Its writes wait for another node.
+    durable: bool,
     /// Engine second of the last bytes.
     last_command: AtomicU32,
     state: AtomicU8,

@@ -1,7 +1,7 @@
 //! A connection from the peer that carries its clients' requests.
 //!
 //! ```text
-//! request  length u32 | whole client commands
+//! request  length u32, its top bit: durable | whole client commands
 //! reply    length u32 | flags u8 | [executed u32, in the last part] | reply bytes
 //! ```
 //!
@@ -34,12 +34,13 @@ pub(super) async fn serve(shared: Rc<Shared>, mut stream: Stream, ticket: Ticket
         if !read_frame(&mut stream, &mut input, &shared).await {
             break;
         }
-        let length = length(input.bytes()).unwrap_or_default();
+        let (length, durable) = head(input.bytes()).unwrap_or_default();
         // Each frame is taken by itself: it holds whole requests, of text or binary clients.
         let mut frame = Input::new(input.bytes()[HEAD..HEAD + length].to_vec());
         input.eat(HEAD + length);
+        let session = Session::trusted(&shared.service, ticket.info.descriptor).made_durable(durable);
         shared.busy.set(shared.busy.get() + 1);
-        let answered = answer(&shared, &mut stream, ticket.info.descriptor, &mut frame, &mut wire).await;
+        let answered = answer(&shared, &mut stream, session, &mut frame, &mut wire).await;
         shared.busy.set(shared.busy.get() - 1);
         if !answered {
             break;
@@ -52,17 +53,18 @@ pub(super) async fn serve(shared: Rc<Shared>, mut stream: Stream, ticket: Ticket
     drop(ticket);
 }
 
-fn length(bytes: &[u8]) -> Option<usize> {
-    match bytes {
-        [a, b, c, d, ..] => Some(u32::from_le_bytes([*a, *b, *c, *d]) as usize),
-        _ => None,
-    }
+/// A frame's length, and whether what it writes is to be answered when another node has it.
+fn head(bytes: &[u8]) -> Option<(usize, bool)> {
+    const DURABLE: u32 = 1 << 31;
+    let [a, b, c, d, ..] = bytes else { return None };
+    let word = u32::from_le_bytes([*a, *b, *c, *d]);
+    Some(((word & !DURABLE) as usize, word & DURABLE != 0))
 }
 
 /// Reads until a whole frame is there. Space is made as bytes arrive, not on the word of a length.
 async fn read_frame(stream: &mut Stream, input: &mut Input, shared: &Shared) -> bool {
     loop {
-        if let Some(length) = length(input.bytes()) {
+        if let Some((length, _)) = head(input.bytes()) {
             if length == 0 || length > limits::PROXIED_FRAME_BYTES {
                 tracing::warn!(length, "the peer sent a proxied frame of an impossible length; closing");
                 return false;
@@ -86,23 +88,27 @@ async fn read_frame(stream: &mut Stream, input: &mut Input, shared: &Shared) -> 
 async fn answer(
     shared: &Rc<Shared>,
     stream: &mut Stream,
-    descriptor: i32,
+    mut session: Session,
     frame: &mut Input,
     wire: &mut Output,
 ) -> bool {
     let service = std::sync::Arc::clone(&shared.service);
     let whole = frame.len();
-    let mut session = Session::trusted(&service, descriptor);
     let mut out = Output::new();
     let parked_until = Instant::now() + service.gate.park_limit();
     // Where the request under way began, in the frame and in the replies not sent yet.
     let (mut request_start, mut reply_start) = (0, 0);
     let mut turn = service.config.requests_per_turn;
+    let mut next = None;
     loop {
         if !session.is_midway() {
             (request_start, reply_start) = (whole - frame.len(), out.total());
         }
-        match session.consume(frame, &mut out, shared, &mut turn) {
+        let action = match next.take() {
+            Some(action) => action,
+            None => session.consume(frame, &mut out, shared, &mut turn),
+        };
+        match action {
             Action::Read(_) | Action::ReadBody if frame.is_empty() => break,
             Action::Read(_) | Action::ReadBody => {
                 tracing::warn!("the peer sent a proxied frame that ends within a request; closing");
@@ -140,6 +146,11 @@ async fn answer(
             Action::Settle => {
                 let _changed_or_not =
                     tokio::time::timeout(service.gate.park_limit(), service.gate.changed()).await;
+            }
+            Action::Confirm => {
+                let receipt = session.unconfirmed();
+                let how = service.gate.confirmed(receipt).await;
+                next = session.confirm(how, &mut out);
             }
             // Clients watch the node they are connected to.
             Action::Watch(_) => out.extend(b"ERROR\r\n"),

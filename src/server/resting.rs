@@ -14,10 +14,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use super::auth::Entrance;
 use super::connection::{self, Gone};
 use super::gate::Upstream;
 use super::session::Session;
@@ -44,23 +46,24 @@ pub(super) struct Resting {
     pub(super) shared: Rc<Shared>,
     /// Opened when first needed, with the term it was opened in.
     pub(super) upstream: Option<(u64, Box<dyn Upstream>)>,
-    /// What it is in the middle of, if it is: a body that is thrown away, or a line of keys.
+    /// What it is in the middle of, if it is: a body that is thrown away, a line of keys, or saying who it is.
     pub(super) session: Option<Box<Session>>,
     /// When its patience ends (`idle_timeout`).
     timer: Option<Pin<Box<Sleep>>>,
     /// What it speaks, as far as it is decided.
     pub(super) protocol: Protocol,
-    /// It has not said yet who it is.
-    pub(super) locked: bool,
 }
 
 impl Client {
     /// The task of a connection that just arrived.
     pub(super) fn new(shared: Rc<Shared>, arrival: Arrival) -> io::Result<Self> {
         let Arrival { socket, protocol, security, mut ticket, .. } = arrival;
-        let locked = shared.service.auth.is_required();
-        let rest = move |stream, shared: Rc<Shared>, ticket| {
-            Resting::new(ticket, stream, shared, None, None, protocol, locked)
+        let rest = move |stream, shared: Rc<Shared>, ticket: Ticket| {
+            let session = shared.service.auth.is_required().then(|| {
+                let entrance = Some(Entrance::new());
+                Box::new(Session::new(protocol, &shared.service, ticket.info.descriptor, entrance))
+            });
+            Resting::new(ticket, stream, shared, None, session, protocol)
         };
         let stream = match socket {
             Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
@@ -129,10 +132,9 @@ impl Resting {
         upstream: Option<(u64, Box<dyn Upstream>)>,
         session: Option<Box<Session>>,
         protocol: Protocol,
-        locked: bool,
     ) -> Self {
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
-        Self { ticket, stream, shared, upstream, session, timer: None, protocol, locked }
+        Self { ticket, stream, shared, upstream, session, timer: None, protocol }
     }
 
     /// Waits for bytes without holding a buffer.
@@ -154,10 +156,18 @@ impl Resting {
     }
 
     fn poll_patience<T>(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Gone>> {
-        let Some(limit) = self.shared.service.config.idle_timeout else { return Poll::Pending };
+        let Some(limit) = patience(self.session.as_deref(), &self.shared) else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         timer.as_mut().poll(context).map(|()| Err(connection::kick(&self.shared)))
     }
+}
+
+/// How long a client may still be silent, if there is a limit.
+pub(super) fn patience(session: Option<&Session>, shared: &Shared) -> Option<Duration> {
+    let idle = shared.service.config.idle_timeout;
+    let Some(entrance) = session.and_then(|session| session.entrance.as_ref()) else { return idle };
+    let left = entrance.closes.saturating_duration_since(Instant::now());
+    Some(idle.map_or(left, |idle| idle.min(left)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
-use super::gate::Admission;
+use super::auth::Entrance;
+use super::gate::{Admission, Confirmation, Receipt};
 use super::watch::{Witness, kind};
 use super::worker::Shared;
 use super::{Service, auth, dispatch, dump::Dump, echo, limits};
@@ -91,6 +92,9 @@ pub(super) enum Action {
     Forward,
     /// To know who serves, before the replies in the output may go.
     Settle,
+    /// To know that another node has what was written, before the replies may go: take
+    /// [`Session::unconfirmed`], ask the gate, and say so by [`Session::confirm`].
+    Confirm,
     /// Nothing more: it is told what happens, of these kinds, until it closes.
     Watch(u32),
     /// Nothing: write what is left, then close.
@@ -103,12 +107,36 @@ pub(super) struct Session {
     pub(super) codec: Codec,
     body: Option<Box<Body>>,
     pub(super) dump: Option<Box<Dump>>,
-    /// Whether it still has to prove who it is.
-    locked: bool,
+    /// While it has not said yet who it is: what is left to it until then.
+    pub(super) entrance: Option<Entrance>,
     /// It was the client who wanted to close.
     pub(super) said_goodbye: bool,
     /// Descriptor, for lines of `-vv` and of watchers.
     descriptor: i32,
+    /// All its writes wait until another node has them, whatever the node's policy.
+    durable: bool,
+    /// Replies in the output that another node has to make true first.
+    unconfirmed: Option<Box<Unconfirmed>>,
+}
+
+/// Replies that must not go yet.
+#[derive(Debug)]
+struct Unconfirmed {
+    receipt: Receipt,
+    /// What the session wanted when it stopped for this.
+    next: Option<Action>,
+    /// Instead of everything behind `mark`, should the client have to be told.
+    refusal: Option<Instead>,
+    mark: usize,
+}
+
+/// What is said instead of replies that came to nothing.
+#[derive(Debug)]
+enum Instead {
+    /// These.
+    Replies(Vec<u8>),
+    /// Half an answer can not be taken back.
+    Close,
 }
 
 /// A large value on its way in.
@@ -199,25 +227,32 @@ enum End<'b> {
 }
 
 impl Session {
-    pub(super) fn new(protocol: Protocol, service: &Service, descriptor: i32, locked: bool) -> Self {
+    pub(super) fn new(
+        protocol: Protocol,
+        service: &Service,
+        descriptor: i32,
+        entrance: Option<Entrance>,
+    ) -> Self {
         Self {
             codec: Codec::new(protocol, service.protocol_limits()),
             body: None,
             dump: None,
-            locked,
+            entrance,
             said_goodbye: false,
             descriptor,
+            durable: false,
+            unconfirmed: None,
         }
     }
 
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
-        Self::new(Protocol::Auto, service, descriptor, false)
+        Self::new(Protocol::Auto, service, descriptor, None)
     }
 
-    /// Whether it still has to prove who it is.
-    pub(super) const fn is_locked(&self) -> bool {
-        self.locked
+    /// All its writes wait until another node has them.
+    pub(super) fn made_durable(self, durable: bool) -> Self {
+        Self { durable, ..self }
     }
 
     /// Whether something is under way that the input does not show.
@@ -274,6 +309,7 @@ impl Session {
     }
 
     /// Eats what can be eaten. `turn` counts down the requests that others let this connection have.
+    #[inline]
     pub(super) fn consume(
         &mut self,
         input: &mut Input,
@@ -281,6 +317,56 @@ impl Session {
         shared: &Shared,
         turn: &mut usize,
     ) -> Action {
+        let action = self.advance(input, out, shared, turn);
+        match &mut self.unconfirmed {
+            Some(unconfirmed) => {
+                unconfirmed.next = Some(action).filter(|action| *action != Action::Confirm);
+                Action::Confirm
+            }
+            None => action,
+        }
+    }
+
+    /// What has to be elsewhere before the replies in the output may go.
+    pub(super) fn unconfirmed(&mut self) -> Receipt {
+        self.unconfirmed.as_mut().map(|waiting| std::mem::take(&mut waiting.receipt)).unwrap_or_default()
+    }
+
+    /// It is, or it was waited for long enough. What to do next, if that was decided before.
+    pub(super) fn confirm(&mut self, how: Confirmation, out: &mut Output) -> Option<Action> {
+        let Unconfirmed { next, refusal, mark, .. } = *self.unconfirmed.take()?;
+        if how != Confirmation::Refused {
+            return next;
+        }
+        match refusal {
+            Some(Instead::Replies(replies)) => {
+                out.truncate(mark);
+                out.extend(&replies);
+                next
+            }
+            Some(Instead::Close) | None => {
+                out.truncate(mark);
+                Some(Action::Close)
+            }
+        }
+    }
+
+    /// Notes that the replies behind `mark` have to wait, if they have to.
+    fn hold(&mut self, service: &Service, mark: usize, refusal: impl FnOnce(&Self) -> Instead) {
+        let Some(receipt) = service.gate.receipt(self.durable) else { return };
+        let refusal = service.gate.is_strict().then(|| refusal(self));
+        match &mut self.unconfirmed {
+            Some(waiting) => waiting.receipt.merge(&receipt),
+            None => self.unconfirmed = Some(Box::new(Unconfirmed { receipt, next: None, refusal, mark })),
+        }
+    }
+
+    /// Replies that may have to be taken back are not mixed with later ones.
+    fn must_confirm(&self) -> bool {
+        self.unconfirmed.as_ref().is_some_and(|waiting| waiting.refusal.is_some())
+    }
+
+    fn advance(&mut self, input: &mut Input, out: &mut Output, shared: &Shared, turn: &mut usize) -> Action {
         let service = &*shared.service;
         loop {
             if out.len() > limits::OUTPUT_PAUSE_BYTES {
@@ -292,7 +378,7 @@ impl Session {
                 }
                 self.dump = None;
             }
-            if self.locked
+            if self.entrance.is_some()
                 && let Some(action) = self.unlock(input, out, shared)
             {
                 return action;
@@ -318,6 +404,9 @@ impl Session {
             if let Some(action) = action {
                 return action;
             }
+            if self.must_confirm() {
+                return Action::Confirm;
+            }
         }
     }
 
@@ -339,9 +428,13 @@ impl Session {
         let now = service.clock.now();
         let (eaten, action, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
+            let stopwatch = shared.stopwatch();
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
             *turn -= batch.0.len();
             self.execute(service, &batch, now, out);
+            if let Some(since) = stopwatch {
+                shared.measured(since, &batch.0);
+            }
             let retry = batch.0.iter().all(is_pure_read);
             let action = match end {
                 End::Full => None,
@@ -378,6 +471,15 @@ impl Session {
                 let unsent = out.to_vec();
                 echo::replies(self.descriptor, &unsent[unsent.len() - (out.total() - mark)..]);
             }
+            let began_midway = before.is_some();
+            self.hold(service, mark, |session| {
+                if began_midway || session.codec.is_midway() || session.dump.is_some() {
+                    return Instead::Close;
+                }
+                let mut replies = Output::new();
+                refuse(&input.bytes()[..eaten], &session.codec, UNCONFIRMED, &mut replies);
+                Instead::Replies(replies.to_vec())
+            });
             input.eat(eaten);
             return action;
         }
@@ -574,6 +676,13 @@ impl Session {
                 }
                 return Some(Action::Settle);
             }
+            self.hold(service, mark, |_| {
+                let mut replies = Output::new();
+                if let Some(form) = &form {
+                    form.refuse(UNCONFIRMED, &mut replies);
+                }
+                Instead::Replies(replies.to_vec())
+            });
         } else {
             service.gate.leave(shared.index);
         }
@@ -731,105 +840,109 @@ impl Session {
 
     /// Lets nobody through who has not said who it is. `None` once that is done.
     fn unlock(&mut self, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
-        let service = &*shared.service;
-        if input.is_empty() {
-            return Some(Action::Read(1));
-        }
-        if service.config.sasl {
-            return self.unlock_sasl(input, out, shared);
-        }
-        let cell = shared.cell();
-        match auth::first_command(input.bytes()) {
-            auth::First::Incomplete => return Some(Action::Read(1)),
-            auth::First::Close => return Some(Action::Close),
-            auth::First::Refused { used, line } => {
-                out.extend(line);
-                input.eat(used);
-                cell.auth_cmds.add(1);
-                cell.auth_errors.add(1);
+        while let Some(entrance) = &self.entrance {
+            let left = entrance.bytes;
+            if input.is_empty() {
+                return Some(if left == 0 { Action::Close } else { Action::Read(1) });
             }
-            auth::First::Token { used, token } => {
-                cell.auth_cmds.add(1);
-                let known = auth::user_and_password(token)
-                    .map(|(user, password)| service.auth.admits(user, password));
-                let line: &[u8] = match known {
-                    Some(true) => {
-                        self.locked = false;
-                        b"STORED\r\n"
-                    }
-                    Some(false) => b"CLIENT_ERROR authentication failure\r\n",
-                    None => b"CLIENT_ERROR bad authentication token format\r\n",
-                };
-                if self.locked {
-                    cell.auth_errors.add(1);
-                }
-                out.extend(line);
-                input.eat(used);
-            }
-        }
-        if self.locked { self.unlock(input, out, shared) } else { None }
-    }
-
-    fn unlock_sasl(&mut self, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
-        let service = &*shared.service;
-        let cell = shared.cell();
-        loop {
-            let (used, action) = match self.codec.decode(input.bytes()) {
-                Decoded::Incomplete { more } => return Some(Action::Read(more)),
-                Decoded::Skip { used } => (used, None),
-                Decoded::Request { request: Request::Say(line), used } => {
-                    out.extend(&line);
-                    (used, None)
-                }
-                Decoded::Request { request: Request::Session { what, form }, used } => {
-                    let action = match what {
-                        Asked::SaslList => {
-                            form.sasl_mechanisms("PLAIN", out);
-                            None
-                        }
-                        Asked::Version => {
-                            form.version(super::VERSION, out);
-                            None
-                        }
-                        Asked::SaslAuth { mechanism, data } => {
-                            cell.auth_cmds.add(1);
-                            let plain = if mechanism == b"PLAIN" { auth::plain(data) } else { None };
-                            if plain.is_some_and(|(user, password)| service.auth.admits(user, password)) {
-                                self.locked = false;
-                                form.authenticated(out);
-                            } else {
-                                cell.auth_errors.add(1);
-                                form.auth_failure(out);
-                            }
-                            None
-                        }
-                        Asked::SaslStep => {
-                            cell.auth_cmds.add(1);
-                            cell.auth_errors.add(1);
-                            form.auth_failure(out);
-                            None
-                        }
-                        _ => {
-                            form.auth_failure(out);
-                            Some(Action::Close)
-                        }
-                    };
-                    (used, action)
-                }
-                Decoded::Request { request: Request::Item { form, .. }, .. } => {
-                    form.auth_failure(out);
-                    return Some(Action::Close);
-                }
-                Decoded::Body { .. } | Decoded::Close(_) => return Some(Action::Close),
+            let before = input.len();
+            let action = if shared.service.config.sasl {
+                self.sasl_request(left, input, out, shared)
+            } else {
+                self.token(left, input, out, shared)
             };
-            input.eat(used);
-            if action.is_some() || !self.locked {
+            if action.is_some() {
                 return action;
             }
-            if input.is_empty() {
-                return Some(Action::Read(1));
+            if let Some(entrance) = &mut self.entrance {
+                entrance.bytes = left.saturating_sub(before - input.len());
             }
         }
+        None
+    }
+
+    /// The request at the front: a token or something that is refused.
+    fn token(&mut self, left: usize, input: &mut Input, out: &mut Output, shared: &Shared) -> Option<Action> {
+        let cell = shared.cell();
+        let (used, line): (_, &[u8]) = match auth::first_command(input.bytes(), left) {
+            auth::First::Incomplete => return Some(Action::Read(1)),
+            auth::First::Close => return Some(Action::Close),
+            auth::First::Refused { used, line } => (used, line),
+            auth::First::Token { used, token } => {
+                let known = auth::user_and_password(token)
+                    .map(|(user, password)| shared.service.auth.admits(user, password));
+                match known {
+                    Some(true) => {
+                        self.entrance = None;
+                        (used, b"STORED\r\n")
+                    }
+                    Some(false) => (used, b"CLIENT_ERROR authentication failure\r\n"),
+                    None => (used, b"CLIENT_ERROR bad authentication token format\r\n"),
+                }
+            }
+        };
+        cell.auth_cmds.add(1);
+        if self.entrance.is_some() {
+            cell.auth_errors.add(1);
+        }
+        out.extend(line);
+        input.eat(used);
+        None
+    }
+
+    /// The packet at the front: one of the few that are for everybody, or the last.
+    fn sasl_request(
+        &mut self,
+        left: usize,
+        input: &mut Input,
+        out: &mut Output,
+        shared: &Shared,
+    ) -> Option<Action> {
+        let service = &*shared.service;
+        let cell = shared.cell();
+        if let Some(refusal) = self.codec.refuse_stranger(input.bytes()) {
+            out.extend(&refusal);
+            return Some(Action::Close);
+        }
+        let bytes = &input.bytes()[..input.len().min(left)];
+        let used = match self.codec.decode(bytes) {
+            Decoded::Incomplete { more } if bytes.len() + more > left => return Some(Action::Close),
+            Decoded::Incomplete { more } => return Some(Action::Read(more)),
+            Decoded::Skip { used } => used,
+            Decoded::Request { request: Request::Say(line), used } => {
+                out.extend(&line);
+                used
+            }
+            Decoded::Request { request: Request::Session { what, form }, used } => {
+                match what {
+                    Asked::SaslList => form.sasl_mechanisms("PLAIN", out),
+                    Asked::Version => form.version(super::VERSION, out),
+                    Asked::SaslAuth { mechanism, data } => {
+                        cell.auth_cmds.add(1);
+                        let plain = if mechanism == b"PLAIN" { auth::plain(data) } else { None };
+                        if plain.is_some_and(|(user, password)| service.auth.admits(user, password)) {
+                            self.entrance = None;
+                            form.authenticated(out);
+                        } else {
+                            cell.auth_errors.add(1);
+                            form.auth_failure(out);
+                        }
+                    }
+                    _ => {
+                        cell.auth_cmds.add(1);
+                        cell.auth_errors.add(1);
+                        form.auth_failure(out);
+                    }
+                }
+                used
+            }
+            // Not for strangers: refused above.
+            Decoded::Request { request: Request::Item { .. }, .. }
+            | Decoded::Body { .. }
+            | Decoded::Close(_) => return Some(Action::Close),
+        };
+        input.eat(used);
+        None
     }
 }
 
@@ -844,6 +957,9 @@ enum Front {
     Write,
 }
 
+/// Told to clients whose writes were executed here and are not known to be on the other node.
+const UNCONFIRMED: &str =
+    "not confirmed by the backup in time: it is stored here, and lost if this node is lost now";
 /// Told to clients whose requests were executed while this node did not know that it no longer serves.
 pub(super) const UNKNOWN_AFTER_PAUSE: &str =
     "outcome unknown: this node was paused while it executed the request; read before writing again";

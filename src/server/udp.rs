@@ -8,6 +8,10 @@
 //! The other end cannot prove who it is, so what it can make this node send is bounded: an answer by
 //! [`limits::UDP_ANSWER_BYTES`], and all answers to one source by what it sent itself and a rate
 //! beyond. Whoever is over the rate is not answered and nothing is executed for it.
+//!
+//! While another node serves, requests are handed on to it, one at a time and so many of a datagram;
+//! while nobody does, the one at the front waits as long as any. What comes meanwhile waits in the
+//! socket, whose buffer is bounded.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +21,11 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 
+use super::auth::Entrance;
+use super::forward::{Planned, Then, plan};
+use super::gate::{Answer, Gate, Upstream};
 use super::limits;
-use super::session::{Action, Input, Session, refuse};
+use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::worker::Shared;
 use crate::protocol::{Output, Protocol};
 
@@ -26,7 +33,7 @@ const HEAD: usize = 8;
 /// Bytes that no answer to a command that changes something is longer than.
 const SHORT_ANSWER: usize = 2048;
 const TOO_LONG: &str = "the answer is too long for UDP; ask over TCP";
-const NOT_HERE: &str = "this node does not serve over UDP now; ask over TCP";
+const TOO_MANY: &str = "too many requests in one datagram for a node that hands them on; ask over TCP";
 const NOT_OVER_UDP: &str = "not over UDP; ask over TCP";
 
 /// Serves a socket for as long as its worker lives.
@@ -37,6 +44,7 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: std::net::UdpSocket, proto
     };
     let descriptor = socket.as_raw_fd();
     let mut sources = Sources::default();
+    let mut line = None;
     let mut datagram = vec![0; limits::DATAGRAM_BYTES];
     while !shared.draining.get() {
         let (length, source) = match socket.recv_from(&mut datagram).await {
@@ -53,7 +61,7 @@ pub(super) async fn serve(shared: Rc<Shared>, socket: std::net::UdpSocket, proto
         if !sources.may_ask(source.ip(), now) {
             continue;
         }
-        let answer = answer(&shared, descriptor, protocol, request);
+        let answer = answer(&shared, descriptor, protocol, request, &mut line).await;
         let sent = send(&shared, &socket, source, id, &answer).await;
         sources.charge(source.ip(), sent.saturating_sub(length));
     }
@@ -87,11 +95,23 @@ async fn send(shared: &Shared, socket: &UdpSocket, to: SocketAddr, id: u16, answ
     sent
 }
 
-/// Executes the requests of one datagram, one after the other.
-fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) -> Vec<u8> {
-    let mut session = Session::new(protocol, &shared.service, descriptor, shared.service.auth.is_required());
+/// A stream to the node that serves, and the term it was opened in.
+type Line = Option<(u64, Box<dyn Upstream>)>;
+
+/// Executes the requests of one datagram, one after the other, or has them executed.
+async fn answer(
+    shared: &Shared,
+    descriptor: i32,
+    protocol: Protocol,
+    request: &[u8],
+    line: &mut Line,
+) -> Vec<u8> {
+    let gate = &*shared.service.gate;
+    let entrance = shared.service.auth.is_required().then(Entrance::new);
+    let mut session = Session::new(protocol, &shared.service, descriptor, entrance);
     let mut input = Input::new(request.to_vec());
     let mut out = Output::new();
+    let (mut parked_until, mut forwards) = (None, 0);
     // Where the request under way began, in the datagram and in the answer.
     let (mut start, mut mark) = (0, 0);
     let reason = loop {
@@ -121,7 +141,24 @@ fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) 
             }
             Action::Flush => break TOO_LONG,
             Action::Watch(_) => break NOT_OVER_UDP,
-            Action::Park | Action::Forward => break NOT_HERE,
+            Action::Park if !parked(gate, &mut parked_until).await => break gate.park_reason(),
+            Action::Park => {}
+            Action::Forward if forwards == limits::UDP_FORWARDS => break TOO_MANY,
+            Action::Forward => match hand_on(&mut session, &mut input, &mut out, shared, line).await {
+                Handed::On => (parked_until, forwards) = (None, forwards + 1),
+                Handed::Nobody if !parked(gate, &mut parked_until).await => break gate.park_reason(),
+                Handed::Nobody => {}
+                Handed::Half => {
+                    out.truncate(mark);
+                    return out.to_vec();
+                }
+                Handed::TooLong => break TOO_LONG,
+            },
+            Action::Confirm => {
+                let how = gate.confirmed(session.unconfirmed()).await;
+                // What it wanted next, it wants again.
+                session.confirm(how, &mut out);
+            }
             // Nobody knows what became of it: so says silence.
             Action::Settle => return Vec::new(),
             Action::Close => return out.to_vec(),
@@ -135,6 +172,139 @@ fn answer(shared: &Shared, descriptor: i32, protocol: Protocol, request: &[u8]) 
         answer.extend_from_slice(&refusal.to_vec());
     }
     answer
+}
+
+/// Waits a little for somebody to serve; whether there was time left. It never lasts long, because the
+/// gate may have changed just before.
+async fn parked(gate: &dyn Gate, until: &mut Option<tokio::time::Instant>) -> bool {
+    let now = tokio::time::Instant::now();
+    let left = *until.get_or_insert_with(|| now + gate.park_limit()) - now;
+    let _changed_or_not = tokio::time::timeout(left.min(Duration::from_millis(20)), gate.changed()).await;
+    !left.is_zero()
+}
+
+/// What became of a request for the node that serves.
+enum Handed {
+    /// It was answered, or stands where it stood because nobody took it.
+    On,
+    /// There is no way to that node now.
+    Nobody,
+    /// The rest of it never comes.
+    Half,
+    /// Its answer has no room.
+    TooLong,
+}
+
+/// Hands the request at the front to the node that serves.
+async fn hand_on(
+    session: &mut Session,
+    input: &mut Input,
+    out: &mut Output,
+    shared: &Shared,
+    line: &mut Line,
+) -> Handed {
+    if let Some(raw) = session.take_body(input) {
+        input.put_back(&raw);
+    }
+    let planned = match plan(session, input, 1) {
+        Planned::Send(plan) => plan,
+        Planned::Skip => {
+            session.skip_victim(input);
+            return Handed::On;
+        }
+        Planned::Nothing => return Handed::On,
+        Planned::Read(_) => return Handed::Half,
+    };
+    if matches!(planned.then, Then::EatKeys(_)) {
+        return Handed::Half;
+    }
+    let gate = &*shared.service.gate;
+    shared.cell().proxied_requests.add(planned.requests);
+    let room = limits::UDP_ANSWER_BYTES - out.total();
+    let mut result = exchange(gate, line, &planned.raw, room).await;
+    if matches!(result, Err(Lost::Broken)) && planned.repeatable {
+        // Reads do no harm twice. A stream may have been cut while it lay idle.
+        result = exchange(gate, line, &planned.raw, room).await;
+    }
+    let whole = planned.raw.len();
+    match (result, planned.then) {
+        (Err(Lost::Nobody), _) => return Handed::Nobody,
+        (Err(Lost::TooLong), _) => return Handed::TooLong,
+        // Its answer is nobody's; whether or not it was executed, the store is refused.
+        (Ok(_) | Err(Lost::Broken), Then::Victim) => session.skip_victim(input),
+        (Ok((answer, executed)), _) if executed == whole => {
+            out.extend(&answer);
+            eat(session, input, planned.then, whole);
+        }
+        // That node serves no more, and touched nothing.
+        (Ok(_), _) => {}
+        (Err(Lost::Broken), then) => {
+            refuse(&planned.raw, &session.codec, UNKNOWN_AFTER_BREAK, out);
+            eat(session, input, then, whole);
+        }
+    }
+    Handed::On
+}
+
+/// Takes out of the input what was executed elsewhere.
+fn eat(session: &mut Session, input: &mut Input, then: Then, whole: usize) {
+    match then {
+        Then::EatLine(count) => {
+            input.eat(count);
+            session.restart();
+        }
+        _ => input.eat(whole.min(input.len())),
+    }
+}
+
+/// Why there is no answer.
+enum Lost {
+    /// There is no stream to the node that serves; nothing was sent.
+    Nobody,
+    /// The stream broke: nobody knows what was executed.
+    Broken,
+    /// It is longer than there is room.
+    TooLong,
+}
+
+/// Sends one request and reads its answer, as long as the other node is the one that serves, and a little
+/// longer. Returns it, and how many bytes were executed.
+async fn exchange(
+    gate: &dyn Gate,
+    line: &mut Line,
+    raw: &[u8],
+    room: usize,
+) -> Result<(Vec<u8>, usize), Lost> {
+    let term = gate.term();
+    let mut upstream = match line.take() {
+        Some((opened_in, upstream)) if opened_in == term => upstream,
+        _ => tokio::select! {
+            biased;
+            upstream = gate.upstream() => upstream.map_err(|_| Lost::Nobody)?,
+            () = gate.ended(term) => return Err(Lost::Nobody),
+        },
+    };
+    let answered = async {
+        upstream.send(raw, false).await.map_err(|_| Lost::Broken)?;
+        let mut answer = Vec::new();
+        loop {
+            match upstream.receive().await.map_err(|_| Lost::Broken)? {
+                Answer::Part(bytes) if answer.len() + bytes.len() > room => return Err(Lost::TooLong),
+                Answer::Part(bytes) => answer.extend_from_slice(&bytes),
+                Answer::Done(executed) => return Ok((answer, executed)),
+            }
+        }
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = answered => answer?,
+        () = async {
+            gate.ended(term).await;
+            tokio::time::sleep(limits::UPSTREAM_GRACE).await;
+        } => return Err(Lost::Broken),
+    };
+    *line = Some((term, upstream));
+    Ok(answer)
 }
 
 /// What sources may still make this node send. Sources that share a bucket share its bound.

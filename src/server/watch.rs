@@ -19,7 +19,7 @@ use super::clock::Clock;
 use super::dump::encode;
 use super::{Peer, limits};
 use crate::command::{Command, Now, Op, Outcome, Refusal, Replies, StoreMode};
-use crate::engine::{Engine, Evicted, memcached_class, memcached_size};
+use crate::engine::{Engine, Evicted, Fate, memcached_class, memcached_size};
 use crate::stats::LogCounts;
 
 /// Kinds of lines, as bits.
@@ -294,39 +294,34 @@ impl Witness<'_> {
         let mut key = String::new();
         encode(&command.key, &mut key);
         match &command.op {
-            Op::Refuse(why) => {
-                let status = match why {
+            Op::Refuse(refuse) => {
+                let status = match refuse.why {
                     Refusal::TooLarge => "too_large",
                     Refusal::OutOfMemory => "no_memory",
                 };
-                self.stored(&key, status, "set", 0, 0, 0);
-                self.got(&key, before);
+                self.stored(&key, status, store_word(refuse.mode, refuse.compares), 0, 0, 0);
+                if refuse.drops {
+                    self.got(&key, before);
+                }
             }
             Op::Store(store) => {
                 self.got(&key, before);
                 let Became::Status(status, len) = became else { return };
                 let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
-                let kept = before.filter(|_| extends && status == "stored");
+                let kept = before.ok().filter(|_| extends && status == "stored");
                 let (flags, deadline) = kept.map_or_else(
                     || (store.flags, store.exptime.deadline(self.now).0),
                     |before| (before.flags, before.deadline),
                 );
                 let len = if status == "stored" { len } else { store.value.len() };
-                let word = match store.mode {
-                    StoreMode::Set | StoreMode::Replace if store.compare.is_some() => "cas",
-                    StoreMode::Set => "set",
-                    StoreMode::Add => "add",
-                    StoreMode::Replace => "replace",
-                    StoreMode::Append => "append",
-                    StoreMode::Prepend => "prepend",
-                };
+                let word = store_word(store.mode, store.compare.is_some());
                 let class = memcached_class(memcached_size(command.key.len(), len, flags, self.cas));
                 self.stored(&key, status, word, self.left(deadline), class, len);
             }
             Op::Delete(delete) => {
                 self.got(&key, before);
                 let gone = matches!(became, Became::Deleted) && !delete.invalidate && !delete.drop_value;
-                if let Some(before) = before.filter(|_| gone) {
+                if let Some(before) = before.ok().filter(|_| gone) {
                     let word = if meta { "md" } else { "delete" };
                     let Before { class, value_len, .. } = before;
                     self.watchers.tell(
@@ -337,6 +332,10 @@ impl Witness<'_> {
             }
             Op::Arith(arith) => {
                 self.got(&key, before);
+                if matches!(became, Became::Created(_)) {
+                    // memcached adds what was missing, and looks once more.
+                    self.got(&key, Err(Fate::Missing));
+                }
                 if let (Became::Created(len), Some((_, exptime))) = (became, arith.initial) {
                     let class = memcached_class(memcached_size(command.key.len(), len, 0, self.cas));
                     let deadline = exptime.deadline(self.now).0;
@@ -347,8 +346,12 @@ impl Witness<'_> {
         }
     }
 
-    /// What is there, without a trace.
-    fn look(&self, key: &[u8]) -> Option<Before> {
+    /// What is there, or what became of it, without a trace.
+    fn look(&self, key: &[u8]) -> Result<Before, Fate> {
+        match self.engine.fate(key, self.now) {
+            Fate::There => {}
+            fate => return Err(fate),
+        }
         let mut before = None;
         self.engine.read(key, self.now, &mut |change| {
             if let Change::Put(put) = change {
@@ -360,13 +363,15 @@ impl Witness<'_> {
                 before = Some(Before { class, value_len, flags: put.flags, deadline: put.deadline });
             }
         });
-        before
+        before.ok_or(Fate::Missing)
     }
 
-    fn got(&self, key: &str, before: Option<Before>) {
+    fn got(&self, key: &str, before: Result<Before, Fate>) {
         let (status, class, len) = match before {
-            Some(before) => ("found", before.class, before.value_len),
-            None => ("not_found", 0, 0),
+            Ok(before) => ("found", before.class, before.value_len),
+            Err(Fate::Expired) => ("expired", 0, 0),
+            Err(Fate::Flushed) => ("flushed", 0, 0),
+            Err(Fate::There | Fate::Missing) => ("not_found", 0, 0),
         };
         let descriptor = self.descriptor;
         self.watchers.tell(
@@ -387,6 +392,18 @@ impl Witness<'_> {
 
     const fn left(&self, deadline: u32) -> u32 {
         deadline.saturating_sub(self.now.secs)
+    }
+}
+
+/// What `cmd=` says of a store.
+const fn store_word(mode: StoreMode, compares: bool) -> &'static str {
+    match mode {
+        StoreMode::Set | StoreMode::Replace if compares => "cas",
+        StoreMode::Set => "set",
+        StoreMode::Add => "add",
+        StoreMode::Replace => "replace",
+        StoreMode::Append => "append",
+        StoreMode::Prepend => "prepend",
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -16,8 +17,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::resting::Client;
 use super::tls::{Secured, Security};
 use super::{Attach, PeerIo, Service, Ticket, limits, proxied, udp};
+use crate::command::Command;
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
+use crate::stats::latency::Kind;
 
 /// A worker's thread; dropping waits for it.
 #[derive(Debug)]
@@ -157,6 +160,10 @@ pub(super) struct Shared {
     pub(super) draining: Cell<bool>,
     buffers: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Output>>,
+    /// Batches until the next one is measured.
+    unmeasured: Cell<u32>,
+    /// Decides how many those are.
+    dice: Cell<u32>,
 }
 
 impl Shared {
@@ -168,11 +175,41 @@ impl Shared {
             draining: Cell::new(false),
             buffers: RefCell::default(),
             outputs: RefCell::default(),
+            unmeasured: Cell::new(0),
+            dice: Cell::new(index as u32 + 1),
         }
     }
 
     pub(super) fn cell(&self) -> &WorkerCell {
         &self.service.stats.cells[self.index]
+    }
+
+    /// When a batch began, if it is one of those that are measured: one in sixteen, at random, so that
+    /// no rhythm of requests hides from it.
+    #[inline]
+    pub(super) fn stopwatch(&self) -> Option<Instant> {
+        let left = self.unmeasured.get();
+        if left > 0 {
+            self.unmeasured.set(left - 1);
+            return None;
+        }
+        // Marsaglia's xorshift.
+        let mut dice = self.dice.get();
+        dice ^= dice << 13;
+        dice ^= dice >> 17;
+        dice ^= dice << 5;
+        self.dice.set(dice);
+        self.unmeasured.set(dice % 32);
+        Some(Instant::now())
+    }
+
+    /// A measured batch is done.
+    #[cold]
+    pub(super) fn measured(&self, since: Instant, commands: &[Command<'_>]) {
+        let each = since.elapsed() / u32::try_from(commands.len()).unwrap_or(u32::MAX).max(1);
+        for kind in commands.iter().filter_map(|command| Kind::of(&command.op)) {
+            self.cell().latency.record(kind, each);
+        }
     }
 
     /// An empty read buffer.

@@ -5,6 +5,7 @@
 //! tells the families of the `stats` command. `stats reset` moves a baseline instead of writing into
 //! the cells of others.
 
+pub mod latency;
 mod table;
 mod text;
 
@@ -14,6 +15,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::command::Now;
 use crate::engine::Engine;
+
+use latency::{Kind, Latency, Times};
 
 pub use table::{ROWS, Row, Snapshot, When};
 pub use text::{Family, family};
@@ -56,6 +59,8 @@ pub struct WorkerCell {
     pub proxied_requests: Counter,
     /// Batches executed: what a watchdog compares to see that a worker moves.
     pub turns: Counter,
+    /// How long requests took, of those that were measured.
+    pub latency: Latency,
 }
 
 /// What the acceptor counts. Connections come and go on several threads, so these are shared; they
@@ -214,6 +219,11 @@ impl Stats {
         self.cells.iter().map(|cell| cell.proxied_requests.value()).sum()
     }
 
+    /// How long requests of that kind took, of those that were measured.
+    pub fn times(&self, kind: Kind) -> Times {
+        Times::of(kind, self.cells.iter().map(|cell| &cell.latency))
+    }
+
     /// Everything at one moment.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -252,10 +262,9 @@ impl Stats {
         }
     }
 
-    /// The numbers of plain `stats`: name, whether it only grows, value.
-    pub fn numbers(&self, now: Now) -> Vec<(&'static str, bool, f64)> {
-        let snapshot = self.snapshot(now);
-        let number = |row: &Row| match (row.value)(&snapshot, &self.shape) {
+    /// The numbers of plain `stats` at that moment: name, whether it only grows, value.
+    pub fn numbers(&self, snapshot: &Snapshot) -> Vec<(&'static str, bool, f64)> {
+        let number = |row: &Row| match (row.value)(snapshot, &self.shape) {
             table::Value::Number(value) => Some((row.name, row.grows, value as f64)),
             table::Value::Time(secs, micros) => {
                 Some((row.name, row.grows, secs as f64 + micros as f64 / 1e6))
@@ -263,6 +272,11 @@ impl Stats {
             table::Value::Word(_) => None,
         };
         ROWS.iter().filter(|row| row.when.holds(&self.shape)).filter_map(number).collect()
+    }
+
+    /// Most client connections there may be.
+    pub const fn connections_max(&self) -> usize {
+        self.shape.connections_max
     }
 
     /// Whether `stats sizes` has an answer (`-o track_sizes`).

@@ -103,6 +103,15 @@ impl Source {
         if self.chance(128) { self.number().into_bytes() } else { self.filled(1, 600) }
     }
 
+    /// A value for in front of another: not a number and a blank, for the same reason.
+    pub(crate) fn leading_value(&mut self) -> Vec<u8> {
+        let value = self.value();
+        if value.first().is_some_and(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_whitespace) {
+            return self.filled(1, 600);
+        }
+        value
+    }
+
     /// A value that arithmetic may or may not take, far below 2^63: above, memcached looks for a minus
     /// in whatever its memory holds behind the value. The edges are in `edges`, in fresh memory.
     pub(crate) fn number(&mut self) -> String {

@@ -26,6 +26,7 @@ mod script;
 mod servers;
 mod shrink;
 mod text;
+mod watch;
 
 use std::time::Duration;
 

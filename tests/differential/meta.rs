@@ -97,10 +97,11 @@ fn store(source: &mut Source) -> Vec<Command> {
     let (key, encoded) = key(source);
     let mode =
         source.pick(&["", "", "", "", " ME", " MA", " MP", " MR", " MS", " Ma", " Me", " Mset", " Mappend"]);
-    let value = match source.chance(90) {
-        true => source.number().into_bytes(),
-        false if mode == " MA" => source.small_value(),
-        false => source.value(),
+    let value = match (mode, source.chance(90)) {
+        (" MP", _) => source.leading_value(),
+        (_, true) => source.number().into_bytes(),
+        (" MA" | " Ma" | " Mappend", false) => source.small_value(),
+        (_, false) => source.value(),
     };
     let flags = some(source, &["F0", "F5", "F42"], 1) + &some(source, &["T0", "T600", "T-1", "T100000"], 1);
     // memcached forgets that a key came in base64 when its value is extended.

@@ -27,13 +27,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `program` with memcached's flags.
     pub(crate) fn start(program: &str) -> Self {
+        // One thread and no background reclaiming, so that the reference is no matter of luck.
+        let threads = if program == MEMCACHED { "1" } else { "2" };
+        Self::start_with(program, &["-m", "512", "-t", threads, "-o", "no_lru_crawler,no_lru_maintainer"])
+    }
+
+    /// Starts `program` with these of memcached's flags.
+    pub(crate) fn start_with(program: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let ports = directory.path().join("ports");
         let mut child = Command::new(program)
-            .args(["-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "512"])
-            .args(["-t", if program == MEMCACHED { "1" } else { "2" }])
-            // One thread and no background reclaiming, so that the reference is no matter of luck.
-            .args(["-o", "no_lru_crawler,no_lru_maintainer"])
+            .args(["-l", "127.0.0.1", "-p", "-1", "-U", "0"])
+            .args(flags)
             .args(user())
             .env("MEMCACHED_PORT_FILENAME", &ports)
             .stdin(Stdio::null())

@@ -27,7 +27,11 @@ fn noreply(source: &mut Source, of_256: u8) -> &'static str {
 fn store(source: &mut Source, key: Option<&[u8]>) -> Command {
     let name = source.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
     let key = key.map_or_else(|| source.key(), <[u8]>::to_vec);
-    let value = if name == "append" { source.small_value() } else { source.value() };
+    let value = match name {
+        "append" => source.small_value(),
+        "prepend" => source.leading_value(),
+        _ => source.value(),
+    };
     let line = format!(" {} {} {}{}", source.flags(), source.exptime(), value.len(), noreply(source, 30));
     Builder::default().bytes(name).bytes(" ").bytes(key).bytes(line).finish(Some(&value))
 }

@@ -20,6 +20,9 @@ use tandemd::bench::client::{Client, Error};
 /// Longer than anything of a healthy pair takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of the admin ports of nodes that are not on loopback.
+const TOKEN: &str = "token-of-these-tests";
+
 /// What to start. Every field has a usable default.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -120,6 +123,15 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Before they start: both get a second client port, see [`Node::sync_address`].
+    pub fn with_sync_port(mut self) -> Self {
+        for node in &mut self.nodes {
+            let port = node.sync_address().port().to_string();
+            node.flags.extend(["--sync-port".to_owned(), port]);
+        }
+        self
+    }
+
     /// Starts both at the same moment.
     pub fn start(&mut self) {
         for node in &mut self.nodes {
@@ -280,6 +292,9 @@ impl Node {
             .args(["--profile", self.setup.profile, "--state-dir"])
             .arg(&self.state_dir)
             .args(&self.flags);
+        if !host.is_loopback() {
+            command.arg("--admin-token-file").arg(self.token_file());
+        }
         if rustix::process::geteuid().is_root() {
             command.args(["-u", "root"]);
         }
@@ -287,6 +302,13 @@ impl Node {
         let child = command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn();
         self.started = Some(Instant::now());
         self.process = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.setup.binary.display())));
+    }
+
+    /// Where the admin port's token is, on a node that needs one.
+    fn token_file(&self) -> PathBuf {
+        let path = self.log.with_file_name("token");
+        std::fs::write(&path, TOKEN).expect("a token file");
+        path
     }
 
     /// When it was started last.
@@ -352,6 +374,12 @@ impl Node {
         self.process.as_mut().is_some_and(|process| process.try_wait().is_ok_and(|ended| ended.is_none()))
     }
 
+    /// Where clients are served whose writes wait for the backup, if any are: ports are handed out in
+    /// fours, and this is the fourth.
+    pub fn sync_address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.ports[0] + 3)
+    }
+
     /// Where clients go.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.ports[0])
@@ -377,7 +405,7 @@ impl Node {
 
     /// The admin port's client.
     pub fn admin(&self) -> admin::client::Client {
-        admin::client::Client::new(self.admin_address().to_string())
+        admin::client::Client::new(self.admin_address().to_string()).with_token(TOKEN)
     }
 
     /// `stats <what>`, if the node answers.

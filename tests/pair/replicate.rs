@@ -1,6 +1,9 @@
 //! Whatever changes an item on the master changes it on the backup.
 
-use crate::harness::{PATIENCE, Pair};
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use crate::harness::{PATIENCE, Pair, wait_for};
 use crate::setup;
 
 /// Both nodes answer reads from their own memory.
@@ -30,6 +33,24 @@ fn check(pair: &Pair, requests: &[(&str, &str)], questions: &[(&str, &str)]) {
             }
         }
     }
+}
+
+#[test]
+fn a_datagram_at_the_backup_reaches_the_master() {
+    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let pair = setup().flag("-U").flag(&port.to_string()).start();
+    let master = pair.wait_paired();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.connect((pair.nodes[1 - master].host, port)).expect("an address");
+    let answer = wait_for("an answer", PATIENCE, || {
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        socket.send(b"\0\x01\0\0\0\x01\0\0set d 0 0 1\r\nx\r\nget d\r\n").expect("a datagram");
+        let mut answer = [0; 1400];
+        let length = socket.recv(&mut answer).ok()?;
+        Some(answer[8..length].to_vec())
+    });
+    assert_eq!(answer.escape_ascii().to_string(), r"STORED\r\nVALUE d 0 1\r\nx\r\nEND\r\n");
+    assert_eq!(pair.nodes[master].client().get("d").expect("an answer").as_deref(), Some(&b"x"[..]));
 }
 
 #[test]
@@ -123,9 +144,7 @@ fn flush_all_empties_both_now_and_later() {
     pair.nodes[master].client().ask("flush_all 1").expect("flush_all");
     for node in &pair.nodes {
         let mut client = node.client();
-        crate::harness::wait_for("the delayed flush", PATIENCE, || {
-            client.get("new").expect("a get").is_none().then_some(())
-        });
+        wait_for("the delayed flush", PATIENCE, || client.get("new").expect("a get").is_none().then_some(()));
     }
 }
 
@@ -137,7 +156,7 @@ fn a_delete_that_found_nothing_replicates_too() {
     let before = pair.nodes[master].replicated("changes_sent");
     let answer = pair.nodes[master].client().ask("delete nobody").expect("a delete");
     assert_eq!(answer, "NOT_FOUND");
-    crate::harness::wait_for("the change is sent", PATIENCE, || {
+    wait_for("the change is sent", PATIENCE, || {
         (pair.nodes[master].replicated("changes_sent") > before).then_some(())
     });
 }

@@ -95,6 +95,7 @@ impl Gate for Turned {
         Box::pin(async {
             let master = self.master.ok_or(io::ErrorKind::NotConnected)?;
             let stream = tokio::net::TcpStream::connect(master).await?;
+            stream.set_nodelay(true)?;
             Ok(Box::new(Line { stream, ended: None }) as Box<dyn Upstream>)
         })
     }
@@ -107,7 +108,7 @@ struct Line {
 }
 
 impl Upstream for Line {
-    fn send<'a>(&'a mut self, requests: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
+    fn send<'a>(&'a mut self, requests: &'a [u8], _durable: bool) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             self.stream.write_u32_le(requests.len() as u32).await?;
             self.stream.write_all(requests).await
@@ -153,16 +154,21 @@ fn entrance(master: &Gated) -> SocketAddr {
 }
 
 /// A master and a node that hands everything on to it.
-pub(crate) fn proxied_pair() -> (Gated, Gated) {
-    let (master, backup, _, _) = pair();
+pub(crate) fn proxied_pair(flags: &str) -> (Gated, Gated) {
+    let (master, backup, _, _) = pair_with(flags);
     (master, backup)
 }
 
 fn pair() -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
+    pair_with("")
+}
+
+/// The flags are the second node's.
+fn pair_with(flags: &str) -> (Gated, Gated, Arc<Turned>, Arc<Turned>) {
     let serving = Turned::new(Admission::Serve, None);
     let master = Gated::start("", Arc::clone(&serving) as Arc<dyn Gate>);
     let forwarding = Turned::new(Admission::Forward, Some(entrance(&master)));
-    let backup = Gated::start("", Arc::clone(&forwarding) as Arc<dyn Gate>);
+    let backup = Gated::start(flags, Arc::clone(&forwarding) as Arc<dyn Gate>);
     (master, backup, serving, forwarding)
 }
 
@@ -350,4 +356,65 @@ fn a_peer_that_sends_nonsense_is_closed() {
         peer.send(nonsense);
         peer.expect_closed();
     }
+}
+
+/// A UDP client of a node.
+fn datagrams(node: &Gated) -> crate::udp::Client {
+    crate::udp::Client::from(node.server.as_ref().unwrap().udp_addresses()[0], [127, 0, 0, 1])
+}
+
+#[test]
+fn datagrams_are_handed_on_within_bounds() {
+    let (master, backup, ..) = pair_with("-U -1");
+    let mut client = datagrams(&backup);
+    let value = "v".repeat(50_000);
+    client.ask(
+        format!("set l 0 0 50000\r\n{value}\r\nget l\r\n"),
+        format!("STORED\r\nVALUE l 0 50000\r\n{value}\r\nEND\r\n"),
+    );
+    master.client().ask("append l 0 0 10000\r\n".to_owned() + &"w".repeat(10_000) + "\r\n", "STORED\r\n");
+    let too_long = "SERVER_ERROR the answer is too long for UDP; ask over TCP\r\n";
+    client.ask("get l l\r\n", too_long);
+    client.ask("set a 0 0 1\r\nx\r\nget l l\r\nget a\r\n", format!("STORED\r\n{too_long}{too_long}"));
+    client.ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
+    // What never comes whole is not handed on, and what stands before it is answered.
+    client.ask("get a\r\nset a 0 0 100\r\nhalf", "VALUE a 0 1\r\nx\r\nEND\r\n");
+    let too_many =
+        "SERVER_ERROR too many requests in one datagram for a node that hands them on; ask over TCP\r\n";
+    let answers = "END\r\n".repeat(32) + &too_many.repeat(8);
+    client.ask("get none\r\n".repeat(40), answers);
+}
+
+#[test]
+fn a_datagram_waits_for_somebody_who_serves_and_not_for_ever() {
+    let gate = Turned::new(Admission::Park, None);
+    let node = Gated::start("-U -1", Arc::clone(&gate) as Arc<dyn Gate>);
+    let mut client = datagrams(&node);
+    client.ask("mn\r\n", "MN\r\n");
+    client.ask("set a 0 0 1\r\nb\r\nget a\r\n", "SERVER_ERROR nobody serves\r\n".repeat(2));
+    // A master that cannot be reached is none.
+    gate.turn(Admission::Forward);
+    client.ask("get a\r\n", "SERVER_ERROR nobody serves\r\n");
+    gate.turn(Admission::Park);
+    client.send(b"set a 0 0 1\r\nb\r\nget a\r\n");
+    gate.turn(Admission::Serve);
+    assert_eq!(client.receive().unwrap().0, b"STORED\r\nVALUE a 0 1\r\nb\r\nEND\r\n");
+}
+
+#[test]
+fn a_datagram_that_a_hung_master_took_is_answered_once_somebody_else_serves() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gate = Turned::new(Admission::Forward, Some(hung.local_addr().unwrap()));
+    let node = Gated::start("-U -1", Arc::clone(&gate) as Arc<dyn Gate>);
+    let mut client = datagrams(&node);
+    client.send(b"set a 0 0 1\r\nb\r\nget a\r\n");
+    let (mut stream, _) = hung.accept().unwrap();
+    stream.read_exact(&mut [0; 4 + "set a 0 0 1\r\nb\r\n".len()]).unwrap();
+    gate.turn(Admission::Serve);
+    let (answer, _) = client.receive().unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("SERVER_ERROR outcome unknown") && answer.ends_with("\r\nEND\r\n"),
+        "{answer}"
+    );
 }

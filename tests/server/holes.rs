@@ -205,7 +205,7 @@ fn cve_2020_22570_meta_flags_of_any_byte() {
 
 /// A client of a node that hands everything on to its master.
 fn proxied(talk: impl FnOnce(&mut Client)) {
-    let (master, backup) = forwarding::proxied_pair();
+    let (master, backup) = forwarding::proxied_pair("");
     let mut client = backup.client();
     client.ask("set kept 0 0 4\r\nsafe\r\n", "STORED\r\n");
     talk(&mut client);

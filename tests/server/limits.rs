@@ -25,6 +25,25 @@ fn a_store_that_is_too_large_is_swallowed_and_its_old_value_goes() {
 }
 
 #[test]
+fn every_store_that_is_too_large_is_counted_and_only_a_set_drops_what_was_there() {
+    let node = Node::start("");
+    let (master, backup) = crate::forwarding::proxied_pair("");
+    for client in [&mut node.client(), &mut backup.client()] {
+        client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+        let value = "y".repeat(2_000_000);
+        for word in ["add", "replace", "append", "prepend", "cas"] {
+            let unique = if word == "cas" { " 1" } else { "" };
+            client.send(format!("{word} a 0 0 2000000{unique}\r\n{value}\r\n"));
+            client.ask("get a\r\n", "SERVER_ERROR object too large for cache\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+        }
+        client.send(format!("ms a 2000000 MA\r\n{value}\r\n"));
+        client.ask("get a\r\n", "SERVER_ERROR object too large for cache\r\nEND\r\n");
+    }
+    assert_eq!(node.client().stat("store_too_large"), 6);
+    drop((master, backup));
+}
+
+#[test]
 fn a_line_without_an_end_is_cut_off() {
     let node = Node::start("");
     let mut client = node.client();

@@ -17,6 +17,15 @@ use tokio_rustls::rustls::{
 
 use crate::harness::{Node, PATIENCE, config, until};
 
+/// A node that is reached by TLS only, and a way to it.
+pub(crate) fn secured_node() -> (Node, impl Fn() -> Secured) {
+    let authority = Authority::new();
+    authority.sign("server", "localhost");
+    let node = Node::start(&authority.flags(""));
+    let (address, config) = (node.address, Arc::new(authority.client(None, &TLS13)));
+    (node, move || connect(address, "localhost", &config))
+}
+
 /// Somebody who signs, and a directory for what is signed.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -76,11 +85,12 @@ impl Authority {
     }
 }
 
-type Secured = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Secured = StreamOwned<ClientConnection, TcpStream>;
 
 fn connect(address: SocketAddr, host: &str, config: &Arc<ClientConfig>) -> Secured {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_nodelay(true).unwrap();
     let name = ServerName::try_from(host.to_owned()).unwrap();
     StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket)
 }

@@ -6,24 +6,24 @@ use std::time::Duration;
 use crate::harness::{Node, PATIENCE, config};
 
 /// A UDP client with an address of its own.
-struct Client {
+pub(crate) struct Client {
     socket: UdpSocket,
     id: u16,
 }
 
 impl Client {
     fn connect(node: &Node) -> Self {
-        Self::from(node, [127, 0, 0, 1])
+        Self::from(node.app().udp_addresses()[0], [127, 0, 0, 1])
     }
 
-    fn from(node: &Node, source: [u8; 4]) -> Self {
+    pub(crate) fn from(node: SocketAddr, source: [u8; 4]) -> Self {
         let socket = UdpSocket::bind(SocketAddr::from((source, 0))).unwrap();
-        socket.connect(node.app().udp_addresses()[0]).unwrap();
+        socket.connect(node).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { socket, id: 500 }
     }
 
-    fn send(&mut self, request: &[u8]) {
+    pub(crate) fn send(&mut self, request: &[u8]) {
         self.id += 1;
         let mut datagram = [self.id, 0, 1, 0].map(u16::to_be_bytes).concat();
         datagram.extend_from_slice(request);
@@ -31,7 +31,7 @@ impl Client {
     }
 
     /// An answer put together, and in how many datagrams it came.
-    fn receive(&self) -> std::io::Result<(Vec<u8>, usize)> {
+    pub(crate) fn receive(&self) -> std::io::Result<(Vec<u8>, usize)> {
         let (mut answer, mut number) = (Vec::new(), 0);
         loop {
             let mut datagram = [0; 2000];
@@ -48,7 +48,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn ask(&mut self, request: impl AsRef<[u8]>, answer: impl AsRef<[u8]>) {
+    pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>, answer: impl AsRef<[u8]>) {
         self.send(request.as_ref());
         let (got, _) = self.receive().unwrap();
         assert_eq!(got.escape_ascii().to_string(), answer.as_ref().escape_ascii().to_string());
@@ -142,7 +142,7 @@ fn a_source_is_sent_no_more_than_its_rate() {
     let answered = answered.count();
     assert!((1..100).contains(&answered), "{answered}");
     // Others are not concerned.
-    Client::from(&node, [127, 0, 0, 2]).ask("get none\r\n", "END\r\n");
+    Client::from(node.app().udp_addresses()[0], [127, 0, 0, 2]).ask("get none\r\n", "END\r\n");
 }
 
 #[test]

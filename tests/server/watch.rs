@@ -63,7 +63,7 @@ fn every_command_is_told_as_memcached_tells_it() {
     check(
         "ma a N0 J7\r\n",
         "HD\r\n",
-        &[miss, "type=item_store key=a status=stored cmd=add ttl=0 clsid=1 cfd=$ size=1"],
+        &[miss, miss, "type=item_store key=a status=stored cmd=add ttl=0 clsid=1 cfd=$ size=1"],
     );
     check("incr a 1\r\n", "8\r\n", &[get]);
     check("md a\r\n", "HD\r\n", &[get, "type=deleted key=a cmd=md clsid=1 size=1"]);

@@ -15,12 +15,13 @@ mod links;
 mod log;
 mod run;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -128,6 +129,17 @@ pub trait Host: Send + Sync + 'static {
 
     /// What the next heartbeat says of this node.
     fn load(&self) -> Load;
+
+    /// As master: what the backup has applied, per shard, and whether it will acknowledge more; `None`
+    /// for a node that leads no more or has begun a new history. Called when it changes.
+    fn acknowledged(&self, applied: Option<&[u64]>, followed: bool) {
+        let _ = (applied, followed);
+    }
+
+    /// Whether somebody waits for what was recorded to be acknowledged. The question settles it.
+    fn hurries(&self) -> bool {
+        false
+    }
 }
 
 /// What others see of the node, the pair and the connections between.
@@ -149,6 +161,25 @@ pub struct Snapshot {
     pub refused: u64,
     /// How to open a stream of raw requests to the peer, while there is one.
     pub proxy: Option<ProxyTarget>,
+    /// The last changes of this node's role, oldest first; none is missing between two of them.
+    pub role_changes: Arc<VecDeque<RoleChange>>,
+}
+
+/// One row of the role table that fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleChange {
+    /// Counts them, from 1.
+    pub number: u64,
+    /// When, by the wall clock.
+    pub at: SystemTime,
+    /// What the node was,
+    pub from: State,
+    /// and became.
+    pub to: State,
+    /// Of the master, if there is one.
+    pub epoch: u64,
+    /// The row's reason.
+    pub why: &'static str,
 }
 
 /// What the loop is told from outside.
@@ -267,6 +298,8 @@ impl Remote {
         let done = |state: State| match wish {
             Operator::Switchover if gives => matches!(state, State::Joining | State::Backup),
             Operator::Switchover | Operator::Promote { .. } => state == State::Master,
+            // Done when granted; a copy takes as long as it takes.
+            Operator::PauseFailover | Operator::ResumeFailover | Operator::Resync => true,
             Operator::Shutdown => state == State::Stopped,
         };
         let mut status = self.status.clone();

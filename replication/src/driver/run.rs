@@ -5,7 +5,7 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,9 +15,10 @@ use super::connection::{Broken, Connection, Taken};
 use super::doors::{Doors, Introduction, Partner, Unproven};
 use super::links::REPEAT_EVERY;
 use super::log::Throttle;
-use super::{Command, Config, Event, Host, Identity, Snapshot, now};
+use super::{Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::history::Position;
 use crate::keys::SharedKeys;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
@@ -41,6 +42,8 @@ const BATCHES_PER_TURN: usize = 4;
 const CONTROL_READS: usize = 16;
 /// The status is at most that old.
 const PUBLISH_EVERY: Duration = Duration::from_millis(25);
+/// So many changes of roles are remembered for people.
+const ROLE_CHANGES_KEPT: usize = 64;
 /// How long the last words may take on their way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The loop wakes at least that often, whatever the node says.
@@ -104,6 +107,9 @@ pub(super) struct Loop {
     /// For attempts that are still in their pause.
     pub(super) linked: Arc<AtomicBool>,
 
+    /// What the host knows of the backup's acknowledgements.
+    pub(super) told: Option<Position>,
+    pub(super) told_followed: bool,
     pub(super) gate_open: bool,
     /// Counts closings of the gate.
     pub(super) closing: u64,
@@ -117,6 +123,7 @@ pub(super) struct Loop {
 
     pub(super) link_problem: Option<(String, Instant)>,
     pub(super) throttle: Throttle,
+    pub(super) role_changes: Arc<VecDeque<RoleChange>>,
     pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
     pub(super) stale: bool,
@@ -133,6 +140,7 @@ pub(super) async fn run(parts: Parts) {
     this.node.handle_timeout(now());
     loop {
         this.settle();
+        this.tell_acknowledged();
         this.publish();
         if this.stopped {
             return this.farewell().await;
@@ -148,6 +156,7 @@ pub(super) async fn run(parts: Parts) {
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
             // Finer than the runtime's timers.
+            Wake::News if this.host.hurries() => this.node.want_ack(),
             Wake::News => std::thread::sleep(GATHER),
             Wake::Send => {}
         }
@@ -237,6 +246,8 @@ impl Loop {
             data_backoff: Backoff::new(boot_id.rotate_left(17)),
             dialling_data: false,
             linked,
+            told: None,
+            told_followed: false,
             gate_open: false,
             closing: 0,
             loaded: None,
@@ -247,6 +258,7 @@ impl Loop {
             saving: false,
             link_problem: None,
             throttle: Throttle::new(REPEAT_EVERY),
+            role_changes: Arc::default(),
             stopped: false,
             stale: true,
             urgent: true,
@@ -344,6 +356,17 @@ impl Loop {
         self.dial();
     }
 
+    /// Tells those who wait for it what the backup has.
+    fn tell_acknowledged(&mut self) {
+        let known = self.node.acknowledged();
+        let followed = self.node.is_followed();
+        if followed != self.told_followed || known != self.told.as_ref() {
+            self.host.acknowledged(known.map(|position| &position.applied[..]), followed);
+            self.told_followed = followed;
+            self.told = known.cloned();
+        }
+    }
+
     /// `false`: the connection broke, and the node has more to say.
     fn flush(&mut self, link: Link) -> bool {
         match self.connection(link).as_mut().map_or(Ok(()), Connection::flush) {
@@ -368,6 +391,9 @@ impl Loop {
         }
         // Before looking, so that what is recorded after looking wakes us.
         self.backlog.arm();
+        if self.host.hurries() {
+            self.node.want_ack();
+        }
         for _ in 0..BATCHES_PER_TURN {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
             let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
@@ -401,11 +427,21 @@ impl Loop {
             Output::RoleChanged { from, to, epoch, why } => {
                 let name = |state| format!("{state:?}").to_lowercase();
                 tracing::info!("role: {} → {} (epoch {epoch}): {why}", name(from), name(to));
+                self.note_role_change(RoleChange { number: 0, at: SystemTime::now(), from, to, epoch, why });
                 self.urgent = true;
             }
             Output::Stopped => self.stopped = true,
             Output::Arbiter(_) | Output::Fence => {}
         }
+    }
+
+    fn note_role_change(&mut self, change: RoleChange) {
+        let changes = Arc::make_mut(&mut self.role_changes);
+        let number = changes.back().map_or(0, |last| last.number) + 1;
+        if changes.len() == ROLE_CHANGES_KEPT {
+            changes.pop_front();
+        }
+        changes.push_back(RoleChange { number, ..change });
     }
 
     fn gate(&mut self, view: GateView) {
@@ -524,6 +560,7 @@ impl Loop {
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),
             link_problem: self.link_problem.as_ref().map(|(why, _)| why.clone()),
             state_problem: self.state_problem.clone(),
+            role_changes: Arc::clone(&self.role_changes),
             refused: self.doors.refused.load(Ordering::Relaxed),
             proxy: partner.filter(|partner| partner.address.port() != 0).map(|partner| ProxyTarget {
                 address: partner.address,
@@ -561,6 +598,9 @@ fn describe(wish: Operator) -> &'static str {
         Operator::Switchover => "a switchover",
         Operator::Promote { force: false } => "promotion",
         Operator::Promote { force: true } => "promotion by force",
+        Operator::PauseFailover => "a pause of failovers",
+        Operator::ResumeFailover => "failovers again",
+        Operator::Resync => "a copy from the start",
         Operator::Shutdown => "the end of this node",
     }
 }

@@ -176,6 +176,21 @@ impl Node {
                     return Err(Refusal("a handover is under way"));
                 }
             }
+            Operator::PauseFailover => self.paused = true,
+            Operator::ResumeFailover => {
+                self.paused = false;
+                if std::mem::take(&mut self.restart_held) && self.role.state.follows() {
+                    self.fire(Trigger::PeerRestarted, now);
+                }
+            }
+            Operator::Resync if !self.role.state.follows() => {
+                return Err(Refusal("only a backup has something to copy anew"));
+            }
+            Operator::Resync if !self.data_up => return Err(Refusal("the master cannot be reached")),
+            Operator::Resync => {
+                self.resync = true;
+                self.receiver = None;
+            }
             Operator::Shutdown => {
                 self.stopping = true;
                 if self.can_yield() {
@@ -287,6 +302,10 @@ impl Node {
     pub(super) fn fire(&mut self, trigger: Trigger, now: Mono) -> bool {
         let from = self.role.state;
         let Some((_number, row)) = role::row(from, trigger) else { return false };
+        if self.paused && row.is_own_promotion() {
+            self.restart_held |= trigger == Trigger::PeerRestarted;
+            return false;
+        }
         #[cfg(feature = "testing")]
         {
             if self.planted(crate::testing::Plant::WaitForEver) && trigger == Trigger::OfferUnanswered {
@@ -319,6 +338,10 @@ impl Node {
     fn enter(&mut self, from: State, now: Mono) {
         let state = self.role.state;
         self.level_since = None;
+        if state.leads() {
+            self.restart_held = false;
+            self.resync = false;
+        }
         if from.leads() && !state.leads() {
             self.sender = None;
             self.acknowledged = None;
@@ -454,7 +477,7 @@ impl Node {
 
     /// The preferred node asks for the role when it could have had it for a while.
     fn ask_for_role(&mut self, now: Mono) {
-        let wants = self.config.preferred && self.config.failback == Failback::Auto;
+        let wants = self.config.preferred && self.config.failback == Failback::Auto && !self.paused;
         if !wants || self.role.state != State::Backup || !self.control_up || !self.is_level() {
             self.level_since = None;
             return;

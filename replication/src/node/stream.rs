@@ -30,7 +30,7 @@ impl Node {
         self.take_own_position();
         self.session += 1;
         self.receiver = Some(Receiver::new(self.session, now));
-        let position = self.position.clone().filter(|_| self.claim.data == Data::Complete);
+        let position = self.position.clone().filter(|_| self.claim.data == Data::Complete && !self.resync);
         let follow = Follow { session: self.session, position };
         self.outputs.push_back(Output::Send(Link::Data, Frame::Follow(follow)));
     }
@@ -51,6 +51,11 @@ impl Node {
             Frame::Ack { session, applied } => {
                 if let Some(sender) = self.sender.as_mut().filter(|sender| sender.session == session) {
                     sender.acknowledge(applied);
+                }
+            }
+            Frame::AskAck if self.receives() => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.ack_due = Some(now);
                 }
             }
             Frame::Plan(plan) => self.begin_stream(plan, now),
@@ -92,6 +97,7 @@ impl Node {
         }
         if plan.copy {
             self.counters.full_copies += 1;
+            self.resync = false;
             self.claim.data = Data::Partial;
             self.clear_store();
             self.fire(Trigger::FellBehind, now);

@@ -5,6 +5,7 @@
 //! with arbiter                                                 before anything else
 //! arbiter down | arbiter up | arbiter restart | arbiter loses a | refuse
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
+//! hold a | release a | resync a                                 no failover there, failovers again, a new copy
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
 //! run 100 | write a 50 [bytes] | delete a 50
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
@@ -84,6 +85,9 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["switchover", name] => operate(world, name, Operator::Switchover)?,
         ["promote", name] => operate(world, name, Operator::Promote { force: false })?,
         ["force", name] => operate(world, name, Operator::Promote { force: true })?,
+        ["hold", name] => operate(world, name, Operator::PauseFailover)?,
+        ["release", name] => operate(world, name, Operator::ResumeFailover)?,
+        ["resync", name] => operate(world, name, Operator::Resync)?,
         ["shutdown", name] => operate(world, name, Operator::Shutdown)?,
         ["write", name, count] => write(world, name, count, Some(10))?,
         ["write", name, count, bytes] => write(world, name, count, Some(number(bytes)? as usize))?,

@@ -1,16 +1,21 @@
 //! The admin port over real sockets.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use super::*;
-use crate::admin::BoxFuture;
 use crate::admin::client::{Client, Error};
+use crate::admin::events::EventLog;
 use crate::admin::metrics::Metric;
-use crate::admin::report::{Link, Node, Status};
+use crate::admin::report::{Event, Link, Node, Samples, Status};
+use crate::admin::routes::FOLLOWERS_MAX;
+use crate::admin::{BoxFuture, Verb};
 
 struct Source {
     role: Mutex<String>,
+    events: EventLog,
 }
 
 impl AdminSource for Source {
@@ -28,18 +33,36 @@ impl AdminSource for Source {
         vec![Metric::counter("memcached_cmd_get_total", "Gets.", 7)]
     }
 
-    fn switchover(&self) -> BoxFuture<'_, Result<(), String>> {
-        "backup".clone_into(&mut self.role.lock().unwrap());
-        Box::pin(std::future::ready(Ok(())))
+    fn samples(&self, from: u64) -> Samples {
+        Samples { first: from, ..Samples::default() }
     }
 
-    fn promote(&self, force: bool) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(std::future::ready(if force { Ok(()) } else { Err("the peer may be alive".to_owned()) }))
+    fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    fn act(&self, verb: Verb) -> BoxFuture<'_, Result<String, String>> {
+        let result = match verb {
+            Verb::Switchover => {
+                "backup".clone_into(&mut self.role.lock().unwrap());
+                let event =
+                    Event { kind: "role".to_owned(), text: "handed over".to_owned(), ..Event::default() };
+                self.events.add(SystemTime::now(), event);
+                Ok("the roles have changed".to_owned())
+            }
+            Verb::Promote { force: false } => Err("the peer may be alive".to_owned()),
+            other => Ok(other.path()),
+        };
+        Box::pin(std::future::ready(result))
     }
 }
 
 /// A running admin port on its own thread, as in the product.
 fn start() -> (String, std::sync::mpsc::Receiver<()>) {
+    start_with(Access::default())
+}
+
+fn start_with(access: Access) -> (String, std::sync::mpsc::Receiver<()>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -48,8 +71,8 @@ fn start() -> (String, std::sync::mpsc::Receiver<()>) {
         let _running = running;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let source = Source { role: Mutex::new("master".to_owned()) };
-            serve(TcpListener::from_std(listener).unwrap(), Arc::new(source)).await;
+            let source = Source { role: Mutex::new("master".to_owned()), events: EventLog::default() };
+            serve(TcpListener::from_std(listener).unwrap(), Arc::new(source), Arc::new(access)).await;
         });
     });
     (address, stopped)
@@ -103,13 +126,190 @@ fn nonsense_is_cut_off_and_harms_nobody() {
 }
 
 #[test]
-fn idle_connections_do_not_keep_others_out() {
+fn a_thousand_idle_connections_keep_nobody_waiting() {
     let (address, _port) = start();
-    let idle: Vec<_> =
+    let mut idle = Vec::new();
+    for number in 0..1000 {
+        idle.push(std::net::TcpStream::connect(&address).unwrap());
+        if number % 100 == 99 {
+            assert_eq!(
+                Client::new(&address).page("/healthz").unwrap().0,
+                200,
+                "with {number} idle connections"
+            );
+        }
+    }
+    // Those that were sent away know it; at most the places there are were kept.
+    let ended = |stream: &mut std::net::TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        !matches!(stream.read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while idle.iter_mut().filter_map(|stream| (!ended(stream)).then_some(())).count() > CONNECTIONS_MAX {
+        assert!(std::time::Instant::now() < patience, "too many idle connections are kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn whoever_sends_or_reads_slowly_is_cut_off_and_delays_nobody() {
+    let (address, _port) = start();
+    let mut slow: Vec<_> =
         (0..2 * CONNECTIONS_MAX).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
-    // Answered once the idle ones ran out of their time, well within the client's own.
+    for stream in &mut slow {
+        let _sent_away = stream.write_all(b"GET /sta");
+    }
     assert_eq!(Client::new(&address).page("/healthz").unwrap().0, 200);
-    drop(idle);
+    // And those who ask and then do not read.
+    let mut deaf: Vec<_> =
+        (0..2 * CONNECTIONS_MAX).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    for stream in &mut deaf {
+        let _sent_away = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+    assert_eq!(Client::new(&address).page("/healthz").unwrap().0, 200);
+    let last = slow.last_mut().unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let _words_of_parting = last.read_to_end(&mut Vec::new()).expect("it is closed, sooner or later");
+}
+
+#[test]
+fn a_body_is_refused_before_it_comes() {
+    let (address, _port) = start();
+    let answer = raw(&address, "POST /switchover HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(Client::new(&address).page("/role").unwrap().1, "master\n");
+}
+
+#[test]
+fn with_a_token_control_is_for_those_who_have_it() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"a-token-of-some-length\n").unwrap();
+    let (address, _port) = start_with(Access::new(Some(file.path())).unwrap());
+    let client = Client::new(&address);
+    assert!(matches!(client.switchover(), Err(Error::Refused(why)) if why.contains("--admin-token-file")));
+    let wrong = client.clone().with_token("a-token-of-some-lengtH");
+    assert!(matches!(wrong.switchover(), Err(Error::Refused(why)) if why.contains("not the token")));
+    assert_eq!(client.status().unwrap().control, "token");
+    let (_, metrics) = client.page("/metrics").unwrap();
+    assert!(metrics.contains("\ntandem_admin_refused_total 2\n"), "{metrics}");
+    assert_eq!(client.page("/role").unwrap().1, "master\n");
+    client.with_token("a-token-of-some-length").switchover().unwrap();
+}
+
+#[test]
+fn each_verb_has_its_path() {
+    let (address, _port) = start();
+    let client = Client::new(&address);
+    for verb in [
+        Verb::Demote,
+        Verb::Resync,
+        Verb::PauseFailover,
+        Verb::ResumeFailover,
+        Verb::Promote { force: true },
+        Verb::LogLevel("debug".to_owned()),
+    ] {
+        assert_eq!(client.act(&verb), Ok(verb.path()));
+        let (path, query) = verb.path().split_once('?').map_or_else(
+            || (verb.path(), String::new()),
+            |(path, query)| (path.to_owned(), query.to_owned()),
+        );
+        assert!(Verb::PATHS.split(' ').any(|known| known == path));
+        assert_eq!(Verb::parse(&path, &query), Some(verb));
+    }
+    let answer = raw(&address, "POST /nonsense HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+}
+
+/// The next event's fields of a stream.
+fn next_event(stream: &mut impl std::io::BufRead) -> Vec<String> {
+    let mut event = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the stream ends after {event:?}");
+        // Chunks of the transfer encoding are lines of their own here.
+        let line = line.trim_end();
+        match line.split_once(": ") {
+            Some(("id" | "event" | "data", _)) => event.push(line.to_owned()),
+            _ if line.is_empty() && event.len() == 3 => return event,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn events_are_replayed_and_then_come_as_they_happen() {
+    let (address, _port) = start();
+    let client = Client::new(&address);
+    client.switchover().unwrap();
+    let history = client.history().unwrap();
+    assert_eq!(history.len(), 1);
+    let follow = |more: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "GET /events HTTP/1.1\r\nhost: x\r\n{more}\r\n").unwrap();
+        BufReader::new(stream)
+    };
+    let mut stream = follow("");
+    let first = next_event(&mut stream);
+    assert_eq!(first[0], format!("id: {}", history[0].id));
+    assert_eq!(first[1], "event: role");
+    assert!(first[2].contains("handed over"), "{first:?}");
+    client.switchover().unwrap();
+    assert_eq!(next_event(&mut stream)[0], format!("id: {}", history[0].id + 1));
+    // Whoever comes back is told what it missed, and only that.
+    let mut again = follow(&format!("last-event-id: {}\r\n", history[0].id));
+    assert_eq!(next_event(&mut again)[0], format!("id: {}", history[0].id + 1));
+}
+
+#[test]
+fn those_who_follow_events_are_bounded_and_their_places_come_back() {
+    let (address, _port) = start();
+    let follow = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+        (stream, line)
+    };
+    let mut followers: Vec<_> = (0..FOLLOWERS_MAX).map(|_| follow()).collect();
+    assert!(followers.iter().all(|(_, line)| line.contains(" 200 ")));
+    assert!(follow().1.contains(" 503 "));
+    assert_eq!(Client::new(&address).page("/healthz").unwrap().0, 200);
+    let (gone, _) = followers.pop().unwrap();
+    gone.shutdown(Shutdown::Both).unwrap();
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while !follow().1.contains(" 200 ") {
+        assert!(std::time::Instant::now() < patience, "a place does not come back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn openmetrics_is_for_those_who_ask_for_it() {
+    let (address, _port) = start();
+    let ask = |accept: &str| {
+        raw(&address, &format!("GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\n\r\n"))
+    };
+    let open = ask("application/openmetrics-text; version=1.0.0");
+    assert!(
+        open.contains("content-type: application/openmetrics-text") && open.ends_with("# EOF\n"),
+        "{open}"
+    );
+    let plain = ask("*/*");
+    assert!(plain.contains("version=0.0.4") && !plain.contains("# EOF"), "{plain}");
+}
+
+#[test]
+fn the_page_is_one_small_file_that_loads_nothing_else() {
+    let (address, _port) = start();
+    let (code, page) = Client::new(&address).page("/").unwrap();
+    assert_eq!(code, 200);
+    assert!(page.len() <= 150 << 10, "{} bytes", page.len());
+    for outside in ["src=\"http", "href=\"http", "url(http", "@import", "<link rel=\"stylesheet", "//cdn"] {
+        assert!(!page.contains(outside), "the page loads {outside}");
+    }
+    let answer = raw(&address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(answer.contains("frame-ancestors 'none'"), "nobody may frame the button");
 }
 
 #[test]

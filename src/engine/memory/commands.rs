@@ -11,7 +11,7 @@ use crate::command::{
     Refusal, Replies, Store, StoreMode, Value,
 };
 use crate::engine::number::{self, Digits};
-use crate::engine::{memcached_class, memcached_size};
+use crate::engine::{is_chunked, memcached_class, memcached_size};
 
 /// Where a command's outcome goes.
 pub(super) struct Reply<'a> {
@@ -55,7 +55,7 @@ impl Shard {
             Op::Delete(delete) => self.delete(at, delete, reply),
             Op::Arith(arith) => self.arith(at, arith, reply),
             Op::Touch(exptime) => self.touch(at, *exptime, reply),
-            Op::Refuse(refusal) => self.refuse(at, *refusal, true, reply),
+            Op::Refuse(refuse) => self.refuse(at, refuse.why, refuse.drops, reply),
             Op::Store(_) => unreachable!("stores are executed by `store` and `extend`"),
         }
     }
@@ -290,10 +290,10 @@ impl Shard {
         reply: &mut Reply<'_>,
     ) {
         let item = self.item(location);
-        let (header, (_, class)) = (item.header, self.measure(&item));
+        let (header, (size, class)) = (item.header, self.measure(&item));
         let text = item.value();
         let compare = arith.compare.filter(|&unique| unique != 0);
-        if text.is_empty() {
+        if text.is_empty() || is_chunked(size) {
             reply.send(Outcome::NonNumeric);
             return;
         }

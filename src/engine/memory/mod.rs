@@ -41,7 +41,7 @@ use self::shard::{Content, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
 use super::prefetch::prefetch;
-use super::{Engine, EngineStats, EvictionHook, Journal, OutOfMemory, Reserved, memcached_size};
+use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
 use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
 /// Commands whose memory is fetched together.
@@ -433,6 +433,11 @@ impl Engine for Memory {
             visit(&shard.change(location));
         }
         found.is_some()
+    }
+
+    fn fate(&self, key: &[u8], now: Now) -> Fate {
+        let (hash, id) = self.place(key);
+        self.shard(id).fate(hash, key, now)
     }
 
     fn clear(&self, _now: Now) {

@@ -20,7 +20,7 @@ use crate::command::{Hit, Now, Pages, Value};
 use crate::engine::budget::Budget;
 use crate::engine::clock::Clock;
 use crate::engine::hash::Hasher;
-use crate::engine::{EvictionHook, Journal, memcached_class, memcached_size};
+use crate::engine::{EvictionHook, Fate, Journal, memcached_class, memcached_size};
 
 /// What all shards of an engine share.
 pub(super) struct Shared {
@@ -178,6 +178,17 @@ impl Shard {
         }
         self.kill(hash, location);
         None
+    }
+
+    /// What a command would find.
+    pub(super) fn fate(&self, hash: u64, key: &[u8], now: Now) -> Fate {
+        let Some(location) = self.find(hash, key) else { return Fate::Missing };
+        let header = Header::read(self.segments.bytes(location));
+        match self.is_dead(&header, now) {
+            false => Fate::There,
+            true if header.version < self.floor => Fate::Flushed,
+            true => Fate::Expired,
+        }
     }
 
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives

@@ -151,7 +151,7 @@ fn stores() {
             let refused = answer(opcode, 0x86, 0, "", b"", b"no master");
             check_packet(&store(opcode, "abc"), Refused("no master"), &log, &refused);
             let large = store(opcode, &"x".repeat(5000));
-            let drops = if mode == "set" { "refuse k TooLarge" } else { "" };
+            let drops = if mode == "set" { "refuse k TooLarge" } else { "refuse k TooLarge, which stays" };
             check_packet(&large, TooLarge, drops, &error(opcode, 3));
         }
         let compared = Packet { cas: 9, ..store(loud, "abc") };

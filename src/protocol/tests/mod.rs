@@ -267,7 +267,8 @@ fn describe(command: &Command<'_>) -> String {
         }
         Op::Touch(at) => format!("touch {key} {}", at.0),
         Op::Inspect => format!("inspect {key}"),
-        Op::Refuse(why) => format!("refuse {key} {why:?}"),
+        Op::Refuse(refuse) if refuse.drops => format!("refuse {key} {:?}", refuse.why),
+        Op::Refuse(refuse) => format!("refuse {key} {:?}, which stays", refuse.why),
     }
 }
 

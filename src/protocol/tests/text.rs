@@ -325,14 +325,25 @@ fn the_size_limit_counts_as_memcached_counts() {
 }
 
 #[test]
-fn a_store_that_is_too_large_drops_the_old_item_and_its_own_body() {
+fn a_set_that_is_too_large_drops_the_old_item_and_any_such_store_its_own_body() {
     let body = "x".repeat(5000);
     let answer = "SERVER_ERROR object too large for cache\r\nMN\r\n";
     check(&[
         (&format!("set k 0 0 5000\r\n{body}\r\nmn\r\n"), TooLarge, "refuse k TooLarge", answer),
         (&format!("set k 0 0 5000 noreply\r\n{body}\r\nmn\r\n"), TooLarge, "refuse k TooLarge", "MN\r\n"),
-        (&format!("add k 0 0 5000\r\n{body}\r\nmn\r\n"), TooLarge, "", answer),
-        (&format!("append k 0 0 5000\r\n{body}\r\nmn\r\n"), TooLarge, "", answer),
+        (&format!("add k 0 0 5000\r\n{body}\r\nmn\r\n"), TooLarge, "refuse k TooLarge, which stays", answer),
+        (
+            &format!("append k 0 0 5000\r\n{body}\r\nmn\r\n"),
+            TooLarge,
+            "refuse k TooLarge, which stays",
+            answer,
+        ),
+        (
+            &format!("cas k 0 0 5000 1\r\n{body}\r\nmn\r\n"),
+            TooLarge,
+            "refuse k TooLarge, which stays",
+            answer,
+        ),
     ]);
 }
 
@@ -363,7 +374,11 @@ fn a_body_there_is_no_memory_for_is_answered_once_and_thrown_away() {
             "SERVER_ERROR out of memory storing object\r\nMN\r\n",
         ),
         ("set k 0 0 1000 noreply", vec!["refuse k OutOfMemory"], "MN\r\n"),
-        ("add k 0 0 1000", vec![], "SERVER_ERROR out of memory storing object\r\nMN\r\n"),
+        (
+            "add k 0 0 1000",
+            vec!["refuse k OutOfMemory, which stays"],
+            "SERVER_ERROR out of memory storing object\r\nMN\r\n",
+        ),
         (
             "ms k 1000 q MA",
             vec!["refuse k OutOfMemory"],

@@ -5,8 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::{Delete, ReadKind, Refusal};
+use crate::command::{Delete, ReadKind, Refusal, Refuse};
 use crate::engine::model::ModelEngine;
+
+fn refused<'a>(why: Refusal, drops: bool) -> Op<'a> {
+    Op::Refuse(Refuse { why, mode: StoreMode::Set, compares: false, drops })
+}
 
 /// A step of a random history.
 #[derive(Clone, Debug)]
@@ -54,7 +58,7 @@ enum Asked {
     },
     Touch(i64),
     Inspect,
-    Refuse(bool),
+    Refuse(bool, bool),
 }
 
 fn exptimes() -> impl Strategy<Value = i64> {
@@ -79,7 +83,7 @@ fn asked() -> impl Strategy<Value = Asked> {
                 increment, delta, initial, compare, touch }),
         1 => exptimes().prop_map(Asked::Touch),
         1 => Just(Asked::Inspect),
-        1 => any::<bool>().prop_map(Asked::Refuse),
+        1 => any::<(bool, bool)>().prop_map(|(large, drops)| Asked::Refuse(large, drops)),
     ]
 }
 
@@ -158,7 +162,9 @@ impl Asked {
             }),
             Self::Touch(exptime) => Op::Touch(Exptime(exptime)),
             Self::Inspect => Op::Inspect,
-            Self::Refuse(large) => Op::Refuse(if large { Refusal::TooLarge } else { Refusal::OutOfMemory }),
+            Self::Refuse(large, drops) => {
+                refused(if large { Refusal::TooLarge } else { Refusal::OutOfMemory }, drops)
+            }
         }
     }
 
@@ -249,7 +255,7 @@ impl Bench {
                 _ => true,
             };
             if replaces {
-                run(&self.model, &key, Op::Refuse(Refusal::OutOfMemory), self.now);
+                run(&self.model, &key, refused(Refusal::OutOfMemory, true), self.now);
             }
         } else {
             let theirs = run(&self.model, &key, op.clone(), self.now);

@@ -195,6 +195,24 @@ fn one_client_wins_the_right_to_fill_a_missing_item_or_to_renew_it_early() {
 }
 
 #[test]
+fn a_value_in_chunks_is_no_number_whatever_its_cas_unique_is() {
+    let engine = Memory::new(MemoryConfig::default(), Arc::new(NoJournal));
+    for (len, said) in [(500 << 10, "exists"), (520 << 10, "non-numeric")] {
+        set(&engine, "k", &"1".repeat(len), at(START));
+        let arith = Arith {
+            increment: true,
+            delta: 1,
+            initial: None,
+            compare: Some(1),
+            touch: None,
+            explicit: None,
+            binary_key: false,
+        };
+        assert_eq!(run(&engine, "k", Op::Arith(arith), at(START)).what, said, "{len} bytes");
+    }
+}
+
+#[test]
 fn a_read_shows_what_was_before_it() {
     let engine = small_engine(1 << 20);
     set(&engine, "k", "x", at(START));

@@ -1,0 +1,242 @@
+//! What this node says of itself, measured when somebody asks and shared by all who do.
+//!
+//! A look at the engine takes every shard's lock for a moment, so it is taken at most ten times a second
+//! for people and monitors, however many ask, and once a second for heartbeats. The pair's thread never
+//! waits for anybody here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tandem_replication::driver::{self, Snapshot as PairSnapshot};
+use tandem_replication::status::Load;
+use tokio::sync::watch;
+
+use crate::admin::report::{Latency, Node};
+use crate::server::VERSION;
+use crate::server::clock::Clock;
+use crate::stats::latency::Kind;
+use crate::stats::{Snapshot, Stats};
+
+/// For people and monitors nothing is older.
+const FRESH: Duration = Duration::from_millis(100);
+/// For heartbeats, and what rates are made of.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What does not change while the node runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fixed {
+    /// Where clients are served.
+    pub(super) address: String,
+    /// Where the admin port is.
+    pub(super) admin: Option<String>,
+    /// It should be master when both are well.
+    pub(super) preferred: bool,
+    /// What both nodes should have alike.
+    pub(super) settings: BTreeMap<String, String>,
+}
+
+/// See the module.
+pub(super) struct Meter {
+    stats: Arc<Stats>,
+    clock: Arc<Clock>,
+    fixed: Fixed,
+    pair: OnceLock<watch::Receiver<Arc<PairSnapshot>>>,
+    measured: Mutex<Measured>,
+    /// What the last heartbeat said.
+    load: Mutex<Load>,
+}
+
+struct Measured {
+    at: Instant,
+    snapshot: Arc<Snapshot>,
+    /// Where the period that rates are measured over began.
+    since: Instant,
+    before: Counts,
+    rates: Rates,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    reads: u64,
+    writes: u64,
+    hits: u64,
+    misses: u64,
+    evictions: u64,
+}
+
+impl Counts {
+    fn of(snapshot: &Snapshot) -> Self {
+        let commands = &snapshot.engine.commands;
+        Self {
+            reads: commands.cmd_get,
+            writes: commands.cmd_set,
+            hits: commands.get_hits,
+            misses: commands.get_misses,
+            evictions: snapshot.engine.classes.values().map(|class| class.evicted).sum(),
+        }
+    }
+}
+
+/// Per second; absent before the first second is over.
+#[derive(Clone, Copy, Default)]
+struct Rates {
+    reads: Option<f64>,
+    writes: Option<f64>,
+    evictions: Option<f64>,
+    hit_ratio: Option<f64>,
+}
+
+impl Rates {
+    fn between(before: Counts, now: Counts, passed: Duration) -> Self {
+        let rate =
+            |before: u64, now: u64| Some(now.saturating_sub(before) as f64 / passed.as_secs_f64().max(0.001));
+        let (hits, misses) = (now.hits.saturating_sub(before.hits), now.misses.saturating_sub(before.misses));
+        Self {
+            reads: rate(before.reads, now.reads),
+            writes: rate(before.writes, now.writes),
+            evictions: rate(before.evictions, now.evictions),
+            hit_ratio: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
+        }
+    }
+}
+
+impl Meter {
+    pub(super) fn new(stats: Arc<Stats>, clock: Arc<Clock>, fixed: Fixed) -> Self {
+        let snapshot = Arc::new(stats.snapshot(clock.now()));
+        let (at, before) = (Instant::now(), Counts::of(&snapshot));
+        let measured = Measured { at, snapshot, since: at, before, rates: Rates::default() };
+        let load = Load { release: VERSION.to_string(), ..Load::default() };
+        Self {
+            stats,
+            clock,
+            fixed,
+            pair: OnceLock::new(),
+            measured: Mutex::new(measured),
+            load: Mutex::new(load),
+        }
+    }
+
+    /// From now on the node's role is known. Only the first call counts.
+    pub(super) fn watch(&self, pair: watch::Receiver<Arc<PairSnapshot>>) {
+        let _first = self.pair.set(pair);
+    }
+
+    /// All that is counted.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut measured, FRESH);
+        Arc::clone(&measured.snapshot)
+    }
+
+    /// This node, for people and monitors.
+    pub(super) fn node(&self) -> Node {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut measured, FRESH);
+        self.describe(&measured)
+    }
+
+    /// This node, for the next heartbeat.
+    pub(super) fn load(&self) -> Load {
+        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is measuring now is as good.
+        if let Ok(mut measured) = self.measured.try_lock()
+            && (self.refresh(&mut measured, PERIOD) || load.summary.is_empty())
+        {
+            let node = self.describe(&measured);
+            load.items = node.items.unwrap_or_default();
+            load.bytes = node.memory_bytes.unwrap_or_default();
+            load.limit = node.memory_limit_bytes.unwrap_or_default();
+            load.reads_rate = node.reads_per_second.unwrap_or_default() as u32;
+            load.writes_rate = node.writes_per_second.unwrap_or_default() as u32;
+            load.uptime_secs = node.uptime_secs.unwrap_or_default();
+            load.summary = serde_json::to_string(&node).unwrap_or_default();
+        }
+        Load { progress: self.stats.cells.iter().map(|cell| cell.turns.value()).sum(), ..load.clone() }
+    }
+
+    /// Looks again if the last look is older than that; whether it did.
+    fn refresh(&self, measured: &mut Measured, age: Duration) -> bool {
+        if measured.at.elapsed() < age {
+            return false;
+        }
+        measured.snapshot = Arc::new(self.stats.snapshot(self.clock.now()));
+        measured.at = Instant::now();
+        let passed = measured.at - measured.since;
+        if passed >= PERIOD {
+            let now = Counts::of(&measured.snapshot);
+            measured.rates = Rates::between(measured.before, now, passed);
+            (measured.since, measured.before) = (measured.at, now);
+        }
+        true
+    }
+
+    fn describe(&self, measured: &Measured) -> Node {
+        let (snapshot, rates) = (&measured.snapshot, measured.rates);
+        let counts = Counts::of(snapshot);
+        let reads = counts.hits + counts.misses;
+        let mut node = Node {
+            address: self.fixed.address.clone(),
+            role: "standalone".to_string(),
+            ready: true,
+            items: Some(snapshot.engine.curr_items),
+            memory_bytes: Some(snapshot.engine.used),
+            memory_limit_bytes: Some(snapshot.engine.limit),
+            hit_ratio: (reads > 0).then(|| counts.hits as f64 / reads as f64),
+            recent_hit_ratio: rates.hit_ratio,
+            reads_per_second: rates.reads,
+            writes_per_second: rates.writes,
+            evictions: Some(counts.evictions),
+            evictions_per_second: rates.evictions,
+            connections: Some(snapshot.curr_connections),
+            connections_max: Some(self.stats.connections_max() as u64),
+            latency: self.latency(),
+            uptime_secs: Some(u64::from(snapshot.now.secs)),
+            version: Some(VERSION.to_string()),
+            admin: self.fixed.admin.clone(),
+            preferred: self.fixed.preferred,
+            settings: self.fixed.settings.clone(),
+            ..Node::default()
+        };
+        if let Some(pair) = self.pair.get() {
+            take_role(&mut node, &pair.borrow());
+        }
+        node
+    }
+
+    fn latency(&self) -> BTreeMap<String, Latency> {
+        let measured = Kind::ALL.into_iter().map(|kind| (kind, self.stats.times(kind)));
+        let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
+        measured
+            .filter(|(_, times)| times.measured() > 0)
+            .map(|(kind, times)| {
+                let latency = Latency {
+                    measured: times.measured(),
+                    p50_us: micros(times.quantile(0.5)),
+                    p99_us: micros(times.quantile(0.99)),
+                    p999_us: micros(times.quantile(0.999)),
+                };
+                (kind.name().to_owned(), latency)
+            })
+            .collect()
+    }
+}
+
+fn take_role(node: &mut Node, snapshot: &PairSnapshot) {
+    let role = &snapshot.pair.role;
+    node.role = role.state.name().to_string();
+    node.epoch = role.epoch;
+    node.role_reason = Some(role.why.to_string());
+    node.role_for_secs = Some(driver::now().since(role.since).as_millis() as f64 / 1000.0);
+    node.ready = ready(snapshot);
+    node.failover_paused = snapshot.pair.failover_paused;
+}
+
+/// Whether a client that comes here is served, by this node or through it.
+fn ready(snapshot: &PairSnapshot) -> bool {
+    match snapshot.pair.role.state.name() {
+        "master" => true,
+        "backup" | "joining" => snapshot.proxy.is_some() && snapshot.pair.control_up,
+        _ => false,
+    }
+}
