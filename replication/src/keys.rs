@@ -55,6 +55,15 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// For a connection to somebody whose certificate carries the name it is dialled by.
+    pub(crate) fn for_host(&self, host: &str) -> Self {
+        let mut keys = self.clone();
+        if let (Some(tls), Ok(name)) = (&mut keys.tls, ServerName::try_from(host.to_string())) {
+            tls.name = name;
+        }
+        keys
+    }
+
     /// Reads all of them, or says what is wrong with which file.
     pub fn read(files: &KeyFiles) -> Result<Self, String> {
         let secrets = files.secrets.as_deref().map(read_secrets).transpose()?.unwrap_or_default();

@@ -632,6 +632,7 @@ impl Node {
             backlog_bytes: self.backlog.bytes(),
             copy: copied.map(|items| (items, self.store.items())),
             state_saved: self.state_saved,
+            arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
             counters: self.counters,
         }
     }

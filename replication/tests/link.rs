@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use support::fault_proxy::{FaultProxy, Faults};
 use support::node::{Place, TestNode, eventually, settled};
 use tandem_replication::handshake::{Secret, Secrets};
-use tandem_replication::keys::{KeyFiles, Keys, TlsFiles};
+use tandem_replication::keys::{KeyFiles, Keys, SharedKeys, TlsFiles};
 use tandem_replication::role::State;
 
 fn keys(lines: &[&str]) -> Keys {
@@ -58,8 +58,8 @@ fn read(files: &KeyFiles) -> Keys {
 fn pair(ours: Keys, theirs: Keys) -> (TestNode, TestNode) {
     let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
     let (at_a, at_b) = (a.address, b.address);
-    let a = TestNode::start(a, Some(at_b), |config| config.keys = ours);
-    (a, TestNode::start(b, Some(at_a), |config| config.keys = theirs))
+    let a = TestNode::start(a, Some(at_b), |config| config.keys = SharedKeys::new(ours));
+    (a, TestNode::start(b, Some(at_a), |config| config.keys = SharedKeys::new(theirs)))
 }
 
 #[track_caller]
@@ -147,8 +147,8 @@ fn a_meddler_changes_nothing_and_the_pair_goes_on() {
         let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
         let (to_a, to_b) =
             (FaultProxy::start("127.0.0.1", a.address), FaultProxy::start("127.0.0.1", b.address));
-        let a = TestNode::start(a, Some(to_b.address()), |config| config.keys = ours);
-        let b = TestNode::start(b, Some(to_a.address()), |config| config.keys = theirs);
+        let a = TestNode::start(a, Some(to_b.address()), |config| config.keys = SharedKeys::new(ours));
+        let b = TestNode::start(b, Some(to_a.address()), |config| config.keys = SharedKeys::new(theirs));
         let (master, backup) = settled(a, b);
         let before = to_a.connections() + to_b.connections();
         for proxy in [&to_a, &to_b] {

@@ -10,7 +10,8 @@ use tandem_replication::proxy::{ProxyStream, Reply, decode_request, encode_done,
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn linked_pair() -> (TestNode, TestNode) {
-    let (a, b) = TestNode::pair(|config| config.keys = Secret::new(b"sesame".to_vec()).into());
+    let (a, b) =
+        TestNode::pair(|config| config.keys = SharedKeys::new(Secret::new(b"sesame".to_vec()).into()));
     eventually("linked", || a.status().proxy.is_some() && b.status().proxy.is_some());
     (a, b)
 }
@@ -70,7 +71,7 @@ async fn a_proxy_without_the_key_or_without_a_link_is_refused() {
     assert!(why.contains("--psk-file"), "{why}");
     // A node it is not linked with, though that one has the key.
     let third = TestNode::start(support::node::Place::on("127.0.0.4"), Some(b.address), |config| {
-        config.keys = Secret::new(b"sesame".to_vec()).into();
+        config.keys = SharedKeys::new(Secret::new(b"sesame".to_vec()).into());
     });
     third.wait("refused", |status| status.link_problem.is_some());
     let mut foreign = target.clone();

@@ -1,11 +1,14 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+mod etcd;
+mod hooks;
 mod meter;
 mod notify;
 mod pair;
 mod recorder;
 mod view;
 mod warm;
+mod witness;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -35,6 +38,7 @@ use pair::{PairSockets, Prepared, Running};
 use recorder::Columns;
 use view::View;
 use warm::Warm;
+pub use witness::Witness;
 
 /// A running node.
 #[derive(Debug)]

@@ -21,7 +21,12 @@ pub struct NodeHost {
     receipts: Option<Arc<Receipts>>,
     /// Set when the server runs; the pair starts a moment earlier.
     adopt: OnceLock<Adopt>,
+    /// Makes sure that the peer serves nobody; may block.
+    fence: Option<Fence>,
 }
+
+/// See [`Host::fence`]; called where blocking is allowed.
+pub type Fence = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl NodeHost {
     /// How often a closing gate looks whether everybody has left: batches take microseconds.
@@ -33,7 +38,13 @@ impl NodeHost {
         load: Box<dyn Fn() -> Load + Send + Sync>,
         receipts: Option<Arc<Receipts>>,
     ) -> Self {
-        Self { gate, load, receipts, adopt: OnceLock::new() }
+        Self { gate, load, receipts, adopt: OnceLock::new(), fence: None }
+    }
+
+    /// Fences the peer so.
+    pub fn fence_with(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence;
+        self
     }
 
     /// From now on the peer's streams go there. Only the first call counts.
@@ -60,6 +71,14 @@ impl Host for NodeHost {
         if let Some(adopt) = self.adopt.get() {
             adopt(channel);
         }
+    }
+
+    fn fence(&self) -> BoxFuture<'_, bool> {
+        let fence = self.fence.clone();
+        Box::pin(async move {
+            let Some(fence) = fence else { return false };
+            tokio::task::spawn_blocking(move || fence()).await.unwrap_or(false)
+        })
     }
 
     fn load(&self) -> Load {

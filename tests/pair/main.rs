@@ -2,6 +2,7 @@
 
 mod acks;
 mod adversity;
+mod arbiter;
 mod burst;
 mod failover;
 mod hang;

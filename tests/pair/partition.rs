@@ -2,33 +2,39 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tandemd::bench::client::Client;
 
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{PATIENCE, Pair, Setup, wait_for};
 use crate::setup;
 
 /// Two network namespaces with a cable between them and one to us each.
 ///
 /// `10.213.N.1 ── 10.213.N.2` is the cable between the nodes; we reach each node through a cable of
 /// its own, so that cutting theirs leaves clients alone.
-struct Cables {
+pub(crate) struct Cables {
     names: [String; 2],
     /// Where clients find the nodes.
     clients: [IpAddr; 2],
     /// Where the nodes find each other.
     nodes: [IpAddr; 2],
+    /// Where the nodes find us.
+    pub(crate) outside: [IpAddr; 2],
 }
 
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
-    fn new() -> Option<Self> {
-        let id = std::process::id();
+    pub(crate) fn new() -> Option<Self> {
+        // Each test has its own, also those of one process.
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let id = std::process::id() * 4 + CALLS.fetch_add(1, Ordering::Relaxed) % 4;
         let net = (id % 60) as u8 * 4;
         let cables = Self {
             names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],
             clients: [IpAddr::from([10, 213, net + 1, 2]), IpAddr::from([10, 213, net + 2, 2])],
             nodes: [IpAddr::from([10, 213, net, 1]), IpAddr::from([10, 213, net, 2])],
+            outside: [IpAddr::from([10, 213, net + 1, 1]), IpAddr::from([10, 213, net + 2, 1])],
         };
         if !ip(&["netns", "add", &cables.names[0]]) {
             return None;
@@ -62,7 +68,7 @@ impl Cables {
     }
 
     /// Drops everything between the nodes, in both directions, without a word to either.
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for (name, peer) in self.names.iter().zip([self.nodes[1], self.nodes[0]]) {
             let rules = format!(
                 "table inet cut {{ chain inward {{ type filter hook input priority 0; ip saddr {peer} drop; }}; \
@@ -72,7 +78,35 @@ impl Cables {
         }
     }
 
-    fn mend(&self) {
+    /// Drops what a node says to a port of ours.
+    pub(crate) fn cut_off(&self, node: usize, port: u16) {
+        let rules = format!(
+            "table inet off {{ chain outward {{ type filter hook output priority 0; tcp dport {port} drop; }}; }}"
+        );
+        assert!(run("ip", &["netns", "exec", &self.names[node], "nft", &rules]), "nft, of nftables");
+    }
+
+    /// Ends [`Cables::cut_off`].
+    pub(crate) fn let_in(&self, node: usize) {
+        assert!(run("ip", &["netns", "exec", &self.names[node], "nft", "delete table inet off"]));
+    }
+
+    /// A pair at the ends of the cable, not started yet.
+    pub(crate) fn pair(&self, setup: Setup) -> Pair {
+        let mut setup = setup.flag("--insecure-replication");
+        setup.hosts = self.nodes;
+        setup.namespaces = Some(self.names.clone());
+        let mut pair = setup.pair();
+        for index in 0..2 {
+            // Clients come over the other cable; replication stays on the one between the nodes.
+            let node = &mut pair.nodes[index];
+            node.flags.extend(["--replication-listen".to_owned(), self.nodes[index].to_string()]);
+            node.host = self.clients[index];
+        }
+        pair
+    }
+
+    pub(crate) fn mend(&self) {
         for name in &self.names {
             assert!(run("ip", &["netns", "exec", name, "nft", "delete table inet cut"]));
         }
@@ -102,16 +136,7 @@ fn both_sides_of_a_partition_serve_and_afterwards_the_higher_epoch_does() {
         eprintln!("not tried: only root can make network namespaces");
         return;
     };
-    let mut setup = setup().flag("--insecure-replication");
-    setup.hosts = cables.nodes;
-    setup.namespaces = Some(cables.names.clone());
-    let mut pair = setup.pair();
-    for index in 0..2 {
-        // Clients come over the other cable; replication stays on the one between the nodes.
-        let node = &mut pair.nodes[index];
-        node.flags.extend(["--replication-listen".to_owned(), cables.nodes[index].to_string()]);
-        node.host = cables.clients[index];
-    }
+    let mut pair = cables.pair(setup());
     pair.start();
     let master = pair.wait_paired();
     let mut clients = [0, 1].map(|index| pair.nodes[index].client());

@@ -243,7 +243,7 @@ fn explain(why: &GreetError) -> String {
 #[derive(Clone)]
 pub(super) struct Unproven {
     places: Arc<Mutex<VecDeque<AbortHandle>>>,
-    log: Arc<Mutex<Throttle>>,
+    pub(super) log: Arc<Mutex<Throttle>>,
 }
 
 impl Unproven {
@@ -251,7 +251,7 @@ impl Unproven {
         Self { places: Arc::default(), log: Arc::new(Mutex::new(Throttle::new(STRANGERS_EVERY))) }
     }
 
-    fn admit(&self, task: AbortHandle) {
+    pub(super) fn admit(&self, task: AbortHandle) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.retain(|task| !task.is_finished());
         if places.len() >= UNPROVEN_MAX
@@ -297,6 +297,9 @@ impl Judge {
     /// May this connection stay? `dead_after`: how long a partner's place is kept for it.
     pub(super) fn judge(&self, greeted: &Greeted, now: Instant, dead_after: Duration) -> Result<(), Refusal> {
         let hello = &greeted.peer.hello;
+        if greeted.kind == Kind::Witness {
+            return Err(Refusal::NoWitness);
+        }
         if hello.node_id == self.node_id {
             let myself = hello.boot_id == self.boot_id;
             return Err(if myself { Refusal::Myself } else { Refusal::CopiedIdentity });

@@ -14,6 +14,7 @@ mod doors;
 mod links;
 mod log;
 mod run;
+pub mod witness;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::channel::Loose;
 use crate::keys::{Keys, SharedKeys};
@@ -56,7 +58,11 @@ pub struct Config {
     /// Where the peer may dial in; see [`transport::bind`](crate::transport::bind).
     pub listeners: Vec<TcpListener>,
     /// What the nodes prove themselves with.
-    pub keys: Keys,
+    pub keys: SharedKeys,
+    /// Whom to ask when the peer cannot be asked, and for leases of which length; see [`crate::arbiter`].
+    pub arbiter: Option<(Arc<dyn Arbitrate>, Duration)>,
+    /// Whoever is silent is fenced ([`Host::fence`]) before it is replaced.
+    pub fence: bool,
     /// Where the node keeps what it must not forget; without, it is a new node with every start.
     pub state_dir: Option<PathBuf>,
     /// Where clients are served, for the peer's probes; 0 if they cannot reach it by TCP.
@@ -89,7 +95,9 @@ impl Config {
         Self {
             peer: None,
             listeners: Vec::new(),
-            keys: Keys::default(),
+            keys: SharedKeys::default(),
+            arbiter: None,
+            fence: false,
             state_dir: None,
             client_port: 0,
             release: env!("CARGO_PKG_VERSION").to_string(),
@@ -115,6 +123,16 @@ impl Default for Config {
 /// A future in a box, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// An arbiter, as it is asked; see [`crate::arbiter`].
+pub trait Arbitrate: std::fmt::Debug + Send + Sync + 'static {
+    /// Puts a question to it. May be given up at any time; whatever comes of it then, counts as no
+    /// answer.
+    fn ask(&self, asker: Asker, ask: Ask) -> BoxFuture<'_, Outcome>;
+
+    /// For people.
+    fn name(&self) -> String;
+}
+
 /// What the pair calls back. All but the future of [`Host::drained`] must return at once: they are
 /// called between two heartbeats.
 pub trait Host: Send + Sync + 'static {
@@ -129,6 +147,12 @@ pub trait Host: Send + Sync + 'static {
 
     /// What the next heartbeat says of this node.
     fn load(&self) -> Load;
+
+    /// Makes sure that the peer serves nobody, in a bounded time; whether that is certain. Only asked
+    /// with [`Config::fence`].
+    fn fence(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
 
     /// As master: what the backup has applied, per shard, and whether it will acknowledge more; `None`
     /// for a node that leads no more or has begun a new history. Called when it changes.
@@ -197,6 +221,8 @@ enum Event {
         result: Result<Box<doors::Greeted>, String>,
     },
     DialledData(Result<Box<doors::Greeted>, String>),
+    Arbitrated(Answer),
+    Fenced(bool),
     Probed(node::Probe),
     Persisted(Result<(), StateError>),
     Drained(u64),
@@ -330,7 +356,7 @@ impl Remote {
 /// has to put right first; a peer that cannot be reached or a state that cannot be read are no such
 /// things: the status and the log tell of them.
 pub fn start(
-    mut config: Config,
+    config: Config,
     store: Arc<dyn Store>,
     backlog: Arc<Backlog>,
     host: Arc<dyn Host>,
@@ -346,7 +372,7 @@ pub fn start(
     let (commands, inbox) = mpsc::channel(16);
     let (publisher, status) = watch::channel(Arc::new(Snapshot::default()));
     let patience = config.drain_timeout + 2 * config.dead_after + Duration::from_secs(1);
-    let keys = SharedKeys::new(std::mem::take(&mut config.keys));
+    let keys = config.keys.clone();
     let parts = run::Parts { config, identity, keys: keys.clone(), store, backlog, host, inbox, publisher };
     let thread = std::thread::Builder::new()
         .name("pair".to_string())

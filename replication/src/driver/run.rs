@@ -15,7 +15,8 @@ use super::connection::{Broken, Connection, Taken};
 use super::doors::{Doors, Introduction, Partner, Unproven};
 use super::links::REPEAT_EVERY;
 use super::log::Throttle;
-use super::{Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
+use super::{Arbitrate, Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
+use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::history::Position;
@@ -81,6 +82,9 @@ pub(super) struct Loop {
     pub(super) backlog: Arc<Backlog>,
     pub(super) news: Arc<Notify>,
     pub(super) doors: Doors,
+    pub(super) arbiter: Option<Arc<dyn Arbitrate>>,
+    /// What the log knows of it.
+    pub(super) arbiter_heard: Option<bool>,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) publisher: watch::Sender<Arc<Snapshot>>,
@@ -198,8 +202,8 @@ impl Loop {
                 preferred: config.preferred,
                 failback_delay: config.failback_delay.into(),
                 drain_timeout: config.drain_timeout.into(),
-                arbiter: None,
-                fence: false,
+                arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
+                fence: config.fence,
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -227,6 +231,8 @@ impl Loop {
             backlog,
             news,
             doors,
+            arbiter: config.arbiter.map(|(arbiter, _)| arbiter),
+            arbiter_heard: None,
             events,
             inbox,
             publisher,
@@ -431,7 +437,15 @@ impl Loop {
                 self.urgent = true;
             }
             Output::Stopped => self.stopped = true,
-            Output::Arbiter(_) | Output::Fence => {}
+            Output::Arbiter(ask) => self.ask_arbiter(ask),
+            Output::Fence => {
+                tracing::warn!("the peer is silent: fencing it before it is replaced");
+                let (host, events) = (self.host.clone(), self.doors.events.clone());
+                tokio::spawn(async move {
+                    let fenced = host.fence().await;
+                    let _ = events.send(Event::Fenced(fenced)).await;
+                });
+            }
         }
     }
 
@@ -476,6 +490,14 @@ impl Loop {
                     Err(why) => tracing::debug!("no data connection yet: {why}"),
                 }
             }
+            Event::Arbitrated(answer) => self.arbitrated(answer),
+            Event::Fenced(fenced) => {
+                match fenced {
+                    true => tracing::info!("the peer is fenced: it serves nobody"),
+                    false => tracing::error!("the fence command did not succeed: the peer is not replaced"),
+                }
+                self.node.handle_fenced(fenced, now());
+            }
             Event::Probed(found) => self.node.handle_probe(found, now()),
             Event::Persisted(result) => self.saved(result),
             Event::Drained(closing) => {
@@ -491,6 +513,31 @@ impl Loop {
             }
             Event::Refused => {}
         }
+    }
+
+    fn ask_arbiter(&self, ask: Ask) {
+        let Some(arbiter) = self.arbiter.clone() else { return };
+        let asker = Asker { node: self.node_id, boot: self.boot_id };
+        let (events, patience) = (self.doors.events.clone(), self.dead_after / 2);
+        tokio::spawn(async move {
+            let outcome = timeout(patience, arbiter.ask(asker, ask)).await.unwrap_or(Outcome::Silent);
+            let _ = events.send(Event::Arbitrated(Answer { number: ask.number, outcome })).await;
+        });
+    }
+
+    fn arbitrated(&mut self, answer: Answer) {
+        let heard = Some(answer.outcome != Outcome::Silent);
+        if heard != self.arbiter_heard {
+            let name = self.arbiter.as_ref().map(|arbiter| arbiter.name()).unwrap_or_default();
+            match heard {
+                Some(true) => tracing::info!("the arbiter answers: {name}"),
+                _ => tracing::warn!(
+                    "the arbiter does not answer: {name}; while both nodes hear each other that does no harm"
+                ),
+            }
+            (self.arbiter_heard, self.urgent) = (heard, true);
+        }
+        self.node.handle_arbiter(answer, now());
     }
 
     fn handle_command(&mut self, command: Command) {
