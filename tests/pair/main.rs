@@ -7,6 +7,7 @@ mod burst;
 mod failover;
 mod hang;
 mod harness;
+mod hooks;
 mod link;
 mod migration;
 mod partition;
