@@ -9,11 +9,12 @@ cd "$(dirname "$0")/.."
 source scripts/packages.sh
 
 # The reference server and its tools; namespaces, filters and mounts for the pair; the programs that
-# deploy/ is for; real clients.
+# deploy/ is for; real clients; a browser for the status page.
 need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables etcd:etcd-server mount:mount \
     haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
-    systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3
-need_packages php-memcached python3-yaml python3-venv
+    systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3 perl:perl cc:gcc \
+    chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils
+need_packages php-memcached libmemcached-dev python3-yaml python3-venv
 
 # A Python of the tests' own, for the client that Debian does not have.
 if [ ! -x target/python/bin/python ] || ! target/python/bin/python -c 'import pymemcache' 2>/dev/null; then

@@ -154,6 +154,8 @@ pub struct Get {
     pub vivify: Option<Exptime>,
     /// Win the right to refresh when fewer than this many seconds are left (meta `R`).
     pub recache: Option<i64>,
+    /// The seconds left are those after `touch`, which was named first.
+    pub recache_after_touch: bool,
     /// CAS unique for an item that `vivify` creates (meta `E`).
     pub explicit: Option<u64>,
     /// The key was sent in base64: an item that `vivify` creates remembers it.

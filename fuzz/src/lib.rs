@@ -5,6 +5,7 @@
 //! coverage; the tests here feed them what [`seeds`] begins with, and a little around it.
 
 pub mod commands;
+mod datagrams;
 mod files;
 pub mod seeds;
 mod streams;
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "text", run: commands::text, longest: 1500 },
     Target { name: "meta", run: commands::text, longest: 1500 },
     Target { name: "binary", run: commands::binary, longest: 1500 },
+    Target { name: "udp", run: datagrams::udp, longest: 3000 },
     Target { name: "change", run: streams::change, longest: 2000 },
     Target { name: "frame", run: streams::frame, longest: 2000 },
     Target { name: "handshake", run: streams::handshake, longest: 6000 },

@@ -28,6 +28,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
         "text" | "meta" => commands(),
         "binary" => packets(),
+        "udp" => datagrams(),
         "change" => changes(),
         "frame" => frames(),
         "handshake" => handshakes(),
@@ -61,6 +62,17 @@ fn commands() -> Vec<Vec<u8>> {
         )
         .into(),
     );
+    all
+}
+
+/// What clients say, behind a head, and a few heads that are none.
+fn datagrams() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> =
+        commands().into_iter().chain(packets()).map(|said| [&b"\x01"[..], &said].concat()).collect();
+    for head in [&b"\0\x01\0\0\0\x01\0\0"[..], b"\0\x01\0\0\0\x02\0\0", b"\0\x01\0\0", b""] {
+        all.push([&b"\0"[..], head, b"get a\r\nset a 0 0 1\r\nx\r\n"].concat());
+    }
+    all.push([&b"\x01"[..], &b"get a b c\r\n".repeat(200)].concat());
     all
 }
 

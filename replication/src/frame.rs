@@ -17,6 +17,7 @@ use crate::history::Position;
 use crate::role::{Claim, State};
 use crate::status::Load;
 use crate::time::Mono;
+use crate::verify::{Answer, Question};
 use crate::wire;
 
 /// Every frame begins with so many bytes.
@@ -114,6 +115,10 @@ pub enum Frame {
         /// Per shard of the sender.
         applied: Vec<u64>,
     },
+    /// Data, master to follower: what is there of these? See [`crate::verify`].
+    Compare(Question),
+    /// Data, follower to master: this.
+    Compared(Answer),
     /// Data, master to follower: acknowledge what came before this at once, somebody waits for it.
     AskAck,
     /// Not for the node: the driver's own (handshake, proxied requests).
@@ -348,6 +353,8 @@ const CHUNK: u8 = 19;
 const COPY_END: u8 = 20;
 const ACK: u8 = 21;
 const ASK_ACK: u8 = 22;
+const COMPARE: u8 = 23;
+const COMPARED: u8 = 24;
 const HANDSHAKE: u8 = 32;
 const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
@@ -377,6 +384,8 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         Frame::CopyEnd { target } => small(COPY_END, 0, target),
         Frame::Ack { session, applied } => small(ACK, u64::from(*session), applied),
         Frame::AskAck => bare(ASK_ACK, 0),
+        Frame::Compare(question) => small(COMPARE, 0, question),
+        Frame::Compared(answer) => small(COMPARED, 0, answer),
         Frame::Raw { kind, tag, payload } => {
             let kind = match kind {
                 RawKind::Handshake => HANDSHAKE,
@@ -404,6 +413,8 @@ fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Resul
         COPY_END => Ok(Frame::CopyEnd { target: wire::decode(&payload)? }),
         ACK => Ok(Frame::Ack { session: sequence as u32, applied: wire::decode(&payload)? }),
         ASK_ACK => Ok(Frame::AskAck),
+        COMPARE => Ok(Frame::Compare(wire::decode(&payload)?)),
+        COMPARED => Ok(Frame::Compared(wire::decode(&payload)?)),
         HANDSHAKE => raw(RawKind::Handshake, payload),
         REQUEST => raw(RawKind::Request, payload),
         REPLY => raw(RawKind::Reply, payload),
@@ -436,6 +447,8 @@ mod tests {
             Frame::Chunk { secs: 10, payload: payload.clone() },
             Frame::CopyEnd { target: vec![u64::MAX; 256] },
             Frame::AskAck,
+            Frame::Compare(Question { number: 1, buckets: vec![0, 4095] }),
+            Frame::Compared(Answer { number: 1, sums: vec![u64::MAX], items: Vec::new(), last: true }),
             Frame::Ack { session: u32::MAX, applied: vec![0, 1] },
             raw(RawKind::Handshake),
             raw(RawKind::Request),

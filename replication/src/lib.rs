@@ -47,4 +47,5 @@ pub mod store;
 pub mod testing;
 pub mod time;
 pub mod transport;
+pub mod verify;
 pub mod wire;

@@ -15,6 +15,7 @@ mod backing;
 mod gate;
 mod settle;
 mod stream;
+mod verify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::session::{Receiver, Sender};
 use crate::status::{Counters, Load, PairStatus, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
+use crate::verify::Findings;
 
 use backing::Fencing;
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub arbiter: Option<Span>,
     /// Whoever is silent is fenced ([`Output::Fence`]) before it is replaced.
     pub fence: bool,
+    /// How often a master compares its backup with itself ([`crate::verify`]).
+    pub verify_every: Span,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -98,6 +102,7 @@ impl Config {
             drain_timeout: Span::from_millis(500),
             arbiter: None,
             fence: false,
+            verify_every: Span::from_millis(3_600_000),
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -176,6 +181,8 @@ pub enum Operator {
     ResumeFailover,
     /// Forget what is here and copy everything from the master.
     Resync,
+    /// Compare the backup with this master, and repair what differs ([`crate::verify`]).
+    Verify,
     /// Hand the role over if somebody can take it, then stop.
     Shutdown,
 }
@@ -229,6 +236,8 @@ pub enum Output {
         /// The row's reason.
         why: &'static str,
     },
+    /// For the log: what a comparison found, and the key of an item that had diverged.
+    Compared(Findings, Option<Vec<u8>>),
     /// Everything is done; the process may end.
     Stopped,
 }
@@ -314,6 +323,7 @@ pub struct Node {
     /// The last promotions of either node: who goes back and forth waits longer.
     role_changes: VecDeque<Mono>,
 
+    verifying: verify::Verifying,
     load: Load,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -398,6 +408,7 @@ impl Node {
             level_since: None,
             lag_since: None,
             role_changes: VecDeque::new(),
+            verifying: verify::Verifying::default(),
             load: Load::default(),
             counters: Counters::default(),
             outputs: VecDeque::from([Output::Gate(GateView::Park)]),
@@ -626,6 +637,7 @@ impl Node {
             peer_verdict: self.peer.as_ref().map(|_| self.liveness.verdict(now)),
             failover_paused: self.paused,
             in_sync,
+            verify: self.verify_status(now),
             lag_records,
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::liveness::Verdict;
 use crate::role::State;
 use crate::time::{Mono, Span};
+use crate::verify::Findings;
 
 /// What a node says of itself in every heartbeat, for the tables on the other side. Facts for
 /// people: no decision depends on it, but for `progress`.
@@ -57,6 +58,8 @@ pub struct PairStatus {
     pub failover_paused: bool,
     /// The peer holds, or is, a complete copy and could take over.
     pub in_sync: bool,
+    /// Comparisons of the backup with the master.
+    pub verify: VerifyStatus,
     /// Changes the peer has not acknowledged (on a master), or that are known to be missing here.
     pub lag_records: u64,
     /// Their bytes, as far as the backlog knows.
@@ -74,6 +77,17 @@ pub struct PairStatus {
     pub arbiter: Option<(Option<bool>, bool)>,
     /// Everything counted since the process began.
     pub counters: Counters,
+}
+
+/// What comparisons of the two nodes found; only a master makes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyStatus {
+    /// One is under way.
+    pub running: bool,
+    /// What the last one found.
+    pub last: Option<Findings>,
+    /// How long ago that was.
+    pub age: Span,
 }
 
 /// What is counted, since the process began.
@@ -97,6 +111,8 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// Bytes of changes and chunks applied.
     pub bytes_applied: u64,
+    /// Items of the backup that had diverged from this master's and were stated anew.
+    pub diverged: u64,
 }
 
 /// What this node is, since when and why.

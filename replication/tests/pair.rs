@@ -380,3 +380,28 @@ fn a_pair_speaks_ipv6() {
     write_all(&[&master], "key", 10);
     converged(&master, &backup);
 }
+
+/// The promise of the comparison: whatever made the backup differ, it is found and repaired, and what
+/// clients write meanwhile is no difference.
+#[test]
+fn a_backup_that_differs_is_found_and_repaired() {
+    let (a, b) = TestNode::pair(|config| config.verify_every = Duration::from_millis(300));
+    let (master, backup) = settled(a, b);
+    write_all(&[&master], "key", 3000);
+    converged(&master, &backup);
+    master.wait("a comparison", |status| status.pair.verify.last.is_some_and(|last| last.items == 3000));
+    assert_eq!(master.status().pair.counters.diverged, 0);
+
+    // What no change of the master made.
+    let version = backup.store.contents()[&b"key7"[..]].1;
+    backup.store.put(b"key7", b"wrong", version);
+    backup.store.put(b"key8", b"from nowhere", u64::MAX >> 8);
+    eventually("the difference is repaired", || {
+        write_all(&[&master], "busy", 10);
+        master.status().pair.counters.diverged >= 2
+            && backup.store.get("key7").as_deref() == Some(b"key7")
+            && backup.store.get("key8").as_deref() == Some(b"key8")
+    });
+    converged(&master, &backup);
+    assert_eq!(master.status().pair.counters.diverged, 2, "and nothing else was touched");
+}

@@ -240,6 +240,11 @@ pub fn of_status(status: &Status) -> Vec<Metric> {
             "Connections sent away from the replication port.",
             link.refused_strangers,
         ),
+        Metric::counter(
+            "tandem_diverged_items_total",
+            "Items of the backup that differed from the master's and were sent anew.",
+            link.diverged_items,
+        ),
     ]);
     if let Some(silent) = link.silent_ms {
         metrics.push(Metric::gauge(

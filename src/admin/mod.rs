@@ -58,6 +58,8 @@ pub enum Verb {
     Demote,
     /// Drops what this backup holds and copies everything from the master.
     Resync,
+    /// Compare the backup with this master.
+    Verify,
     /// Until resumed, or the process ends: this node takes and gives no role by itself.
     PauseFailover,
     /// The end of that.
@@ -69,7 +71,7 @@ pub enum Verb {
 impl Verb {
     /// The paths of all verbs.
     pub const PATHS: &str =
-        "/switchover /promote /demote /resync /pause-failover /resume-failover /log-level";
+        "/switchover /promote /demote /resync /verify /pause-failover /resume-failover /log-level";
 
     /// What `POST path?query` asks for.
     pub fn parse(path: &str, query: &str) -> Option<Self> {
@@ -78,6 +80,7 @@ impl Verb {
             "/promote" => Self::Promote { force: query.split('&').any(|pair| pair == "force=true") },
             "/demote" => Self::Demote,
             "/resync" => Self::Resync,
+            "/verify" => Self::Verify,
             "/pause-failover" => Self::PauseFailover,
             "/resume-failover" => Self::ResumeFailover,
             "/log-level" => {
@@ -96,6 +99,7 @@ impl Verb {
             Self::Promote { force: true } => "/promote?force=true".to_owned(),
             Self::Demote => "/demote".to_owned(),
             Self::Resync => "/resync".to_owned(),
+            Self::Verify => "/verify".to_owned(),
             Self::PauseFailover => "/pause-failover".to_owned(),
             Self::ResumeFailover => "/resume-failover".to_owned(),
             Self::LogLevel(level) => format!("/log-level?level={level}"),

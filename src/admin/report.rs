@@ -170,6 +170,14 @@ pub struct Link {
     pub proxied_requests: u64,
     /// Strangers sent away from the replication port.
     pub refused_strangers: u64,
+    /// The backup is being compared with the master.
+    pub verifying: bool,
+    /// Items that the last comparison looked at.
+    pub verified_items: u64,
+    /// How long ago it ended, in seconds; absent if there was none.
+    pub verified_secs_ago: Option<f64>,
+    /// Items of the backup that were found to differ, and sent anew.
+    pub diverged_items: u64,
 }
 
 /// The answer to a control request.

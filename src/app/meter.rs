@@ -18,9 +18,9 @@ use crate::server::clock::Clock;
 use crate::stats::latency::Kind;
 use crate::stats::{Snapshot, Stats};
 
-/// For people and monitors nothing is older.
+/// Nothing that people and monitors see is older.
 const FRESH: Duration = Duration::from_millis(100);
-/// For heartbeats, and what rates are made of.
+/// What heartbeats say is not older, and rates are of no shorter time.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// What does not change while the node runs.
@@ -43,8 +43,14 @@ pub(super) struct Meter {
     fixed: Fixed,
     pair: OnceLock<watch::Receiver<Arc<PairSnapshot>>>,
     measured: Mutex<Measured>,
-    /// What the last heartbeat said.
-    load: Mutex<Load>,
+    said: Mutex<Said>,
+}
+
+/// What heartbeats say, and since when.
+#[derive(Default)]
+struct Said {
+    at: Option<Instant>,
+    load: Load,
 }
 
 struct Measured {
@@ -106,14 +112,13 @@ impl Meter {
         let snapshot = Arc::new(stats.snapshot(clock.now()));
         let (at, before) = (Instant::now(), Counts::of(&snapshot));
         let measured = Measured { at, snapshot, since: at, before, rates: Rates::default() };
-        let load = Load { release: VERSION.to_string(), ..Load::default() };
         Self {
             stats,
             clock,
             fixed,
             pair: OnceLock::new(),
             measured: Mutex::new(measured),
-            load: Mutex::new(load),
+            said: Mutex::default(),
         }
     }
 
@@ -125,40 +130,46 @@ impl Meter {
     /// All that is counted.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(&mut measured, FRESH);
+        self.refresh(&mut measured);
         Arc::clone(&measured.snapshot)
     }
 
     /// This node, for people and monitors.
     pub(super) fn node(&self) -> Node {
         let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(&mut measured, FRESH);
+        self.refresh(&mut measured);
         self.describe(&measured)
     }
 
     /// This node, for the next heartbeat.
     pub(super) fn load(&self) -> Load {
-        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever is measuring now is as good.
-        if let Ok(mut measured) = self.measured.try_lock()
-            && (self.refresh(&mut measured, PERIOD) || load.summary.is_empty())
-        {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = said.at.is_none_or(|at| at.elapsed() >= PERIOD);
+        // Whoever is measuring now must not be waited for: it is said with the next heartbeat.
+        if due && let Ok(mut measured) = self.measured.try_lock() {
+            self.refresh(&mut measured);
             let node = self.describe(&measured);
-            load.items = node.items.unwrap_or_default();
-            load.bytes = node.memory_bytes.unwrap_or_default();
-            load.limit = node.memory_limit_bytes.unwrap_or_default();
-            load.reads_rate = node.reads_per_second.unwrap_or_default() as u32;
-            load.writes_rate = node.writes_per_second.unwrap_or_default() as u32;
-            load.uptime_secs = node.uptime_secs.unwrap_or_default();
-            load.summary = serde_json::to_string(&node).unwrap_or_default();
+            said.at = Some(Instant::now());
+            said.load = Load {
+                items: node.items.unwrap_or_default(),
+                bytes: node.memory_bytes.unwrap_or_default(),
+                limit: node.memory_limit_bytes.unwrap_or_default(),
+                reads_rate: node.reads_per_second.unwrap_or_default() as u32,
+                writes_rate: node.writes_per_second.unwrap_or_default() as u32,
+                uptime_secs: node.uptime_secs.unwrap_or_default(),
+                release: VERSION.to_string(),
+                progress: 0,
+                summary: serde_json::to_string(&node).unwrap_or_default(),
+            };
         }
-        Load { progress: self.stats.cells.iter().map(|cell| cell.turns.value()).sum(), ..load.clone() }
+        let progress = self.stats.cells.iter().map(|cell| cell.turns.value()).sum();
+        Load { progress, ..said.load.clone() }
     }
 
-    /// Looks again if the last look is older than that; whether it did.
-    fn refresh(&self, measured: &mut Measured, age: Duration) -> bool {
-        if measured.at.elapsed() < age {
-            return false;
+    /// Looks again, unless somebody just did.
+    fn refresh(&self, measured: &mut Measured) {
+        if measured.at.elapsed() < FRESH {
+            return;
         }
         measured.snapshot = Arc::new(self.stats.snapshot(self.clock.now()));
         measured.at = Instant::now();
@@ -168,7 +179,6 @@ impl Meter {
             measured.rates = Rates::between(measured.before, now, passed);
             (measured.since, measured.before) = (measured.at, now);
         }
-        true
     }
 
     fn describe(&self, measured: &Measured) -> Node {
@@ -238,5 +248,82 @@ fn ready(snapshot: &PairSnapshot) -> bool {
         "master" => true,
         "backup" | "joining" => snapshot.proxy.is_some() && snapshot.pair.control_up,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::NoJournal;
+    use crate::engine::memory::{Memory, MemoryConfig};
+    use crate::stats::{Detail, Shape};
+
+    fn meter() -> Meter {
+        let engine = Arc::new(Memory::new(MemoryConfig::default(), Arc::new(NoJournal)));
+        let shape = Shape {
+            lru_crawler: true,
+            lru_maintainer: true,
+            slab_reassign: true,
+            refuse_fast: false,
+            idle_timeout: false,
+            track_sizes: false,
+            tls: false,
+            tls_sessions: false,
+            threads: 1,
+            connections_max: 1024,
+            settings: Vec::new(),
+            version: VERSION,
+        };
+        let stats = Stats::new(shape, engine, Detail::new(false, b':'));
+        Meter::new(Arc::new(stats), Arc::new(Clock::start()), Fixed::default())
+    }
+
+    #[test]
+    fn a_storm_of_questions_is_answered_from_few_looks() {
+        let meter = meter();
+        let start = Instant::now();
+        let mut looks = vec![meter.snapshot()];
+        for _ in 0..20_000 {
+            meter.node();
+            let seen = meter.snapshot();
+            if !Arc::ptr_eq(&seen, looks.last().unwrap()) {
+                looks.push(seen);
+            }
+        }
+        let most = start.elapsed().as_millis() / FRESH.as_millis() + 1;
+        assert!(looks.len() as u128 <= most, "{} looks, at most {most} are due", looks.len());
+    }
+
+    #[test]
+    fn heartbeats_do_not_wait_for_whoever_is_measuring() {
+        let meter = meter();
+        assert!(!meter.load().summary.is_empty());
+        meter.said.lock().unwrap().at = None;
+        let measuring = meter.measured.lock().unwrap();
+        // It would hang here.
+        assert!(!meter.load().summary.is_empty(), "what was said before is said again");
+        drop(measuring);
+    }
+
+    #[test]
+    fn what_heartbeats_say_fits_into_them() {
+        let meter = meter();
+        for kind in Kind::ALL {
+            meter.stats.cells[0].latency.record(kind, Duration::from_micros(1234));
+        }
+        let summary = meter.load().summary;
+        assert!(summary.len() < tandem_replication::status::SUMMARY_BYTES_MAX / 2, "{} bytes", summary.len());
+        let node: Node = serde_json::from_str(&summary).unwrap();
+        assert_eq!(node.latency.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn rates_are_of_the_time_that_passed() {
+        let before = Counts { reads: 10, hits: 8, misses: 2, ..Counts::default() };
+        let now = Counts { reads: 30, writes: 5, hits: 20, misses: 10, evictions: 1 };
+        let rates = Rates::between(before, now, Duration::from_secs(2));
+        assert_eq!((rates.reads, rates.writes, rates.evictions), (Some(10.0), Some(2.5), Some(0.5)));
+        assert_eq!(rates.hit_ratio, Some(0.6));
+        assert_eq!(Rates::between(now, now, Duration::from_secs(1)).hit_ratio, None, "nothing was read");
     }
 }

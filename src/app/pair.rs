@@ -118,6 +118,7 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
+        backlog.set_prefetch(crate::engine::prefetch);
         let policy = AckPolicy {
             all: pair.ack.all,
             prefixes: pair.ack.prefixes.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
@@ -148,7 +149,9 @@ impl Prepared {
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream: Loose| {
             if let Err(why) = adopt(&adopter, stream) {
-                tracing::warn!("a stream of requests from the peer was lost on arrival: {why}");
+                tracing::warn!(
+                    "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
+                );
             }
         }));
         let clock = Arc::clone(parts.clock);
@@ -175,6 +178,7 @@ impl Prepared {
             preferred: pair.preferred,
             failback_delay: pair.failback_delay,
             drain_timeout: DRAIN_TIMEOUT,
+            verify_every: pair.verify_interval,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());
@@ -243,8 +247,23 @@ pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
         ("--dead-after", millis(pair.dead_after)),
         ("--failback", format!("{:?}", pair.failback).to_lowercase()),
         ("--backup-requests", requests.to_owned()),
+        ("--ack", acknowledged(&pair.ack)),
         ("-I", format!("{} bytes", config.engine.item_size_max)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+fn acknowledged(ack: &config::Ack) -> String {
+    let which = match (ack.all, &ack.prefixes[..]) {
+        (true, _) => "for all writes".to_owned(),
+        (false, []) => "for no writes".to_owned(),
+        (false, prefixes) => {
+            // It travels with heartbeats.
+            let first: String = prefixes.join(", ").chars().take(100).collect();
+            format!("for keys that begin with {} prefixes ({first})", prefixes.len())
+        }
+    };
+    let then = if ack.strict { "an error" } else { "the answer" };
+    format!("{which}, {then} after {} ms", ack.timeout.as_millis())
 }

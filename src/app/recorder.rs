@@ -124,7 +124,7 @@ fn note(view: &View, snapshot: &Snapshot, seen: &mut Seen) {
     seen.linked = Some(linked);
     let pair = &snapshot.pair;
     let peer = match pair.peer_state {
-        Some(state) if pair.control_up => state.name(),
+        Some(state) if pair.control_up && !report::lost(snapshot) => state.name(),
         _ if seen.peer.is_empty() => "",
         _ => "unreachable",
     };
@@ -136,14 +136,13 @@ fn note(view: &View, snapshot: &Snapshot, seen: &mut Seen) {
             text: format!("the other node is {peer}"),
             from: from.to_owned(),
             to: peer.to_owned(),
-            epoch: pair.peer_epoch,
             ..Event::default()
         });
         peer.clone_into(&mut seen.peer);
     }
     if seen.copying != pair.copy.is_some() {
         seen.copying = pair.copy.is_some();
-        now(copy_event(pair.copy, pair.in_sync));
+        now(copy_event(pair.copy, linked));
     }
 }
 
@@ -168,13 +167,13 @@ fn link_event(up: bool, problem: Option<String>) -> Event {
     Event { kind: "link".to_owned(), text, from: state(!up), to: state(up), ..Event::default() }
 }
 
-fn copy_event(copy: Option<(u64, u64)>, in_sync: bool) -> Event {
-    let (text, to) = match (copy, in_sync) {
+fn copy_event(copy: Option<(u64, u64)>, linked: bool) -> Event {
+    let (text, to) = match (copy, linked) {
         (Some((_, all)), _) => {
             (format!("everything is copied to the other node: about {all} items"), "begun")
         }
         (None, true) => ("the copy is complete".to_owned(), "complete"),
-        (None, false) => ("the copy has ended".to_owned(), "ended"),
+        (None, false) => ("the copy was cut off".to_owned(), "cut off"),
     };
     Event { kind: "copy".to_owned(), text, to: to.to_owned(), ..Event::default() }
 }

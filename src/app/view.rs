@@ -7,7 +7,7 @@ use tandem_replication::liveness::Verdict;
 use tandem_replication::node::Operator;
 
 use crate::admin::events::EventLog;
-use crate::admin::metrics::{Distribution, Metric};
+use crate::admin::metrics::{self, Distribution, Metric};
 use crate::admin::report::{Link, Node, Samples, Status};
 use crate::admin::{AdminSource, BoxFuture, Verb};
 use crate::logs;
@@ -62,12 +62,11 @@ impl AdminSource for View {
     fn metrics(&self) -> Vec<Metric> {
         let numbers = self.stats.numbers(&self.meter.snapshot());
         let numbers = numbers.into_iter().map(|(name, grows, value)| {
+            let (name, value) = as_prometheus_names_it(name, value);
             let help = format!("memcached's statistic {name}");
-            if grows {
-                Metric::counter(format!("memcached_{name}_total"), help, value as u64)
-            } else {
-                Metric::gauge(format!("memcached_{name}"), help, value)
-            }
+            let (kind, ending) =
+                if grows { (metrics::Kind::Counter, "_total") } else { (metrics::Kind::Gauge, "") };
+            Metric { kind, ..Metric::gauge(format!("memcached_{name}{ending}"), help, value) }
         });
         let mut all: Vec<Metric> = numbers.collect();
         all.push(latency(&self.stats));
@@ -92,12 +91,25 @@ impl AdminSource for View {
                 Operator::PauseFailover,
                 "this node takes and gives no role by itself until it is resumed or restarted",
             ),
+            Verb::Verify => {
+                self.ask(Operator::Verify, "all items are being compared; /status has what is found")
+            }
             Verb::ResumeFailover => self.ask(Operator::ResumeFailover, "failovers are possible again"),
             Verb::LogLevel(level) => {
                 let result = logs::set_level_by_name(&level);
                 Box::pin(std::future::ready(result.map(|()| format!("the log's level is {level}"))))
             }
         }
+    }
+}
+
+/// memcached's name, but for those with endings and units that mean something else to Prometheus.
+fn as_prometheus_names_it(name: &'static str, value: f64) -> (&'static str, f64) {
+    match name {
+        "read_buf_count" => ("read_bufs", value),
+        "response_obj_count" => ("response_objs", value),
+        "time_in_listen_disabled_us" => ("time_in_listen_disabled_seconds", value / 1e6),
+        name => (name, value),
     }
 }
 
@@ -113,7 +125,7 @@ fn latency(stats: &Stats) -> Metric {
     });
     Metric::histogram(
         "tandem_request_duration_seconds",
-        "Time of requests inside the server, without the network. One batch in sixteen is measured.",
+        "Time of requests inside the server, without the network. One batch in thirty-two is measured.",
         distributions.collect(),
     )
 }
@@ -121,20 +133,20 @@ fn latency(stats: &Stats) -> Metric {
 /// The peer, as it says of itself; without a link only what is known from before.
 fn peer(snapshot: &Snapshot) -> Node {
     let pair = &snapshot.pair;
-    let load = pair.peer_load.clone().unwrap_or_default();
-    let heard = pair.control_up && pair.peer_load.is_some();
-    let state = pair.peer_state.filter(|_| pair.control_up).map(|state| state.name());
+    let reached = pair.control_up && !report::lost(snapshot);
+    let load = pair.peer_load.clone().filter(|_| reached);
+    let (heard, load) = (load.is_some(), load.unwrap_or_default());
+    let state = pair.peer_state.filter(|_| reached).map(|state| state.name());
     // One of another version may say it in other words: what is not understood is not known.
     let mut node: Node = serde_json::from_str(&load.summary).unwrap_or_default();
     if Some(node.role.as_str()) != state {
         // Measured before its role changed.
-        (node.role_reason, node.role_for_secs) = (None, None);
+        (node.role_reason, node.role_for_secs, node.epoch) = (None, None, pair.peer_epoch);
     }
     let known = |value: u64| heard.then_some(value);
     Node {
         address: snapshot.peer.clone().unwrap_or_default(),
-        role: state.unwrap_or(if pair.control_up { "" } else { "unreachable" }).to_string(),
-        epoch: pair.peer_epoch,
+        role: state.unwrap_or(if reached { "" } else { "unreachable" }).to_string(),
         items: known(load.items),
         memory_bytes: known(load.bytes),
         memory_limit_bytes: known(load.limit),
@@ -142,7 +154,7 @@ fn peer(snapshot: &Snapshot) -> Node {
         writes_per_second: heard.then_some(f64::from(load.writes_rate)),
         uptime_secs: known(load.uptime_secs),
         version: snapshot.peer_release.clone().or_else(|| heard.then(|| load.release.clone())),
-        ready: pair.control_up && node.ready,
+        ready: reached && node.ready,
         ..node
     }
 }
@@ -170,6 +182,10 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         changes_applied: counters.changes_applied,
         proxied_requests,
         refused_strangers: snapshot.refused,
+        verifying: pair.verify.running,
+        verified_items: pair.verify.last.map_or(0, |last| last.items),
+        verified_secs_ago: pair.verify.last.map(|_| pair.verify.age.as_millis() as f64 / 1e3),
+        diverged_items: counters.diverged,
     }
 }
 

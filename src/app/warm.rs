@@ -37,8 +37,13 @@ impl Warm {
     ) -> Result<Option<Self>, String> {
         let Some(path) = &config.memory_file else { return Ok(None) };
         if config.pair.is_some() {
+            let there = if path.exists() {
+                "; the items in that file, from a time without a peer, stay there: start once without -x and -X to have them"
+            } else {
+                ""
+            };
             tracing::warn!(
-                "-e {}: ignored, because this node has a peer: its items live on there, and are copied from there",
+                "-e {}: ignored, because this node has a peer: its items live on there, and are copied from there; nothing will be saved{there}",
                 path.display()
             );
             return Ok(None);

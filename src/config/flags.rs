@@ -59,7 +59,8 @@ pub(super) fn default(arg: &Arg) -> Option<String> {
 }
 
 /// Flags that mean nothing without a pair.
-pub(super) const PAIR_ONLY: [&str; 24] = [
+pub(super) const PAIR_ONLY: [&str; 25] = [
+    "verify-interval",
     "ack",
     "ack-prefix",
     "sync-port",
@@ -230,6 +231,7 @@ fn pair(command: Command) -> Command {
         value("sync-port", None, "PORT", "A second TCP port whose clients' writes are answered when the backup has them"),
         value("ack-timeout", None, "TIME", "How long such a write waits, before it is answered all the same and counted [default: 50ms]"),
         switch("ack-strict", None, "Answer it with SERVER_ERROR then"),
+        value("verify-interval", None, "TIME", "How often the master compares all items with the backup's and repairs what differs [default: 1h]"),
         value("backlog", None, "MB", "Recent changes kept for a peer that was away [default: 16 or 1/16 of -m, whichever is more]"),
         value("repcached-peer", None, "HOST[:PORT]", "Take over the items of a live repcached 2.x and follow its changes [default port: 11212]"),
         value("queue-length", Some('q'), "N", "Accepted for repcached's sake").hide_long_help(true),

@@ -36,6 +36,8 @@ pub struct Pair {
     pub backup_requests: BackupRequests,
     /// Which writes wait for the backup.
     pub ack: Ack,
+    /// How often a master compares its backup with itself.
+    pub verify_interval: Duration,
     /// Bytes of recent changes kept for a peer that was away for a moment.
     pub backlog_bytes: u64,
     /// What proves both sides to each other: pre-shared key, certificates.

@@ -20,6 +20,8 @@ pub mod model;
 mod number;
 mod prefetch;
 
+pub(crate) use prefetch::prefetch;
+
 use tandem_replication::change::Change;
 
 use crate::command::{Command, Now, Pages, Replies};
@@ -59,6 +61,10 @@ pub trait Engine: Send + Sync {
 
     /// One item as the change that recreates it; `false` (and no call) if it is not there.
     fn read(&self, key: &[u8], now: Now, visit: &mut dyn FnMut(&Change<'_>)) -> bool;
+
+    /// Gives the item a new version and records it, or its absence, though nothing changed: what another
+    /// node has of it is replaced. What that has is of version `theirs`: recorded as deleted before.
+    fn restate(&self, key: &[u8], theirs: Option<u64>, now: Now);
 
     /// Whether an item is there, and why not. Changes and counts nothing.
     fn fate(&self, key: &[u8], now: Now) -> Fate;

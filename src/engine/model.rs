@@ -265,9 +265,13 @@ impl Run<'_> {
             return (self.reply)(Outcome::Hit(hit));
         };
         let mut item = before.clone();
-        let recache = get.recache.is_some_and(|seconds| {
-            before.deadline != 0 && before.deadline < Exptime(seconds).deadline(self.now).0
-        });
+        let left_until = match (get.recache_after_touch, get.touch) {
+            (true, Some(exptime)) => self.deadline(exptime),
+            _ => before.deadline,
+        };
+        let recache = get
+            .recache
+            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(self.now).0);
         let told = get.kind == ReadKind::Meta;
         let won = told && !before.bits.win_sent && (before.bits.stale || recache);
         item.bits.win_sent |= won;
@@ -651,6 +655,27 @@ impl Engine for ModelEngine {
             visit(&item.put(key));
         }
         item.is_some()
+    }
+
+    fn restate(&self, key: &[u8], theirs: Option<u64>, now: Now) {
+        let mut guard = self.state();
+        let (state, shard) = (&mut *guard, self.shard_of(key));
+        if let Some(version) = theirs {
+            self.journal.record(shard, &Change::Delete { key, version });
+        }
+        let version = state.clocks[shard].next(now);
+        let floor = state.floor;
+        let live = |item: &Item| item.version >= floor && !Deadline(item.deadline).is_over(now);
+        match state.items.get_mut(key).filter(|item| live(item)) {
+            Some(item) => {
+                item.version = version;
+                self.journal.record(shard, &item.put(key));
+            }
+            None => {
+                state.items.remove(key);
+                self.journal.record(shard, &Change::Delete { key, version });
+            }
+        }
     }
 
     fn fate(&self, key: &[u8], now: Now) -> Fate {

@@ -78,6 +78,8 @@ struct Flags {
     vivified: Option<Exptime>,
     touch: Option<Exptime>,
     recache: Option<i64>,
+    /// T stood before R.
+    recache_after_touch: bool,
     client_flags: u32,
     compare: Option<u64>,
     explicit: Option<u64>,
@@ -139,7 +141,10 @@ impl Flags {
                 self.touch = Some(exptime()?);
                 self.vivified = self.vivified.and(self.touch);
             }
-            b'R' => self.recache = Some(exptime()?.0),
+            b'R' => {
+                self.recache = Some(exptime()?.0);
+                self.recache_after_touch = self.touch.is_some();
+            }
             b'F' => self.client_flags = unsigned(token).ok_or(BAD_FORMAT)? as u32,
             b'C' => self.compare = Some(unsigned(token).ok_or(BAD_TOKEN)?),
             b'E' => self.explicit = Some(unsigned(token).ok_or(BAD_TOKEN)?),
@@ -223,6 +228,7 @@ fn read<'b>(flags: &Flags) -> Op<'b> {
         touch: flags.touch,
         vivify: flags.vivified,
         recache: flags.recache,
+        recache_after_touch: flags.recache_after_touch,
         explicit: flags.explicit,
         binary_key: flags.binary_key,
         no_bump: flags.no_bump,

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tandem_replication::driver::{self, Snapshot};
+use tandem_replication::liveness::Verdict;
 
 use super::receipts::AckCounts;
 
@@ -32,6 +33,8 @@ pub fn rows(
         ("reconnects", counters.reconnects.to_string()),
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),
+        ("verified_items", pair.verify.last.map_or(0, |last| last.items).to_string()),
+        ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),
         ("refused_strangers", snapshot.refused.to_string()),
         ("last_role_change", since_unix(snapshot).to_string()),
@@ -56,9 +59,14 @@ pub fn rows(
     rows
 }
 
-/// Whether both connections of the pair are up.
+/// Whether the nodes talk to each other. Connections to a peer that hangs stay open for long.
 pub fn linked(snapshot: &Snapshot) -> bool {
-    snapshot.pair.control_up && snapshot.pair.data_up
+    snapshot.pair.control_up && snapshot.pair.data_up && !lost(snapshot)
+}
+
+/// Whether the peer is silent for so long that it counts as dead, or known to be.
+pub fn lost(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.pair.peer_verdict, Some(Verdict::Silent | Verdict::Certain))
 }
 
 /// What an operator has to look at, if anything.

@@ -52,6 +52,10 @@ impl Store for EngineStore {
         self.engine.read(key, (self.clock)(), visit)
     }
 
+    fn restate(&self, key: &[u8], theirs: Option<u64>) {
+        self.engine.restate(key, theirs, (self.clock)());
+    }
+
     fn secs(&self) -> u32 {
         (self.clock)().secs
     }

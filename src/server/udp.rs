@@ -40,7 +40,7 @@ const NOT_OVER_UDP: &str = "not over UDP; ask over TCP";
 pub(super) async fn serve(shared: Rc<Shared>, socket: std::net::UdpSocket, protocol: Protocol) {
     let socket = match UdpSocket::from_std(socket) {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(%error, "UDP does not work"),
+        Err(error) => return tracing::error!("-U: nobody is served over UDP: {error}; restart this node"),
     };
     let descriptor = socket.as_raw_fd();
     let mut sources = Sources::default();
@@ -74,17 +74,30 @@ fn unframe(datagram: &[u8]) -> Option<(u16, &[u8])> {
     (u16::from_be_bytes([parts, parts_low]) == 1).then(|| (u16::from_be_bytes([id, id_low]), request))
 }
 
-/// Sends an answer in numbered datagrams. Returns how many bytes went out.
-async fn send(shared: &Shared, socket: &UdpSocket, to: SocketAddr, id: u16, answer: &[u8]) -> usize {
+/// An answer in numbered datagrams.
+fn frames(id: u16, answer: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let parts = answer.chunks(limits::UDP_DATAGRAM_BYTES - HEAD);
     let count = parts.len() as u16;
-    let mut sent = 0;
-    for (number, part) in parts.enumerate() {
+    parts.enumerate().map(move |(number, part)| {
         let mut datagram = Vec::with_capacity(HEAD + part.len());
         for field in [id, number as u16, count, 0] {
             datagram.extend_from_slice(&field.to_be_bytes());
         }
         datagram.extend_from_slice(part);
+        datagram
+    })
+}
+
+/// What one datagram is answered, without a socket and a rate.
+pub(super) async fn answered(shared: &Shared, datagram: &[u8]) -> Vec<Vec<u8>> {
+    let Some((id, request)) = unframe(datagram) else { return Vec::new() };
+    frames(id, &answer(shared, -1, Protocol::Auto, request, &mut None).await).collect()
+}
+
+/// Sends an answer. Returns how many bytes went out.
+async fn send(shared: &Shared, socket: &UdpSocket, to: SocketAddr, id: u16, answer: &[u8]) -> usize {
+    let mut sent = 0;
+    for datagram in frames(id, answer) {
         match socket.send_to(&datagram, to).await {
             Ok(bytes) => sent += bytes,
             // Datagrams may be lost; what comes behind a lost one is of no use.
@@ -123,6 +136,7 @@ async fn answer(
             }
         }
         let mut turn = 1;
+        shared.tick();
         let action = session.consume(&mut input, &mut out, shared, &mut turn);
         if out.total() > limits::UDP_ANSWER_BYTES {
             break TOO_LONG;

@@ -1,5 +1,6 @@
 //! Every client against one server.
 
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
@@ -102,6 +103,53 @@ fn the_tools_of_libmemcached_work_in_both_protocols() {
         let gone = Command::new("memcexist").arg(server.servers()).args(protocol).arg("large").output();
         assert!(!gone.expect("memcexist runs").status.success(), "a flushed key exists");
     }
+}
+
+/// memcached's own tool, from Debian's package of memcached.
+const MEMCACHED_TOOL: &str = "/usr/share/memcached/scripts/memcached-tool";
+
+#[test]
+fn memcached_tool_shows_everything_as_of_memcached() {
+    if !is_installed("memcached and perl", "perl", &["-c", MEMCACHED_TOOL]) {
+        return;
+    }
+    let server = Server::start();
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("it listens");
+    let large = "x".repeat(5000);
+    let said = format!("set key%1 7 0 5\r\nhello\r\nset large 0 0 5000\r\n{large}\r\nget key%1\r\nquit\r\n");
+    client.write_all(said.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("it answers and closes");
+    let tool = |command: &[&str]| {
+        let address = format!("127.0.0.1:{}", server.port);
+        crate::said(
+            &Command::new("perl").arg(MEMCACHED_TOOL).arg(address).args(command).output().expect("perl runs"),
+        )
+    };
+    // Class, chunk size, age, pages, items, ...
+    let display = tool(&["display"]);
+    let rows: Vec<Vec<&str>> = display.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 2, "{display}");
+    for (row, class, size) in [(&rows[0], "1", "96B"), (&rows[1], "19", "5.5K")] {
+        assert_eq!([row[0], row[1], row[4], row[5]], [class, size, "1", "no"], "{display}");
+    }
+    let stats = tool(&["stats"]);
+    let stat = |name: &str| {
+        let row = stats.lines().find(|row| row.trim_start().starts_with(name));
+        row.unwrap_or_else(|| panic!("no {name}: {stats}"))
+            .split_whitespace()
+            .last()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!([stat("curr_items"), stat("get_hits"), stat("cmd_set")], ["2", "1", "2"]);
+    assert!(tool(&["settings"]).lines().any(|row| row.split_whitespace().eq(["item_size_max", "1048576"])));
+    assert!(tool(&["sizes"]).contains("sizes_status"), "without -o track_sizes");
+    let keys = tool(&["keys"]);
+    assert!(keys.contains("key=key%251 exp=-1 ") && keys.contains("key=large "), "{keys}");
+    // What it dumps is what it takes to fill another server.
+    let dump = tool(&["dump"]);
+    assert!(dump.contains("add key%1 7 0 5\r\nhello\r\n") && dump.contains(&large), "{dump}");
 }
 
 #[test]

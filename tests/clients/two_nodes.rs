@@ -1,6 +1,8 @@
 //! Every client in the middle of its work when the master is killed.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::harness::{PATIENCE, Pair};
@@ -110,4 +112,68 @@ fn libmemcached_over_both_addresses_finds_everything_when_the_master_is_killed()
             assert_eq!(said(&read.expect("memccat runs")).trim_end(), format!("content of {name}"));
         }
     }
+}
+
+/// The C program beside this file, compiled; `None` without a compiler or libmemcached's headers.
+fn ketama(directory: &Path) -> Option<PathBuf> {
+    let program = directory.join("ketama");
+    let arguments = ["-Wall", "-Werror", "-O1", "-o"].map(OsStr::new);
+    let source = script("ketama.c");
+    let compiled = Command::new("cc")
+        .args(arguments)
+        .args([program.as_os_str(), source.as_os_str(), OsStr::new("-lmemcached")])
+        .output();
+    let words = match compiled {
+        Ok(output) if output.status.success() => return Some(program),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    assert!(std::env::var_os("CI").is_none(), "gcc and libmemcached-dev are needed: {words}");
+    eprintln!("skipped: gcc and libmemcached-dev are needed: {words}");
+    None
+}
+
+#[test]
+fn ketama_over_two_pairs_misses_nothing_when_a_master_is_killed_half_way_in_binary() {
+    ketama_half_way("binary");
+}
+
+#[test]
+fn ketama_over_two_pairs_misses_nothing_when_a_master_is_killed_half_way_in_text() {
+    ketama_half_way("text");
+}
+
+fn ketama_half_way(protocol: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(program) = ketama(directory.path()) else { return };
+    let mut pairs = [setup().start(), setup().start()];
+    let masters = pairs.each_ref().map(Pair::wait_paired);
+    // One address for each pair, as clients that hash are to have it: of the first pair its backup's.
+    let of_each = [pairs[0].nodes[1 - masters[0]].address(), pairs[1].nodes[masters[1]].address()];
+    let mut client = Command::new(program)
+        .args([of_each.map(|address| address.to_string()).join(","), protocol.to_owned()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the client runs");
+    let mut said = BufReader::new(client.stdout.take().expect("a pipe")).lines();
+    let mut to = client.stdin.take().expect("a pipe");
+    let mut hears = |expected: &str| {
+        let line = said.next().unwrap_or_else(|| panic!("the client ended instead of saying {expected}"));
+        assert_eq!(line.expect("text"), expected);
+    };
+    hears("stored");
+    for pair in &pairs {
+        pair.wait_converged(PATIENCE);
+        // Each has its part.
+        assert!(pair.nodes[0].items().is_some_and(|items| items > 50));
+    }
+    to.write_all(b"\n").expect("the client waits");
+    hears("half");
+    pairs[0].nodes[masters[0]].kill();
+    hears("done");
+    pairs[0].nodes[1 - masters[0]].wait_role("master");
+    to.write_all(b"\n").expect("the client waits");
+    hears("all good");
+    assert!(client.wait().expect("our child").success());
 }

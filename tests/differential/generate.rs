@@ -78,6 +78,11 @@ impl Source {
         }
     }
 
+    /// A key for a packet, which may hold any byte. Not for a line: 1.6.18 ends one at a NUL byte.
+    pub(crate) fn binary_key(&mut self) -> Vec<u8> {
+        if self.chance(12) { b"nul\0 \r\nkey".to_vec() } else { self.key() }
+    }
+
     /// A value: numbers as often as not, because arithmetic has the most edges.
     pub(crate) fn value(&mut self) -> Vec<u8> {
         match self.random.u8(..) {

@@ -25,6 +25,7 @@ mod planted;
 mod script;
 mod servers;
 mod shrink;
+mod statistics;
 mod text;
 mod watch;
 

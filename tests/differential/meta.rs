@@ -60,12 +60,11 @@ fn common(source: &mut Source, encoded: bool) -> String {
 fn get(source: &mut Source) -> Command {
     let (key, encoded) = key(source);
     let shown = some(source, &["v", "v", "c", "f", "s", "t", "h", "l", "u"], 6);
-    // Not R and T: whether R looks at the deadline before or after T changes it depends on their order.
     // Not N and a key in base64: 1.6.18 forgets that what it makes has one.
     let changed = match source.random.u8(0..2) {
         _ if encoded => some(source, &["T0", "T600", "T100000", "T-1"], 1),
         0 => some(source, &["N0", "N600", "R30", "R2000"], 2),
-        _ => some(source, &["N0", "N600", "T0", "T600", "T100000", "T-1"], 2),
+        _ => some(source, &["N0", "N600", "T0", "T600", "T100000", "T-1", "R30", "R700", "R200000"], 3),
     };
     let line = Builder::default()
         .bytes("mg ")

@@ -359,7 +359,8 @@ impl Node {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it to the process.
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a process id");
         rustix::process::kill_process(pid, signal).expect("a process of ours");
     }

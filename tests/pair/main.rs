@@ -10,9 +10,11 @@ mod harness;
 mod hooks;
 mod link;
 mod migration;
+mod operators;
 mod partition;
 mod replicate;
 mod start;
+mod steer;
 mod switchover;
 
 use harness::Setup;

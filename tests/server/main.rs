@@ -4,12 +4,14 @@
 
 mod auth;
 mod classic;
+mod control;
 mod crowd;
 mod forwarding;
 mod harness;
 mod holes;
 mod limits;
 mod migration;
+mod monitors;
 mod process;
 mod settings;
 mod statistics;

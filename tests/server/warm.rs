@@ -291,6 +291,7 @@ fn a_node_with_a_peer_says_that_it_ignores_the_file() {
     let paired = Site { flags, directory: site.directory };
     let life = paired.start();
     until("it to be said", || life.log().contains("ignored, because this node has a peer"));
+    assert!(life.log().contains("the items in that file, from a time without a peer, stay there"));
     // It listens to signals by then.
     life.end(SIGUSR1);
     assert!(paired.file().exists(), "nor does it touch it");

@@ -10,6 +10,7 @@
 //! nothing a stranger, a name server or a disk does delays a heartbeat; every buffer is bounded.
 
 mod connection;
+mod copies;
 mod doors;
 mod links;
 mod log;
@@ -87,6 +88,8 @@ pub struct Config {
     pub failback_delay: Duration,
     /// How long a handover may take before the master serves again.
     pub drain_timeout: Duration,
+    /// How often a master compares its backup with itself.
+    pub verify_every: Duration,
 }
 
 impl Config {
@@ -110,6 +113,7 @@ impl Config {
             preferred: false,
             failback_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_millis(500),
+            verify_every: Duration::from_secs(3600),
         }
     }
 }
@@ -325,7 +329,7 @@ impl Remote {
             Operator::Switchover if gives => matches!(state, State::Joining | State::Backup),
             Operator::Switchover | Operator::Promote { .. } => state == State::Master,
             // Done when granted; a copy takes as long as it takes.
-            Operator::PauseFailover | Operator::ResumeFailover | Operator::Resync => true,
+            Operator::PauseFailover | Operator::ResumeFailover | Operator::Resync | Operator::Verify => true,
             Operator::Shutdown => state == State::Stopped,
         };
         let mut status = self.status.clone();

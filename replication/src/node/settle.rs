@@ -46,6 +46,7 @@ impl Node {
             self.outputs.push_back(Output::Probe);
         }
         self.note_acknowledged();
+        self.verify(now);
         self.wake_at = self.next_wake(now);
     }
 
@@ -190,6 +191,14 @@ impl Node {
             Operator::Resync => {
                 self.resync = true;
                 self.receiver = None;
+            }
+            Operator::Verify if !self.role.state.leads() => {
+                return Err(Refusal("only a master compares its backup with itself: ask the other node"));
+            }
+            Operator::Verify => {
+                if !self.begin_comparison(now) {
+                    return Err(Refusal("there is no backup that is up to date to compare with"));
+                }
             }
             Operator::Shutdown => {
                 self.stopping = true;
@@ -522,7 +531,7 @@ impl Node {
             State::Draining | State::Offered => soonest = soonest.min(self.handover_due),
             _ => {}
         }
-        soonest = soonest.min(self.stream_wake()).min(self.backing_wake(now));
+        soonest = soonest.min(self.stream_wake()).min(self.backing_wake(now)).min(self.verify_wake());
         if let Some(since) = self.level_since {
             soonest = soonest.min(since + self.failback_delay(now));
         }

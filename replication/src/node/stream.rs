@@ -12,6 +12,7 @@ impl Node {
     pub(super) fn drop_stream(&mut self) {
         self.sender = None;
         self.receiver = None;
+        self.drop_comparison();
     }
 
     /// Asks the master for its stream, if that was not done on this link, or in vain.
@@ -58,6 +59,8 @@ impl Node {
                     receiver.ack_due = Some(now);
                 }
             }
+            Frame::Compare(question) => self.answer_comparison(&question, now),
+            Frame::Compared(answer) => self.take_answer(answer),
             Frame::Plan(plan) => self.begin_stream(plan, now),
             Frame::Changes { shard, first, secs, payload } => {
                 if let Err(why) = self.apply_changes(usize::from(shard), first, secs, &payload, now) {
@@ -151,7 +154,7 @@ impl Node {
     }
 
     /// Frames of a stream that was asked for and planned are for this node.
-    fn receives(&self) -> bool {
+    pub(super) fn receives(&self) -> bool {
         self.role.state.follows() && self.receiver.as_ref().is_some_and(|receiver| receiver.planned)
     }
 

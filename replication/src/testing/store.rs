@@ -210,6 +210,14 @@ impl Store for MapStore {
         item.is_some()
     }
 
+    fn restate(&self, key: &[u8], theirs: Option<u64>) {
+        if let Some(version) = theirs {
+            self.backlog.record(self.shard_of(key), &Change::Delete { key, version });
+        }
+        let value = self.item(key).map(|item| item.value);
+        self.write(key, value.as_deref());
+    }
+
     fn secs(&self) -> u32 {
         self.secs.load(Ordering::Relaxed)
     }
@@ -269,6 +277,10 @@ impl Store for WithoutDeletes<'_> {
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool {
         self.0.read(key, visit)
+    }
+
+    fn restate(&self, key: &[u8], theirs: Option<u64>) {
+        self.0.restate(key, theirs);
     }
 
     fn secs(&self) -> u32 {

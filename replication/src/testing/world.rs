@@ -237,6 +237,7 @@ impl World {
             },
             failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
             drain_timeout: self.dead_after().scaled(1, 2),
+            verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             plant: self.options.plant,
             ..Config::new(NODE_IDS[node], boot_id)
@@ -503,6 +504,10 @@ impl World {
             return;
         }
         if let Some(process) = &mut self.processes[node] {
+            // A timer that was set before an earlier one: that one has set the next.
+            if self.now < process.wake_at {
+                return;
+            }
             process.wake_at = Mono::NEVER;
         }
         let local = self.local(node);
@@ -747,6 +752,12 @@ impl World {
                     }
                 }
             }
+            Output::Compared(_, Some(key)) => {
+                let key = String::from_utf8_lossy(&key);
+                self.oracle
+                    .violate(format!("{key} differed on the backup, though everything was acknowledged"));
+            }
+            Output::Compared(_, None) => {}
             Output::Stopped => self.kill(node),
             Output::Arbiter(ask) => self.put_to_arbiter(node, boot, ask),
             Output::Fence => unreachable!("no world has a command for that"),

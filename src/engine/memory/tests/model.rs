@@ -123,6 +123,7 @@ impl Asked {
                 touch: touch.map(Exptime),
                 vivify: vivify.map(Exptime),
                 recache,
+                recache_after_touch: kind > 1,
                 explicit: None,
                 binary_key: kind == 2,
                 no_bump: recache.is_some(),
