@@ -668,6 +668,7 @@ impl Node {
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
             state_saved: self.state_saved,
+            arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
             counters: self.counters,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::harness::{Pair, Setup};
 
@@ -16,17 +17,22 @@ pub struct Cables {
     clients: [IpAddr; 2],
     /// Where the nodes find each other.
     nodes: [IpAddr; 2],
+    /// Where the nodes find us.
+    pub outside: [IpAddr; 2],
 }
 
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
     pub fn new() -> Option<Self> {
-        let id = std::process::id();
+        // Each test has its own, also those of one process.
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let id = std::process::id() * 4 + CALLS.fetch_add(1, Ordering::Relaxed) % 4;
         let net = (id % 60) as u8 * 4;
         let cables = Self {
             names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],
             clients: [IpAddr::from([10, 213, net + 1, 2]), IpAddr::from([10, 213, net + 2, 2])],
             nodes: [IpAddr::from([10, 213, net, 1]), IpAddr::from([10, 213, net, 2])],
+            outside: [IpAddr::from([10, 213, net + 1, 1]), IpAddr::from([10, 213, net + 2, 1])],
         };
         if !ip(&["netns", "add", &cables.names[0]]) {
             return None;
@@ -80,6 +86,19 @@ impl Cables {
 
 impl Cables {
     /// A pair on both ends, not started yet.
+    /// Drops what a node says to a port of ours.
+    pub fn cut_off(&self, node: usize, port: u16) {
+        let rules = format!(
+            "table inet off {{ chain outward {{ type filter hook output priority 0; tcp dport {port} drop; }}; }}"
+        );
+        assert!(run("ip", &["netns", "exec", &self.names[node], "nft", &rules]), "nft, of nftables");
+    }
+
+    /// Ends [`Cables::cut_off`].
+    pub fn let_in(&self, node: usize) {
+        assert!(run("ip", &["netns", "exec", &self.names[node], "nft", "delete table inet off"]));
+    }
+
     pub fn pair(&self, setup: Setup) -> Pair {
         let mut setup = setup.flag("--insecure-replication");
         setup.hosts = self.nodes;

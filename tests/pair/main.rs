@@ -2,12 +2,14 @@
 
 mod acks;
 mod adversity;
+mod arbiter;
 mod burst;
 mod cables;
 mod catch_up;
 mod failover;
 mod hang;
 mod harness;
+mod hooks;
 mod link;
 mod migration;
 mod operators;
