@@ -33,8 +33,8 @@ use crate::session::{Debt, Receiver, Sender, Unfinished};
 use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
-use crate::walk::Walk;
 use crate::verify::Findings;
+use crate::walk::Walk;
 
 use backing::Fencing;
 
@@ -690,6 +690,12 @@ impl Node {
     #[cfg(feature = "testing")]
     pub fn fired(&self) -> &[u64] {
         &self.fired
+    }
+
+    /// It holds, or held before it began to catch up, everything its master had.
+    #[cfg(feature = "testing")]
+    pub fn is_holder(&self) -> bool {
+        self.claim.data == Data::Complete || !self.unfinished.base.is_empty()
     }
 
     /// The follower's session and the number of the last plan for it.

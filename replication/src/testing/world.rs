@@ -673,6 +673,7 @@ impl World {
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, self.now.0 / 1000 + 1000);
         let dropped = process.node.status(local).counters.suspects_dropped;
+        let holder = process.node.is_holder();
         fact(&mut process.node, local);
         self.note_dropped(node, dropped);
         let Some(process) = self.processes[node].as_mut() else { return };
@@ -681,7 +682,11 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            self.oracle.cleared(&before, source.as_ref());
+            // The source of a copy died in its middle: what came of it gives way to whoever serves.
+            match source.as_ref().filter(|_| !holder) {
+                Some(source) => self.oracle.died(Some(source)),
+                None => self.oracle.cleared(&before, source.as_ref()),
+            }
             self.oracle.broke(node, source.as_ref());
         }
         self.note_complete(node);
