@@ -21,7 +21,7 @@ mod number;
 mod prefetch;
 
 use tandem_replication::change::Change;
-use tandem_replication::store::Merged;
+use tandem_replication::change::Merged;
 
 use crate::command::{Command, Now, Pages, Replies};
 
