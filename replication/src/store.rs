@@ -40,8 +40,8 @@ pub trait Store: Send + Sync {
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool;
 
     /// Records what the item of `key` is, with a new version, or its absence: a copy elsewhere that
-    /// differs is replaced. `theirs` is the version of that copy, if there is one: it is recorded as deleted
-    /// first, because it may be newer than anything here.
+    /// differs is replaced. `theirs` is a version above that of such a copy, if there is one: it is recorded as
+    /// deleted first, because it may be newer than anything here.
     fn restate(&self, key: &[u8], theirs: Option<u64>);
 
     /// What this store's clock reads, in seconds; deadlines are in it.

@@ -240,7 +240,8 @@ pub enum Step {
     Nothing,
     /// This question be asked.
     Ask(Question),
-    /// It is over: these keys are to be stated anew. With the version the other node has, if any.
+    /// It is over: these keys are to be stated anew. With a version just above what the other node has, if
+    /// it has one.
     Over(Findings, Vec<(Vec<u8>, Option<u64>)>),
 }
 
@@ -325,7 +326,7 @@ impl Comparison {
                 let diverged: Vec<_> = std::mem::take(&mut self.differences)
                     .into_iter()
                     .filter(|(key, held)| again.get(key) == Some(held))
-                    .map(|(key, (_, theirs))| (key, theirs.map(|(version, _)| version)))
+                    .map(|(key, (_, theirs))| (key, theirs.map(|(version, _)| version.saturating_add(1))))
                     .collect();
                 self.findings.diverged = diverged.len() as u64;
                 Step::Over(self.findings, diverged)

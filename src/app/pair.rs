@@ -129,6 +129,7 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
+        backlog.set_prefetch(crate::engine::prefetch);
         let policy = AckPolicy {
             all: pair.ack.all,
             prefixes: pair.ack.prefixes.iter().map(|prefix| prefix.clone().into_bytes()).collect(),

@@ -9,7 +9,7 @@ use super::{ConnectionState, Peer, Service};
 use crate::command::{Deadline, Exptime, Now};
 use crate::logs;
 use crate::protocol::{Form, Output, Session as Asked};
-use crate::stats::{Family, family};
+use crate::stats::{Family, Shape, family};
 
 /// Answers `asked`. Returns what the connection has to wait for, if anything.
 pub(super) fn answer(
@@ -52,8 +52,8 @@ pub(super) fn answer(
             return Some(Action::Close);
         }
         Asked::LruCrawler(words) => crawler(session, words, form, service, out),
-        Asked::Slabs(words) => slabs(words, form, out),
-        Asked::Lru(words) => lru(words, form, out),
+        Asked::Slabs(words) => slabs(words, form, service.stats.shape(), out),
+        Asked::Lru(words) => lru(words, form, service.stats.shape(), out),
         Asked::Watch(_) if !service.config.watch_enabled => {
             form.client_error("watch commands not allowed", out)
         }
@@ -245,12 +245,19 @@ fn crawler(session: &mut Session, words: &[u8], form: &Form<'_>, service: &Servi
 
 /// Slab classes are only shown here, not kept; the commands that move pages are answered as a server
 /// with nothing to move would.
-fn slabs(words: &[u8], form: &Form<'_>, out: &mut Output) {
+fn slabs(words: &[u8], form: &Form<'_>, shape: &Shape, out: &mut Output) {
     let words: Vec<&[u8]> = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).collect();
     match words[..] {
-        [b"automove", b"0" | b"1" | b"2"] => form.done("OK", out),
-        [b"automove", b"ratio" | b"freeratio" | b"window", value] if decimal(value) => form.done("OK", out),
-        [b"automove", ..] => form.client_error("bad command line format", out),
+        [b"automove", b"ratio" | b"freeratio" | b"window", ref value @ ..] => match value.first() {
+            Some(value) if decimal(value).is_some() => form.done("OK", out),
+            _ => form.unknown(out),
+        },
+        [b"automove", level, ..] => match number(level) {
+            Some(0..=2) => form.done("OK", out),
+            Some(_) => form.unknown(out),
+            None => form.client_error("bad command line format", out),
+        },
+        [b"reassign", _, _] if !shape.slab_reassign => form.client_error("slab reassignment disabled", out),
         [b"reassign", source, target] => match (signed(source), signed(target)) {
             (Some(source), Some(target)) if source == target => {
                 form.line("SAME src and dst class are identical", out);
@@ -263,17 +270,24 @@ fn slabs(words: &[u8], form: &Form<'_>, out: &mut Output) {
     }
 }
 
-/// There is one policy for all; memcached's knobs are accepted.
-fn lru(words: &[u8], form: &Form<'_>, out: &mut Output) {
+/// There is one policy for all; memcached's knobs are accepted where they make sense to memcached.
+fn lru(words: &[u8], form: &Form<'_>, shape: &Shape, out: &mut Output) {
     let words: Vec<&[u8]> = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).collect();
     match words[..] {
-        [b"tune", hot, warm, hot_age, warm_age, ..]
-            if [hot, warm, hot_age, warm_age].iter().all(|word| decimal(word)) =>
-        {
-            form.done("OK", out);
+        [b"tune", hot, warm, hot_age, warm_age, ..] => {
+            match (number(hot), number(warm), decimal(hot_age), decimal(warm_age)) {
+                (Some(hot), Some(warm), Some(_), Some(_)) if hot.saturating_add(warm) > 80 => {
+                    form.line("ERROR hot and warm pcts must not exceed 80", out);
+                }
+                (Some(_), Some(_), Some(hot), Some(warm)) if hot <= 0.0 || warm <= 0.0 => {
+                    form.line("ERROR hot/warm age factors must be greater than 0", out);
+                }
+                (Some(_), Some(_), Some(_), Some(_)) => form.done("OK", out),
+                _ => form.unknown(out),
+            }
         }
-        [b"mode", b"flat" | b"segmented"] => form.done("OK", out),
-        [b"temp_ttl", ttl] if signed(ttl).is_some() => form.done("OK", out),
+        [b"mode", b"flat" | b"segmented", ..] if shape.lru_maintainer => form.done("OK", out),
+        [b"temp_ttl", ttl, ..] if shape.lru_maintainer && signed(ttl).is_some() => form.done("OK", out),
         _ => form.unknown(out),
     }
 }
@@ -286,8 +300,8 @@ fn signed(word: &[u8]) -> Option<i64> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-fn decimal(word: &[u8]) -> bool {
-    std::str::from_utf8(word).is_ok_and(|word| word.parse::<f64>().is_ok_and(f64::is_finite))
+fn decimal(word: &[u8]) -> Option<f64> {
+    std::str::from_utf8(word).ok()?.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 impl Service {

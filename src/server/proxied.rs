@@ -107,7 +107,10 @@ async fn answer(
         }
         let action = match next.take() {
             Some(action) => action,
-            None => session.consume(frame, &mut out, shared, &mut turn),
+            None => {
+                shared.tick();
+                session.consume(frame, &mut out, shared, &mut turn)
+            }
         };
         match action {
             Action::Read(_) | Action::ReadBody if frame.is_empty() => break,

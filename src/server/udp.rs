@@ -136,6 +136,7 @@ async fn answer(
             }
         }
         let mut turn = 1;
+        shared.tick();
         let action = session.consume(&mut input, &mut out, shared, &mut turn);
         if out.total() > limits::UDP_ANSWER_BYTES {
             break TOO_LONG;

@@ -188,6 +188,11 @@ impl std::fmt::Debug for Stats {
 }
 
 impl Stats {
+    /// What memcached's flags make of the keys.
+    pub const fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     /// Counters for that many workers.
     pub fn new(shape: Shape, engine: Arc<dyn Engine>, detail: Detail) -> Self {
         let cells = (0..shape.threads).map(|_| WorkerCell::default()).collect();

@@ -68,7 +68,7 @@ fn exptime(source: &mut Source) -> u32 {
 /// set, add, replace and their quiet twins; with the key's CAS unique at times.
 fn store(source: &mut Source) -> Vec<Command> {
     let opcode = source.pick(&[0x01, 0x01, 0x11, 0x02, 0x12, 0x03, 0x13]);
-    let (key, opaque) = (source.key(), source.random.u32(..));
+    let (key, opaque) = (source.binary_key(), source.random.u32(..));
     let value = source.value();
     let extras = [source.flags().to_be_bytes(), exptime(source).to_be_bytes()].concat();
     if source.chance(190) {
@@ -81,7 +81,7 @@ fn store(source: &mut Source) -> Vec<Command> {
 
 fn append(source: &mut Source) -> Vec<Command> {
     let opcode = source.pick(&[0x0e, 0x0f, 0x19, 0x1a]);
-    let (key, opaque) = (source.key(), source.random.u32(..));
+    let (key, opaque) = (source.binary_key(), source.random.u32(..));
     let value = if matches!(opcode, 0x0e | 0x19) { source.small_value() } else { source.leading_value() };
     if source.chance(200) {
         return vec![packet(opcode, &key, &[], &value, opaque)];
@@ -92,7 +92,7 @@ fn append(source: &mut Source) -> Vec<Command> {
 
 fn key_only(source: &mut Source, opcodes: &[u8]) -> Command {
     let opcode = source.pick(opcodes);
-    packet(opcode, &source.key(), &[], &[], source.random.u32(..))
+    packet(opcode, &source.binary_key(), &[], &[], source.random.u32(..))
 }
 
 /// incr and decr; creating, or not.
@@ -101,14 +101,14 @@ fn arithmetic(source: &mut Source) -> Command {
     let exptime = source.pick(&[0, 600, u32::MAX, u32::MAX]);
     let initial = if source.chance(128) { source.delta() } else { 10 };
     let extras = [&source.delta().to_be_bytes()[..], &initial.to_be_bytes(), &exptime.to_be_bytes()].concat();
-    fresh(packet(opcode, &source.key(), &extras, &[], source.random.u32(..)))
+    fresh(packet(opcode, &source.binary_key(), &extras, &[], source.random.u32(..)))
 }
 
 /// touch, gat and their kin.
 fn touch(source: &mut Source) -> Command {
     let opcode = source.pick(&[0x1c, 0x1d, 0x1e, 0x23, 0x24]);
     let extras = exptime(source).to_be_bytes();
-    packet(opcode, &source.key(), &extras, &[], source.random.u32(..))
+    packet(opcode, &source.binary_key(), &extras, &[], source.random.u32(..))
 }
 
 fn flush(source: &mut Source) -> Command {
@@ -130,7 +130,7 @@ fn bare(source: &mut Source) -> Command {
 /// Packets whose shape, opcode or magic is wrong; whole, so that the next one is found.
 fn broken(source: &mut Source) -> Command {
     let opaque = source.random.u32(..);
-    let key = source.key();
+    let key = source.binary_key();
     let opcode = match source.random.u8(0..0x28) {
         // Statistics differ, and a flush has to be of the scenario's kind.
         0x10 => 0x0a,

@@ -232,7 +232,6 @@ fn fixed(source: &mut Source) -> Command {
         "slabs automove 3",
         "slabs automove x",
         "slabs automove",
-        "slabs automove window 5",
         "slabs reassign",
         "slabs reassign 1",
         "slabs reassign 1 1",
@@ -344,7 +343,7 @@ fn damaged(source: &mut Source) -> Command {
     for _ in 0..source.random.usize(1..4) {
         let at = source.random.usize(0..line.len());
         match source.random.u8(0..3) {
-            0 => line[at] = source.pick(b"abcxyz00 -+\x01\x80~/:\0"),
+            0 => line[at] = source.pick(b"abcxyz00 -+\x01\x80~/:"),
             1 => line.insert(at, source.pick(b" 00az-")),
             _ if line.len() > 1 => drop(line.remove(at)),
             _ => {}

@@ -32,7 +32,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// Changes that come one by one are gathered for so long before they are sent: a wake-up and a system call
 /// for each would cost the master more than the change itself. The thread has nothing else to do in
 /// that time, and what it delays is far below a heartbeat.
-const GATHER: Duration = Duration::from_micros(300);
+const GATHER: Duration = Duration::from_micros(400);
 /// A pause behind each piece of a copy: clients of this node come first, and both nodes may share what they
 /// run on.
 const COPY_PAUSE: Duration = Duration::from_micros(500);
@@ -72,6 +72,16 @@ enum Wake {
     /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
     /// send than fits in one turn.
     Send,
+}
+
+/// What a batch of the stream became.
+enum Filled {
+    /// All there was.
+    Dry,
+    /// As much as goes out at once.
+    Batch,
+    /// A piece of a copy.
+    Chunk,
 }
 
 pub(super) struct Loop {
@@ -403,18 +413,36 @@ impl Loop {
         }
         for _ in 0..BATCHES_PER_TURN {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
-            let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
-            if let Err(broken) = data.push(&frame).and_then(|()| data.flush()) {
-                self.cannot_send(Link::Data, broken);
-                return false;
-            }
-            if matches!(frame, Frame::Chunk { .. }) {
-                std::thread::sleep(COPY_PAUSE);
-                break;
+            let filled = Self::fill(&mut self.node, data);
+            match filled.and_then(|filled| data.flush().map(|()| filled)) {
+                Ok(Filled::Dry) => return true,
+                Ok(Filled::Batch) => {}
+                Ok(Filled::Chunk) => {
+                    std::thread::sleep(COPY_PAUSE);
+                    break;
+                }
+                Err(broken) => {
+                    self.cannot_send(Link::Data, broken);
+                    return false;
+                }
             }
         }
         self.more = true;
         true
+    }
+
+    /// Puts a batch of changes on the connection: of all shards, so that they go out with one write.
+    fn fill(node: &mut Node, data: &mut Connection) -> Result<Filled, Broken> {
+        while data.waiting_bytes() < BATCH_BYTES {
+            let Some(frame) = node.poll_data(BATCH_BYTES - data.waiting_bytes(), now()) else {
+                return Ok(Filled::Dry);
+            };
+            data.push(&frame)?;
+            if matches!(frame, Frame::Chunk { .. }) {
+                return Ok(Filled::Chunk);
+            }
+        }
+        Ok(Filled::Batch)
     }
 
     fn perform(&mut self, output: Output) {

@@ -3,6 +3,7 @@
 use tandem_replication::change::Merged;
 use tandem_replication::change::{Bytes, Change, Put};
 
+use super::commands::At;
 use super::item::Marks;
 use super::shard::{Content, Draft, Shard};
 use crate::command::{Now, Pages};
@@ -47,7 +48,7 @@ impl Shard {
                 .with(Marks::BINARY_KEY, put.bits.binary_key),
         };
         if roomy || self.is_in_place(old, &draft) {
-            self.put(hash, draft, old, now);
+            self.put(hash, &draft, old, now);
         } else {
             self.kill_key(hash, put.key);
         }
@@ -62,9 +63,9 @@ impl Shard {
         now: Now,
         may_create: &dyn Fn(usize) -> bool,
     ) -> Merged {
-        match self.find_live(hash, put.key, now) {
+        match self.find_live(At { key: put.key, hash, now, hint: None }) {
             _ if put.version < self.floor => return Merged::Refused,
-            Some(old) if self.item(old).header.version >= put.version => return Merged::Kept,
+            Some(old) if old.header.version >= put.version => return Merged::Kept,
             None if !may_create(self.id) => return Merged::Refused,
             _ => {}
         }
