@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::harness::{Pair, Setup};
 
@@ -21,7 +22,9 @@ pub struct Cables {
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
     pub fn new() -> Option<Self> {
-        let id = std::process::id();
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        // Tests of one process lay their own.
+        let id = std::process::id() % 1_000_000 * 10 + CALLS.fetch_add(1, Ordering::Relaxed) % 10;
         let net = (id % 60) as u8 * 4;
         let cables = Self {
             names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],

@@ -181,6 +181,10 @@ impl Node {
         };
         if self.role.state.follows() && self.receiver.is_some() {
             self.unfinished.suspects.merge(&map);
+            if let Some(receiver) = &mut self.receiver {
+                // The plan that follows says when everything has come.
+                receiver.target = None;
+            }
             if self.claim.data == Data::Complete {
                 self.unfinished.base = self.known_positions();
                 self.claim.data = Data::Partial;
