@@ -261,6 +261,8 @@ pub struct Node {
     claim: Claim,
     /// When this node became master.
     master_since: Mono,
+    /// The age of its claim then.
+    age_at_first: u32,
     /// The highest epoch made or seen.
     saved: Saved,
     /// Up to which epoch this node may go without forgetting it, once each [`Output::Persist`] that
@@ -390,6 +392,7 @@ impl Node {
             role: RoleView { epoch: config.saved.epoch, why: "started", since: now, ..RoleView::default() },
             claim,
             master_since: now,
+            age_at_first: 0,
             saved: Saved { node_id: config.node_id, ..config.saved.clone() },
             saves: VecDeque::new(),
             epochs_safe: config.saved.epoch,
@@ -689,6 +692,12 @@ impl Node {
     #[cfg(feature = "testing")]
     pub fn fired(&self) -> &[u64] {
         &self.fired
+    }
+
+    /// It holds, or held before it began to catch up, everything its master had.
+    #[cfg(feature = "testing")]
+    pub fn is_holder(&self) -> bool {
+        self.claim.data == Data::Complete || !self.unfinished.base.is_empty()
     }
 
     /// The follower's session and the number of the last plan for it.

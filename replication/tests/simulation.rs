@@ -11,9 +11,10 @@ use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, World, script};
 use tandem_replication::time::Span;
 
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 9] = [
     include_str!("scenarios/arbiter.txt"),
     include_str!("scenarios/asymmetric.txt"),
+    include_str!("scenarios/delete_while_healing.txt"),
     include_str!("scenarios/forced_in_doubt.txt"),
     include_str!("scenarios/forced_with_backup.txt"),
     include_str!("scenarios/holder_returns.txt"),

@@ -24,9 +24,9 @@ pub struct Cables {
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
     pub fn new() -> Option<Self> {
-        // Each test has its own, also those of one process.
         static CALLS: AtomicU32 = AtomicU32::new(0);
-        let id = std::process::id() * 4 + CALLS.fetch_add(1, Ordering::Relaxed) % 4;
+        // Tests of one process lay their own.
+        let id = std::process::id() % 1_000_000 * 10 + CALLS.fetch_add(1, Ordering::Relaxed) % 10;
         let net = (id % 60) as u8 * 4;
         let cables = Self {
             names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],

@@ -143,8 +143,6 @@ pub struct World {
     truths: [Option<Truth>; 2],
     /// The same by plan: process, session and number.
     plans: BTreeMap<(u64, u32, u32), Truth>,
-    /// The plan each node heard last.
-    heard: [(u32, u32); 2],
     /// The same, for streams continued.
     pub partial_resyncs: u64,
     /// The same, for catch-ups.
@@ -207,7 +205,6 @@ impl World {
             full_copies: 0,
             truths: Default::default(),
             plans: BTreeMap::new(),
-            heard: [(0, 0); 2],
             partial_resyncs: 0,
             catch_ups: 0,
             resumed: 0,
@@ -676,6 +673,7 @@ impl World {
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, self.now.0 / 1000 + 1000);
         let dropped = process.node.status(local).counters.suspects_dropped;
+        let holder = process.node.is_holder();
         fact(&mut process.node, local);
         self.note_dropped(node, dropped);
         let Some(process) = self.processes[node].as_mut() else { return };
@@ -684,7 +682,11 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            self.oracle.cleared(&before, source.as_ref());
+            // The source of a copy died in its middle: what came of it gives way to whoever serves.
+            match source.as_ref().filter(|_| !holder) {
+                Some(source) => self.oracle.died(Some(source)),
+                None => self.oracle.cleared(&before, source.as_ref()),
+            }
             self.oracle.broke(node, source.as_ref());
         }
         self.note_complete(node);
@@ -728,16 +730,13 @@ impl World {
 
     /// A node learns what of its items may be stale: should its master die, it must not serve them.
     fn note_map(&mut self, to: usize, frame: &Frame) {
-        let Some(boot) = self.process(1 - to).map(|process| process.boot_id) else { return };
-        match frame {
-            Frame::Plan(plan) => self.heard[to] = (plan.session, plan.number),
-            Frame::Dirty { .. } => {
-                let (session, number) = self.heard[to];
-                if let Some(truth) = self.plans.get(&(boot, session, number)) {
-                    self.truths[to] = Some(truth.clone());
-                }
-            }
-            _ => {}
+        let Frame::Dirty { plan, .. } = frame else { return };
+        let Some(master) = self.process(1 - to) else { return };
+        let Some((session, _)) = master.node.planned() else { return };
+        if self.process(to).is_some_and(|process| process.node.role().state.follows())
+            && let Some(truth) = self.plans.get(&(master.boot_id, session, *plan))
+        {
+            self.truths[to] = Some(truth.clone());
         }
     }
 
