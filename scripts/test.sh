@@ -10,7 +10,7 @@ source scripts/packages.sh
 
 # The reference server and its tools; namespaces, filters and mounts for the pair; the programs that
 # deploy/ is for; real clients; a browser for the status page.
-need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables mount:mount \
+need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables etcd:etcd-server mount:mount \
     haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
     systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3 perl:perl cc:gcc \
     chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils

@@ -254,8 +254,8 @@ fn handshakes() -> Vec<Vec<u8>> {
         let kind = if mode & 2 == 0 { Kind::Control } else { Kind::Data };
         let opening = Opening::new(kind, u64::from(mode), [mode; 32]);
         let secret = || Secret::new(if mode & 4 == 0 { Vec::new() } else { b"secret".to_vec() });
-        let mut dialler = Handshake::dialler(secret(), opening, b"hello".to_vec());
-        let mut acceptor = Handshake::acceptor(secret(), opening, b"hello".to_vec());
+        let mut dialler = Handshake::dialler(secret().into(), opening, b"hello".to_vec());
+        let mut acceptor = Handshake::acceptor(secret().into(), opening, b"hello".to_vec());
         let (mut from_dialler, mut from_acceptor) = (Vec::new(), Vec::new());
         for _ in 0..4 {
             let said = dialler.take_output();

@@ -278,7 +278,10 @@ impl Sender {
         let mut payload = BytesMut::new();
         map.encode(&mut payload);
         means.counters.bytes_sent += payload.len() as u64;
+        // Whoever knows the plan knows the map.
+        let plan = self.marks.pop_back();
         self.marks.push_back(Frame::Dirty { plan: self.plans, payload: payload.freeze() });
+        self.marks.extend(plan);
     }
 
     fn plan(&mut self, way: Way, from: Vec<u64>, target: Vec<u64>) {

@@ -23,7 +23,7 @@ mod prefetch;
 pub(crate) use prefetch::prefetch;
 
 use tandem_replication::change::Change;
-use tandem_replication::store::Merged;
+use tandem_replication::change::Merged;
 
 use crate::command::{Command, Now, Pages, Replies};
 

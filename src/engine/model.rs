@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tandem_replication::change::Merged;
 use tandem_replication::change::{self, Bits, Change, Put};
-use tandem_replication::store::Merged;
 
 use super::clock::Clock;
 use super::hash::{self, Hasher};

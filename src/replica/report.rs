@@ -52,6 +52,10 @@ pub fn rows(
         rows.push(("ack_degraded", acks.degraded.to_string()));
         rows.push(("ack_refused", acks.refused.to_string()));
     }
+    if let Some((heard, granted)) = pair.arbiter {
+        rows.push(("arbiter", if heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
+        rows.push(("arbiter_grant", if granted { "yes" } else { "no" }.to_string()));
+    }
     if let Some(copy) = pair.copy {
         rows.push(("copy_kind", if copy.whole { "full" } else { "missed" }.to_string()));
         rows.push(("copy_items", copy.items.to_string()));

@@ -18,6 +18,8 @@ pub struct Cables {
     clients: [IpAddr; 2],
     /// Where the nodes find each other.
     nodes: [IpAddr; 2],
+    /// Where the nodes find us.
+    pub outside: [IpAddr; 2],
 }
 
 impl Cables {
@@ -33,6 +35,7 @@ impl Cables {
             names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],
             clients: [IpAddr::from([10, 213, net + 1, 2]), IpAddr::from([10, 213, net + 2, 2])],
             nodes: [IpAddr::from([10, 213, net, 1]), IpAddr::from([10, 213, net, 2])],
+            outside: [IpAddr::from([10, 213, net + 1, 1]), IpAddr::from([10, 213, net + 2, 1])],
         };
         if !ip(&["netns", "add", &cables.names[0]]) {
             return None;
@@ -63,6 +66,19 @@ impl Cables {
                     && ip(&["addr", "add", &ends[2], "dev", &ours])
                     && ip(&["link", "set", &ours, "up"])
             })
+    }
+
+    /// Drops what a node says to a port of ours.
+    pub fn cut_off(&self, node: usize, port: u16) {
+        let rules = format!(
+            "table inet off {{ chain outward {{ type filter hook output priority 0; tcp dport {port} drop; }}; }}"
+        );
+        assert!(run("ip", &["netns", "exec", &self.names[node], "nft", &rules]), "nft, of nftables");
+    }
+
+    /// Ends [`Cables::cut_off`].
+    pub fn let_in(&self, node: usize) {
+        assert!(run("ip", &["netns", "exec", &self.names[node], "nft", "delete table inet off"]));
     }
 
     /// A pair at both ends of the cable; clients come over the other ones.

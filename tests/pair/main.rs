@@ -2,6 +2,7 @@
 
 mod acks;
 mod adversity;
+mod arbiter;
 mod burst;
 mod cables;
 mod catch_up;
@@ -10,6 +11,7 @@ mod checker;
 mod failover;
 mod hang;
 mod harness;
+mod hooks;
 mod linear;
 mod link;
 mod migration;

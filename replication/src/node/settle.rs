@@ -446,6 +446,7 @@ impl Node {
         #[cfg(feature = "testing")]
         let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
         self.claim.epoch = epoch;
+        self.age_at_first = self.claim.age.min(u32::MAX / 2);
         self.master_since = now;
         self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, forks);
         #[cfg(feature = "testing")]
@@ -516,7 +517,7 @@ impl Node {
     fn grow_older(&mut self, now: Mono) {
         if self.role.state.leads() && self.claim.data != Data::Complete {
             let age = now.since(self.master_since).0 / self.config.dead_after.0;
-            self.claim.age = u32::try_from(age).unwrap_or(u32::MAX).saturating_add(1);
+            self.claim.age = u32::try_from(age).unwrap_or(u32::MAX).saturating_add(self.age_at_first + 1);
         }
     }
 

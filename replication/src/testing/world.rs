@@ -188,8 +188,6 @@ pub struct World {
     truths: [Option<Truth>; 2],
     /// The same by plan: process, session and number.
     plans: BTreeMap<(u64, u32, u32), Truth>,
-    /// The plan each node heard last.
-    heard: [(u32, u32); 2],
     /// The same, for streams continued.
     pub partial_resyncs: u64,
     /// The same, for catch-ups.
@@ -262,7 +260,6 @@ impl World {
             full_copies: 0,
             truths: Default::default(),
             plans: BTreeMap::new(),
-            heard: [(0, 0); 2],
             partial_resyncs: 0,
             catch_ups: 0,
             resumed: 0,
@@ -747,6 +744,7 @@ impl World {
         let Some(process) = self.processes[node].as_mut() else { return };
         process.store.set_clocks(secs, millis);
         let dropped = process.node.counters().suspects_dropped;
+        let holder = process.node.is_holder();
         fact(&mut process.node, local);
         self.oracle.evicted(process.store.take_evicted());
         self.note_dropped(node, dropped);
@@ -756,10 +754,12 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            match self.arbiter.is_some() {
-                // Who has the arbiter's grant leads, whatever it holds.
-                true => self.oracle.died(source.as_ref()),
-                false => self.oracle.cleared(&before, source.as_ref()),
+            // Who has the arbiter's grant leads, whatever it holds. And if the source of a copy died in its
+            // middle, what came of it gives way to whoever serves.
+            let yields = self.arbiter.is_some() || !holder;
+            match source.as_ref().filter(|_| yields) {
+                Some(source) => self.oracle.died(Some(source)),
+                None => self.oracle.cleared(&before, source.as_ref()),
             }
             self.oracle.broke(node, source.as_ref());
         }
@@ -804,16 +804,13 @@ impl World {
 
     /// A node learns what of its items may be stale: should its master die, it must not serve them.
     fn note_map(&mut self, to: usize, frame: &Frame) {
-        let Some(boot) = self.process(1 - to).map(|process| process.boot_id) else { return };
-        match frame {
-            Frame::Plan(plan) => self.heard[to] = (plan.session, plan.number),
-            Frame::Dirty { .. } => {
-                let (session, number) = self.heard[to];
-                if let Some(truth) = self.plans.get(&(boot, session, number)) {
-                    self.truths[to] = Some(truth.clone());
-                }
-            }
-            _ => {}
+        let Frame::Dirty { plan, .. } = frame else { return };
+        let Some(master) = self.process(1 - to) else { return };
+        let Some((session, _)) = master.node.planned() else { return };
+        if self.process(to).is_some_and(|process| process.node.role().state.follows())
+            && let Some(truth) = self.plans.get(&(master.boot_id, session, *plan))
+        {
+            self.truths[to] = Some(truth.clone());
         }
     }
 

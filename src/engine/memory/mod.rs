@@ -30,8 +30,8 @@ mod tests;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use tandem_replication::change::Merged;
 use tandem_replication::change::{self, Change};
-use tandem_replication::store::Merged;
 
 pub use self::geometry::Geometry;
 

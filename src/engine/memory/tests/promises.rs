@@ -1,6 +1,6 @@
 //! What clients and the operator may rely on, one promise each.
 
-use tandem_replication::store::Merged;
+use tandem_replication::change::Merged;
 
 use super::*;
 use crate::command::{Deadline, Delete, Pages, ReadKind};
