@@ -13,7 +13,7 @@ source scripts/packages.sh
 need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables mount:mount \
     haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
     systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3 perl:perl cc:gcc \
-    chromium:chromium chromedriver:chromium-driver
+    chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils
 need_packages php-memcached libmemcached-dev python3-yaml python3-venv
 
 # A Python of the tests' own, for the client that Debian does not have.

@@ -13,6 +13,7 @@
 //! * [`admin`]: the second port: health, metrics, status, control; and the client for it.
 //! * [`config`]: what the operator asked for, checked before anything is bound.
 //! * [`app`]: builds, starts and stops every part; the only file that knows them all.
+//! * [`transfer`]: all items of a server into a file and back.
 //! * [`mod@bench`]: a load generator for any memcached server, and a small client for tests.
 
 pub mod admin;
@@ -28,3 +29,4 @@ pub mod replica;
 pub mod server;
 pub mod snapshot;
 pub mod stats;
+pub mod transfer;

@@ -148,7 +148,7 @@ fn warn_if_open(config: &Config, addresses: &[SocketAddr]) {
         && !guarded
     {
         tracing::warn!(
-            "{address} can be reached from outside and asks nobody who they are; see -l, -Y and -S"
+            "everybody who reaches {address} can read and change all items: let a firewall admit your clients only, choose interfaces with -l, or ask for passwords with -Y or -S"
         );
     }
 }
@@ -254,7 +254,7 @@ impl Signals {
                 }
             }
         });
-        tracing::info!("{reason}: finishing what is under way");
+        tracing::info!("{reason}: handing over and finishing what is under way");
         if keep {
             return runtime.block_on(app.stop_gracefully()).map_err(|problem| (EXIT_SYSTEM, problem));
         }

@@ -35,7 +35,7 @@ fn report(problems: Vec<String>) {
 /// Who may name whom inside `src`. A room that is missing here may be named by nobody.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["app", "config", "logs", "server"]),
-    ("bin", &["admin", "bench", "config"]),
+    ("bin", &["admin", "bench", "config", "transfer"]),
     (
         "app",
         &[
@@ -63,6 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["command"]),
     ("command", &[]),
     ("bench", &[]),
+    ("transfer", &[]),
     ("logs", &[]),
     ("lib", &[]),
 ];

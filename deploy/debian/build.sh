@@ -22,15 +22,26 @@ put() { # mode, destination directory, files
 
 put 755 usr/bin "$programs/tandemd" "$programs/tandemctl"
 strip --strip-unneeded "$tree/usr/bin/tandemd" "$tree/usr/bin/tandemctl"
-put 644 usr/lib/systemd/system "$root/deploy/systemd/tandemd.service" "$root/deploy/systemd/tandemd@.service"
+put 644 usr/lib/systemd/system "$root/deploy/systemd/tandemd.service" "$root/deploy/systemd/tandemd@.service" \
+    "$root/deploy/systemd/tandemd.socket"
 install -D -m 644 "$root/deploy/systemd/tandemd.sysusers" "$tree/usr/lib/sysusers.d/tandemd.conf"
 install -D -m 644 "$root/deploy/systemd/tandemd.tmpfiles" "$tree/usr/lib/tmpfiles.d/tandemd.conf"
 install -D -m 644 "$root/deploy/systemd/tandemd.default" "$tree/etc/default/tandemd"
+# Manual pages and completions are what the programs themselves say.
+"$tree/usr/bin/tandemctl" generate "$work/generated"
+put 644 usr/share/man/man1 "$work"/generated/man1/*.1
+gzip -9n "$tree"/usr/share/man/man1/*.1
+for program in tandemd tandemctl; do
+    install -D -m 644 "$work/generated/bash/$program.bash" "$tree/usr/share/bash-completion/completions/$program"
+    install -D -m 644 "$work/generated/zsh/_$program" "$tree/usr/share/zsh/vendor-completions/_$program"
+    install -D -m 644 "$work/generated/fish/$program.fish" "$tree/usr/share/fish/vendor_completions.d/$program.fish"
+done
 put 644 usr/share/doc/tandemd "$root"/docs/*.md
 install -d "$tree/usr/share/doc/tandemd/examples"
 for example in haproxy keepalived nutcracker prometheus grafana kubernetes container repcached; do
     cp -r "$root/deploy/$example" "$tree/usr/share/doc/tandemd/examples/"
 done
+put 644 usr/share/doc/tandemd/examples "$root/deploy/systemd/tandem.toml"
 sed 's/^/ /; s/^ $/ ./' "$root/LICENSE-MIT" >"$work/license"
 {
     echo "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/"

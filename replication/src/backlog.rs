@@ -13,6 +13,7 @@
 //! the sender then sends what the item is at that moment, which is at least as new.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -35,7 +36,11 @@ pub struct Backlog {
     /// Somebody wants to be woken by the next record.
     armed: AtomicBool,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    prefetch: OnceLock<Prefetch>,
 }
+
+/// Asks the processor for the memory of a byte that will be written soon; see [`Backlog::set_prefetch`].
+pub type Prefetch = fn(&MaybeUninit<u8>);
 
 /// What [`Backlog::read_from`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +77,15 @@ impl Backlog {
             enabled: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             wake: OnceLock::new(),
+            prefetch: OnceLock::new(),
         }
+    }
+
+    /// A ring goes round in far more memory than any cache holds, so what a change is written to is
+    /// always cold, and whoever records would wait for it when the lock is given back. With this hint
+    /// it is on its way before it is needed. Only the first call has an effect.
+    pub fn set_prefetch(&self, prefetch: Prefetch) {
+        let _ = self.prefetch.set(prefetch);
     }
 
     /// Records from now on (a peer is, or may be, there).
@@ -195,6 +208,9 @@ impl Backlog {
             None => change.encode(&mut block.data),
         }
         block.ends.push(block.data.len() as u32);
+        if let Some(prefetch) = self.prefetch.get() {
+            block.prefetch_ahead(bytes, *prefetch);
+        }
         sequence
     }
 
@@ -325,6 +341,13 @@ impl Block {
         self.data.len() + bytes <= self.room && self.ends.len() < Self::records_max(self.room)
     }
 
+    /// After so many bytes were written: as many as that, some way ahead, will be.
+    fn prefetch_ahead(&mut self, bytes: usize, prefetch: Prefetch) {
+        let room = self.data.spare_capacity_mut().get(PREFETCH_AHEAD..).unwrap_or_default();
+        let room = &room[..room.len().min(bytes).min(PREFETCH_BYTES_MAX)];
+        room.iter().step_by(LINE_BYTES).for_each(prefetch);
+    }
+
     /// Sequence of its last change (`first - 1` if it has none).
     fn last(&self) -> u64 {
         self.first + self.ends.len() as u64 - 1
@@ -373,6 +396,15 @@ const BLOCK_BYTES_MIN: usize = 8 + KEY_BYTES_MAX + 254;
 
 /// Large enough that taking one is rare, small enough that losing one is little.
 const BLOCK_BYTES_MAX: usize = 256 * 1024;
+
+/// What is hinted at is written a few changes later: by then it has come.
+const PREFETCH_AHEAD: usize = 512;
+
+/// Of longer changes the processor sees by itself where they lead.
+const PREFETCH_BYTES_MAX: usize = 1024;
+
+/// Of the processor's cache, or half of one; a hint too many costs nothing.
+const LINE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

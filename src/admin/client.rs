@@ -55,6 +55,11 @@ impl Client {
         Self { token: Some(token.into()), ..self }
     }
 
+    /// Where it asks.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// What the node says of itself and its peer.
     pub fn status(&self) -> Result<Status, Error> {
         let (code, body) = self.call(Method::GET, "/status")?;
@@ -98,6 +103,13 @@ impl Client {
     /// Asks for that and waits for it; what happened, in a sentence.
     pub fn act(&self, verb: &Verb) -> Result<String, Error> {
         let (code, body) = self.call(Method::POST, &verb.path())?;
+        if code == StatusCode::METHOD_NOT_ALLOWED || code == StatusCode::NOT_FOUND {
+            return Err(Error::Refused(format!(
+                "the node at {} does not know `{}`: it is of an older version",
+                self.server,
+                verb.path()
+            )));
+        }
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))?;
         if answer.done { Ok(answer.message) } else { Err(Error::Refused(answer.message)) }
     }

@@ -96,7 +96,9 @@ pub async fn serve(listener: TcpListener, source: Arc<dyn AdminSource>, access: 
             // Everybody is busy with something that must not be cut off.
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "admin port: cannot accept; trying again");
+                tracing::warn!(
+                    "admin port: a connection cannot be accepted: {error}; raise the limit of open files (LimitNOFILE=)"
+                );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -7,8 +7,15 @@ use crate::admin::report::{Link, Node, Status};
 /// A name, this node's cell, the peer's.
 type Row = (&'static str, String, String);
 
-/// The table, without colours.
-pub fn render(status: &Status) -> String {
+/// Colours of a terminal.
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const RED: &str = "\x1b[31m";
+const BOLD: &str = "\x1b[1m";
+const PLAIN: &str = "\x1b[0m";
+
+/// The table; with `colour` for a terminal.
+pub fn render(status: &Status, colour: bool) -> String {
     let missing = Node::default();
     let peer = status.peer.as_ref();
     let mut rows: Vec<Row> = vec![("", "this node".to_owned(), "peer".to_owned())];
@@ -25,6 +32,7 @@ pub fn render(status: &Status) -> String {
     row("hit ratio", &|node| node.hit_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0)));
     row("reads/s", &|node| node.reads_per_second.map(|rate| grouped(rate.round() as u64)));
     row("writes/s", &|node| node.writes_per_second.map(|rate| grouped(rate.round() as u64)));
+    row("evictions/s", &|node| node.evictions_per_second.map(|rate| grouped(rate.round() as u64)));
     row("connections", &|node| node.connections.map(grouped));
     row("uptime", &|node| node.uptime_secs.map(age));
     row("version", &|node| node.version.clone());
@@ -32,10 +40,20 @@ pub fn render(status: &Status) -> String {
     rows.retain(|(_, ours, theirs)| ours != "–" || (peer.is_some() && theirs != "–"));
     let width = |pick: fn(&Row) -> &str| rows.iter().map(|row| pick(row).chars().count()).max().unwrap_or(0);
     let (names, ours) = (width(|row| row.0), width(|row| &row.1));
+    let paint = |text: String, with: &str| {
+        if colour && !with.is_empty() { format!("{with}{text}{PLAIN}") } else { text }
+    };
     let mut text = String::new();
     for (name, node, peer_node) in &rows {
         let peer_node = if peer.is_some() { peer_node } else { "" };
-        let line = format!("{name:<names$}  {node:<ours$}  {peer_node}");
+        let colour_of = |cell: &str| match *name {
+            "" => BOLD,
+            "role" => colour_of_role(cell),
+            _ => "",
+        };
+        let pad = if peer_node.is_empty() { 0 } else { ours.saturating_sub(node.chars().count()) };
+        let cells = [paint(node.clone(), colour_of(node)), paint(peer_node.to_owned(), colour_of(peer_node))];
+        let line = format!("{name:<names$}  {}{:pad$}  {}", cells[0], "", cells[1]);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }
@@ -43,12 +61,29 @@ pub fn render(status: &Status) -> String {
         let _ = writeln!(text, "\n{} because: {reason}", status.node.role);
     }
     if let Some(link) = &status.link {
-        let _ = writeln!(text, "link {}", describe(link));
+        let with = match (link.up, link.synced) {
+            (false, _) => RED,
+            (true, false) => YELLOW,
+            (true, true) => GREEN,
+        };
+        let _ = writeln!(text, "link {}", paint(describe(link), with));
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(text, "{}", paint(format!("warning: {warning}"), YELLOW));
     }
     text
 }
 
-fn describe(link: &Link) -> String {
+fn colour_of_role(role: &str) -> &'static str {
+    match role {
+        "master" | "backup" | "standalone" => GREEN,
+        "" | "–" | "unreachable" => RED,
+        _ => YELLOW,
+    }
+}
+
+/// The link in words.
+pub fn describe(link: &Link) -> String {
     let mut words = vec![if link.up { "up".to_owned() } else { "DOWN".to_owned() }];
     match (link.copy, link.synced) {
         (Some((done, all)), _) => {
@@ -95,7 +130,8 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-fn age(secs: u64) -> String {
+/// Seconds in words.
+pub fn age(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs} s"),
         60..3600 => format!("{} min {} s", secs / 60, secs % 60),
@@ -124,6 +160,7 @@ mod tests {
             },
             peer: Some(node("b:11211", "backup", 12)),
             link: Some(Link { up: true, synced: true, lag_records: 3, lag_ms: 4, ..Link::default() }),
+            warnings: vec!["failovers are paused".to_owned()],
             ..Status::default()
         };
         let expected = [
@@ -135,14 +172,32 @@ mod tests {
             "",
             "master because: lost the master",
             "link up, in sync, lag 3 changes, 4 ms",
+            "warning: failovers are paused",
         ];
-        assert_eq!(render(&status).lines().collect::<Vec<_>>(), expected);
+        assert_eq!(render(&status, false).lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn a_node_without_a_peer_has_one_column() {
         let node = Node { role: "standalone".to_owned(), ..Node::default() };
-        assert_eq!(render(&Status { node, ..Status::default() }), "      this node\nrole  standalone\n");
+        assert_eq!(
+            render(&Status { node, ..Status::default() }, false),
+            "      this node\nrole  standalone\n"
+        );
+    }
+
+    #[test]
+    fn colours_change_nothing_but_colours() {
+        let node = |role: &str| Node { role: role.to_owned(), items: Some(5), ..Node::default() };
+        let link = Some(Link { up: true, ..Link::default() });
+        let status = Status { node: node("master"), peer: Some(node("joining")), link, ..Status::default() };
+        let coloured = render(&status, true);
+        assert!(coloured.contains("\x1b[32mmaster\x1b[0m") && coloured.contains("\x1b[33mjoining"));
+        let mut plain = coloured;
+        for colour in [GREEN, YELLOW, RED, BOLD, PLAIN] {
+            plain = plain.replace(colour, "");
+        }
+        assert_eq!(plain, render(&status, false));
     }
 
     #[test]

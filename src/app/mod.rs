@@ -295,7 +295,9 @@ fn serve_admin(listener: Option<TcpListener>, view: View, access: Arc<Access>) -
             match listener.map(tokio::net::TcpListener::from_std).transpose() {
                 Ok(Some(listener)) => admin::serve::serve(listener, view, access).await,
                 Ok(None) => {}
-                Err(why) => tracing::error!("the admin port does not work: {why}"),
+                Err(why) => tracing::error!(
+                    "admin port: nobody is served: {why}; restart this node, or do without it (--admin off)"
+                ),
             }
             let _never = recorder.await;
         });

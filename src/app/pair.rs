@@ -128,6 +128,7 @@ impl Prepared {
         );
         let backlog =
             Arc::new(Backlog::new(shards, usize::try_from(pair.backlog_bytes).unwrap_or(usize::MAX)));
+        backlog.set_prefetch(crate::engine::prefetch);
         let policy = AckPolicy {
             all: pair.ack.all,
             prefixes: pair.ack.prefixes.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
@@ -153,7 +154,9 @@ impl Prepared {
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream| {
             if let Err(why) = adopter.adopt_proxied(stream) {
-                tracing::warn!("a stream of requests from the peer was lost on arrival: {why}");
+                tracing::warn!(
+                    "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
+                );
             }
         }));
         let clock = Arc::clone(parts.clock);

@@ -7,8 +7,8 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bench::keys::{Choices, noise};
 use crate::bench::plan::Plan;
@@ -372,7 +372,16 @@ impl<'a> Worker<'a> {
     fn wait(&mut self, events: &mut Vec<epoll::Event>, limit: Duration) -> Result<(), String> {
         events.clear();
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&limit)) {
+        let waited = if limit.tv_nsec % 1_000_000 == 0 {
+            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&limit))
+        } else {
+            // An epoll waits for whole milliseconds, unless the kernel is a new one; a poll does not.
+            let mut epoll = [PollFd::new(&self.epoll, PollFlags::IN)];
+            poll(&mut epoll, Some(&limit)).and_then(|_| {
+                epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&Timespec::default()))
+            })
+        };
+        match waited {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("epoll: {error}")),
         }

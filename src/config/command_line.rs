@@ -79,7 +79,7 @@ pub(super) fn nearest(name: &str) -> Option<String> {
 }
 
 /// A clap error as a problem, and the flag it is about.
-pub(super) fn explain(error: &clap::Error) -> (Problem, String) {
+fn explain(error: &clap::Error) -> (Problem, String) {
     let culprit = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),

@@ -58,6 +58,7 @@ pub(super) fn unreadable(config: &Config) -> Vec<Problem> {
     let tls = config.server.tls.as_ref();
     let files = [
         ("-Y", config.server.auth_file.as_ref()),
+        ("--admin-token-file", config.admin_token_file.as_ref()),
         ("$MEMCACHED_SASL_PWDB", config.process.sasl_file.as_ref().filter(|_| config.server.sasl)),
         ("-o ssl_chain_cert", tls.map(|tls| &tls.chain)),
         ("-o ssl_key", tls.map(|tls| &tls.key)),

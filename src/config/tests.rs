@@ -452,6 +452,13 @@ fn memcacheds_own_configuration_files_are_read_as_they_are() {
     assert_eq!(config.process.pid_file, Some("/var/run/memcached/memcached.pid".into()));
     let repcached = from_all("", &[], "-x 127.0.0.9\n-X 11300\n-l 127.0.0.1\n-D '/'\n").unwrap();
     assert_eq!((repcached.pair.unwrap().port, repcached.server.prefix_delimiter), (11300, b'/'));
+    assert!(from_all("", &[], "preferred = false\n").is_ok(), "what is off contradicts nothing");
+    assert_eq!(
+        texts(from_all("", &[], "preferred = true\n")),
+        [
+            "FILE:1 (preferred): --preferred concerns a pair, but there is none: add -x HOST (or -X PORT to wait for the peer)"
+        ]
+    );
     assert_eq!(
         texts(from_all("", &[], "-m 64\n--bogus\n-p 70000\n")),
         [
@@ -459,6 +466,12 @@ fn memcacheds_own_configuration_files_are_read_as_they_are() {
             "FILE:3 (port): ERROR: Invalid port number 70000. (-p takes 1 to 65535, 0 for none, -1 for any free one)",
         ]
     );
+}
+
+#[test]
+fn under_a_service_manager_that_waits_the_process_stays_in_the_foreground() {
+    assert!(!from_all("", &[("NOTIFY_SOCKET", "/run/systemd/notify")], "-d\n").unwrap().process.daemon);
+    assert!(from_all("", &[], "-d\n").unwrap().process.daemon);
 }
 
 #[test]

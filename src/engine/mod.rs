@@ -20,6 +20,8 @@ pub mod model;
 mod number;
 mod prefetch;
 
+pub(crate) use prefetch::prefetch;
+
 use tandem_replication::change::Change;
 
 use crate::command::{Command, Now, Pages, Replies};

@@ -261,6 +261,12 @@ impl Codec {
         self.protocol
     }
 
+    /// From now on it decodes what another connection sends. Nothing is under way.
+    #[inline]
+    pub const fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
     /// The limits it works with.
     pub const fn limits(&self) -> &Limits {
         &self.limits
@@ -285,6 +291,9 @@ impl Codec {
     /// answers [`Decoded::Incomplete`] or [`Decoded::Close`] (which may come for an empty rest too).
     #[inline]
     pub fn decode<'b>(&mut self, input: &'b [u8]) -> Decoded<'b> {
+        if matches!((&self.state, self.protocol), (State::Idle, Protocol::Text)) && !input.is_empty() {
+            return text::decode(self, input);
+        }
         if let State::Closing(reason) = self.state {
             return Decoded::Close(reason);
         }

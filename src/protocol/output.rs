@@ -1,6 +1,7 @@
 //! Replies on their way to a client: formatted bytes, with large values spliced in by reference.
 //!
-//! Small things are copied into one growing buffer. A value in [`Pages`] is never copied: its chunks
+//! Small things are copied into one growing buffer, which is initialised once, so that a piece costs a
+//! look at its end and a few moves. A value in [`Pages`] is never copied: its chunks
 //! are remembered with the offset at which they belong, and [`Output::slices`] presents everything
 //! in order for one vectored write. A partial write moves a cursor; nothing is shifted.
 
@@ -13,12 +14,14 @@ use crate::command::{Pages, Value};
 /// Replies that wait to be written. See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Output {
-    bytes: Vec<u8>,
-    /// Chunks of large values, each with the length `bytes` had when it was put here.
+    /// Room for what is copied, of which `filled` bytes are taken.
+    room: Vec<u8>,
+    filled: usize,
+    /// Chunks of large values, each with what was `filled` when it was put here.
     pages: Vec<(usize, Bytes)>,
     /// Bytes in `pages`.
     pages_len: usize,
-    /// How much of `bytes` was written.
+    /// How much of what was copied was written.
     written: usize,
     /// How many of `pages` were written.
     pages_written: usize,
@@ -30,12 +33,15 @@ pub struct Output {
 
 impl Output {
     /// Capacity that survives [`Output::clear`].
-    pub const KEPT_CAPACITY: usize = 64 * 1024;
+    pub const KEPT_CAPACITY: usize = 256 * 1024;
+    /// Capacity of one that is used at all.
+    const FIRST_CAPACITY: usize = 512;
 
     /// Nothing to write yet.
     pub const fn new() -> Self {
         Self {
-            bytes: Vec::new(),
+            room: Vec::new(),
+            filled: 0,
             pages: Vec::new(),
             pages_len: 0,
             written: 0,
@@ -47,7 +53,7 @@ impl Output {
 
     /// Bytes that are still to be written.
     pub const fn len(&self) -> usize {
-        self.bytes.len() + self.pages_len - self.advanced
+        self.filled + self.pages_len - self.advanced
     }
 
     /// Whether nothing is left to be written.
@@ -57,14 +63,16 @@ impl Output {
 
     /// Bytes that were put here since the last [`Output::clear`], written or not.
     pub const fn total(&self) -> usize {
-        self.bytes.len() + self.pages_len
+        self.filled + self.pages_len
     }
 
     /// Forgets everything, and gives memory back beyond [`Output::KEPT_CAPACITY`].
+    #[inline]
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        if self.bytes.capacity() > Self::KEPT_CAPACITY {
-            self.bytes.shrink_to(Self::KEPT_CAPACITY);
+        self.filled = 0;
+        if self.room.len() > Self::KEPT_CAPACITY {
+            self.room.truncate(Self::KEPT_CAPACITY);
+            self.room.shrink_to_fit();
         }
         self.written = 0;
         self.advanced = 0;
@@ -78,33 +86,47 @@ impl Output {
     }
 
     /// Makes room for `additional` bytes at once.
+    #[inline]
     pub fn reserve(&mut self, additional: usize) {
-        self.bytes.reserve(additional);
+        if additional > self.room.len() - self.filled {
+            self.grow(additional);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, additional: usize) {
+        let wanted = (self.filled + additional).max(self.room.len() * 2).max(Self::FIRST_CAPACITY);
+        self.room.resize(wanted, 0);
     }
 
     /// Copies `bytes` to the end.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.compose(bytes.len(), |pen| pen.put(bytes));
     }
 
     /// A decimal number at the end.
     #[inline]
     pub fn number(&mut self, number: u64) {
-        if number < 10 {
-            // Below 10, so it fits.
-            self.bytes.push(b'0' + number as u8);
-            return;
-        }
-        let mut buffer = itoa::Buffer::new();
-        self.bytes.extend_from_slice(buffer.format(number).as_bytes());
+        self.compose(20, |pen| pen.number(number));
+    }
+
+    /// Several small pieces at the end, of at most `most` bytes together.
+    #[inline]
+    pub(super) fn compose(&mut self, most: usize, write: impl FnOnce(&mut Pen<'_>)) {
+        self.reserve(most);
+        let room = &mut self.room[self.filled..];
+        let before = room.len();
+        let mut pen = Pen { room };
+        write(&mut pen);
+        self.filled += before - pen.room.len();
     }
 
     /// A value at the end: copied if inline, shared if in pages.
     #[inline]
     pub fn value(&mut self, value: &Value<'_>) {
         match value {
-            Value::Inline(bytes) => self.bytes.extend_from_slice(bytes),
+            Value::Inline(bytes) => self.extend(bytes),
             Value::Pages(pages) => self.pages(pages),
         }
     }
@@ -112,7 +134,7 @@ impl Output {
     /// A large value at the end, shared.
     pub fn pages(&mut self, pages: &Pages) {
         for chunk in pages.chunks().iter().filter(|chunk| !chunk.is_empty()) {
-            self.pages.push((self.bytes.len(), chunk.clone()));
+            self.pages.push((self.filled, chunk.clone()));
             self.pages_len += chunk.len();
         }
     }
@@ -123,7 +145,7 @@ impl Output {
         while self.total() > total.max(self.advanced) {
             let excess = self.total() - total.max(self.advanced);
             match self.pages.last_mut() {
-                Some((offset, chunk)) if *offset == self.bytes.len() => {
+                Some((offset, chunk)) if *offset == self.filled => {
                     if chunk.len() <= excess {
                         self.pages_len -= chunk.len();
                         self.pages.pop();
@@ -134,17 +156,22 @@ impl Output {
                 }
                 last => {
                     let floor = last.map_or(0, |(offset, _)| *offset);
-                    let len = self.bytes.len();
-                    self.bytes.truncate(floor.max(len.saturating_sub(excess)));
+                    self.filled = floor.max(self.filled.saturating_sub(excess));
                 }
             }
         }
     }
 
-    /// The buffer for what is copied, for formatters that write much at once.
+    /// Bytes of room there are for what is copied.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.room.capacity()
+    }
+
+    /// What was copied.
     #[inline]
-    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    fn copied(&self) -> &[u8] {
+        &self.room[..self.filled]
     }
 
     /// What is still to be written, in order, for a vectored write: fills `slices` from the front and
@@ -163,7 +190,7 @@ impl Output {
         let mut position = self.written;
         let mut skip = self.chunk_written;
         for (offset, chunk) in self.pages.iter().skip(self.pages_written) {
-            if !put(self.bytes.get(position..*offset).unwrap_or_default()) {
+            if !put(self.copied().get(position..*offset).unwrap_or_default()) {
                 return filled;
             }
             position = *offset;
@@ -172,14 +199,14 @@ impl Output {
             }
             skip = 0;
         }
-        put(self.bytes.get(position..).unwrap_or_default());
+        put(self.copied().get(position..).unwrap_or_default());
         filled
     }
 
     /// What is still to be written, if it is in one piece, as all but large values are.
     #[inline]
     pub fn piece(&self) -> Option<&[u8]> {
-        if self.pages.is_empty() { self.bytes.get(self.written..) } else { None }
+        if self.pages.is_empty() { self.copied().get(self.written..) } else { None }
     }
 
     /// `count` more bytes were written.
@@ -217,3 +244,49 @@ impl Output {
         all
     }
 }
+
+/// Writes one piece behind the other into room that is there already.
+pub(super) struct Pen<'o> {
+    room: &'o mut [u8],
+}
+
+impl Pen<'_> {
+    /// Copies `bytes`.
+    #[inline]
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        let (taken, room) = std::mem::take(&mut self.room).split_at_mut(bytes.len());
+        taken.copy_from_slice(bytes);
+        self.room = room;
+    }
+
+    /// Writes a decimal number.
+    #[inline]
+    pub(super) fn number(&mut self, number: u64) {
+        // Most are lengths, and a call costs more than four digits.
+        let (high, low) = ((number / 100) as usize, (number % 100) as usize);
+        match number {
+            0..10 => self.put(&PAIRS[low][1..]),
+            10..100 => self.put(&PAIRS[low]),
+            100..1_000 => {
+                self.put(&PAIRS[high][1..]);
+                self.put(&PAIRS[low]);
+            }
+            1_000..10_000 => {
+                self.put(&PAIRS[high]);
+                self.put(&PAIRS[low]);
+            }
+            _ => self.put(itoa::Buffer::new().format(number).as_bytes()),
+        }
+    }
+}
+
+/// Two digits of every number below a hundred.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < pairs.len() {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};

@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 
 use super::words::{self, signed, signed32, split, unsigned};
-use super::{Codec, Decoded, Form as AnyForm, Head, Output, Session, State, form::Kind, meta};
+use super::{Codec, Decoded, Form as AnyForm, Head, Limits, Output, Session, State, form::Kind, meta};
 use crate::command::{
     Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Store,
-    StoreMode,
+    StoreMode, Value,
 };
 
 pub(super) const ERROR: &[u8] = b"ERROR\r\n";
@@ -39,7 +39,7 @@ pub(super) struct Form {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reply {
     /// A value, with its CAS unique if asked for, and `END` behind the last one.
-    Value { cas: bool, last: bool },
+    Items { cas: bool, last: bool },
     /// A word: `STORED` and its like, or a number.
     Word,
 }
@@ -57,7 +57,7 @@ impl Keys {
     fn command<'b>(self, key: &'b [u8], last: bool) -> (Command<'b>, AnyForm<'b>) {
         let kind = if self.touch.is_some() { ReadKind::GetAndTouch } else { ReadKind::Get };
         let get = Get { kind, touch: self.touch, ..Get::default() };
-        let form = Form { reply: Reply::Value { cas: self.cas, last }, noreply: false };
+        let form = Form { reply: Reply::Items { cas: self.cas, last }, noreply: false };
         (Command { key: Cow::Borrowed(key), op: Op::Get(get) }, AnyForm(Kind::Text(form)))
     }
 
@@ -80,6 +80,54 @@ pub(super) const fn silent<'b>() -> AnyForm<'b> {
 /// Decodes the request whose line begins `input`.
 #[inline]
 pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
+    match input {
+        [b'g', b'e', b't', b' ', rest @ ..] => {
+            if let Some(decoded) = plain_get(&codec.limits, rest) {
+                return decoded;
+            }
+        }
+        [b's', b'e', b't', b' ', rest @ ..] => {
+            if let Some(decoded) = plain_set(&codec.limits, rest) {
+                return decoded;
+            }
+        }
+        _ => {}
+    }
+    line(codec, input)
+}
+
+/// `get <key>` and the end of its line, as every client writes it: most requests are these.
+#[inline]
+fn plain_get<'b>(limits: &Limits, rest: &'b [u8]) -> Option<Decoded<'b>> {
+    let (key, end) = rest.split_at_checked(words::graphic(rest))?;
+    if !end.starts_with(b"\r\n") || key.is_empty() || key.len() > limits.key_max {
+        return None;
+    }
+    let (command, form) = Keys { cas: false, touch: None, seen: true }.command(key, true);
+    Some(Decoded::item(command, form, b"get \r\n".len() + key.len()))
+}
+
+/// `set <key> <flags> <exptime> <bytes>` with its whole value behind it, as every client writes it.
+#[inline]
+fn plain_set<'b>(limits: &Limits, rest: &'b [u8]) -> Option<Decoded<'b>> {
+    let (key, numbers) = rest.split_at_checked(words::graphic(rest))?;
+    let ([flags, exptime, value_len], head_len) = words::plain_numbers(numbers)?;
+    let (value, end) = numbers.get(head_len..)?.split_at_checked(value_len as usize)?;
+    if !end.starts_with(b"\r\n")
+        || key.is_empty()
+        || key.len() > limits.key_max
+        || limits.too_large(key.len(), value.len(), flags)
+    {
+        return None;
+    }
+    let used = b"set \r\n".len() + key.len() + head_len + value.len();
+    let exptime = Exptime(i64::from(exptime));
+    let (command, form) = store_of(key, StoreMode::Set, (flags, exptime), Payload::Bytes(value), None, false);
+    Some(Decoded::item(command, form, used))
+}
+
+/// Decodes a request that is not one of the plainest, or not whole.
+fn line<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
     let Some(end) = memchr::memchr(b'\n', input) else { return unfinished(codec, input) };
     let used = end + 1;
     let line = match input.get(..end) {
@@ -87,10 +135,6 @@ pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
         Some(line) => line,
         None => return Decoded::Incomplete { more: 1 },
     };
-    // Most requests are these.
-    if let [b'g', b'e', b't', b' ', rest @ ..] = line {
-        return keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true });
-    }
     let (word, rest) = split(line);
     // memcached's command is what comes before the first blank: a leading blank makes it empty.
     if used < LINE_MIN {
@@ -181,7 +225,31 @@ fn keys<'b>(codec: &mut Codec, line: &'b [u8], rest: &'b [u8], used: usize, how:
 }
 
 /// The next key of a line whose beginning was decoded.
+#[inline]
 pub(super) fn next_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Decoded<'b> {
+    if let [b' ', rest @ ..] = input
+        && let Some((key, end)) = rest.split_at_checked(words::graphic(rest))
+        && (1..=codec.limits.key_max).contains(&key.len())
+    {
+        match end {
+            [b' ', next, ..] if *next > b' ' => {
+                codec.state = State::Keys(Keys { seen: true, ..how });
+                let (command, form) = how.command(key, false);
+                return Decoded::item(command, form, 1 + key.len());
+            }
+            [b'\r', b'\n', ..] => {
+                codec.state = State::Idle;
+                let (command, form) = how.command(key, true);
+                return Decoded::item(command, form, 3 + key.len());
+            }
+            _ => {}
+        }
+    }
+    odd_key(codec, how, input)
+}
+
+/// The next key, if it is not between single blanks, or not whole.
+fn odd_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Decoded<'b> {
     let start = input.iter().position(|&byte| byte != b' ').unwrap_or(input.len());
     let text = input.get(start..).unwrap_or_default();
     if text.is_empty() {
@@ -242,15 +310,6 @@ pub(super) fn head<'b>(codec: &Codec, head: &'b [u8]) -> Head<'b> {
 /// `set` and its like: `<key> <flags> <exptime> <bytes> [<cas unique>] [noreply]`.
 fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
     let (key, rest) = split(rest);
-    if word == b"set"
-        && key.len() <= codec.limits.key_max
-        && let Some([flags, exptime, value_len]) = words::plain_numbers(rest)
-        && !codec.limits.too_large(key.len(), value_len as usize, flags)
-    {
-        // Nearly every store.
-        let exptime = Exptime(i64::from(exptime));
-        return store_of(key, StoreMode::Set, (flags, exptime, value_len as usize), None, false);
-    }
     let (flags, rest) = split(rest);
     let (exptime, rest) = split(rest);
     let (bytes, rest) = split(rest);
@@ -290,34 +349,35 @@ fn classic_head<'b>(codec: &Codec, word: &[u8], rest: &'b [u8]) -> Head<'b> {
             Refuse { why: Refusal::TooLarge, mode, compares: compare.is_some(), drops: word == b"set" };
         return refused(TOO_LARGE, Some(Command { key: Cow::Borrowed(key), op: Op::Refuse(refuse) }));
     }
-    store_of(key, mode, (flags, Exptime(exptime), value_len), compare, noreply)
+    // The value comes later.
+    let value = Payload::Bytes(&[]);
+    let (command, form) = store_of(key, mode, (flags, Exptime(exptime)), value, compare, noreply);
+    Head::Store { command, form, value_len }
 }
 
-/// A good store, but for its value.
+/// A good store.
 #[inline]
 fn store_of<'b>(
     key: &'b [u8],
     mode: StoreMode,
-    (flags, exptime, value_len): (u32, Exptime, usize),
+    (flags, exptime): (u32, Exptime),
+    value: Payload<'b>,
     compare: Option<u64>,
     noreply: bool,
-) -> Head<'b> {
+) -> (Command<'b>, AnyForm<'b>) {
     let store = Store {
         mode,
         flags,
         exptime,
-        value: Payload::Bytes(&[]),
+        value,
         compare,
         invalidate: false,
         vivify: None,
         explicit: None,
         binary_key: false,
     };
-    Head::Store {
-        command: Command { key: Cow::Borrowed(key), op: Op::Store(store) },
-        form: AnyForm(Kind::Text(Form { reply: Reply::Word, noreply })),
-        value_len,
-    }
+    let form = AnyForm(Kind::Text(Form { reply: Reply::Word, noreply }));
+    (Command { key: Cow::Borrowed(key), op: Op::Store(store) }, form)
 }
 
 /// What becomes of a store that is refused. Plain sets, as in memcached, and every `ms` drop what they
@@ -468,7 +528,7 @@ impl Form {
 
     /// Whether an error may be said here: a multiget that fails says so once, at its end.
     pub(super) const fn may_fail(self) -> bool {
-        !self.noreply && !matches!(self.reply, Reply::Value { last: false, .. })
+        !self.noreply && !matches!(self.reply, Reply::Items { last: false, .. })
     }
 
     #[inline]
@@ -476,12 +536,11 @@ impl Form {
         if self.noreply {
             return;
         }
-        if let Reply::Value { cas, last } = self.reply {
-            if let Outcome::Hit(hit) = &outcome {
-                value(&command.key, hit, cas, out);
-            }
-            if last {
-                out.extend(END);
+        if let Reply::Items { cas, last } = self.reply {
+            match &outcome {
+                Outcome::Hit(hit) => value(&command.key, hit, cas, last, out),
+                _ if last => out.extend(END),
+                _ => {}
             }
             return;
         }
@@ -505,32 +564,40 @@ impl Form {
     }
 }
 
-/// `VALUE <key> <flags> <bytes> [<cas unique>]`, and the data block.
+/// `VALUE <key> <flags> <bytes> [<cas unique>]`, the data block, and `END` behind the last one.
 #[inline]
-fn value(key: &[u8], hit: &Hit<'_>, cas: bool, out: &mut Output) {
-    let mut number = itoa::Buffer::new();
-    let bytes = out.bytes();
-    // One growth for everything: three numbers of at most 10, 10 and 20 digits and what is around.
+fn value(key: &[u8], hit: &Hit<'_>, cas: bool, last: bool, out: &mut Output) {
     let inline = match &hit.value {
-        crate::command::Value::Inline(value) => value.len(),
-        crate::command::Value::Pages(_) => 0,
+        Value::Inline(value) => *value,
+        Value::Pages(_) => &[],
     };
-    bytes.reserve(key.len() + inline + 64);
-    bytes.extend_from_slice(b"VALUE ");
-    bytes.extend_from_slice(key);
-    if hit.flags == 0 {
-        bytes.extend_from_slice(b" 0 ");
-    } else {
-        bytes.push(b' ');
-        bytes.extend_from_slice(number.format(hit.flags).as_bytes());
-        bytes.push(b' ');
+    const LINE_END: &[u8] = b"\r\n";
+    const LAST_END: &[u8] = b"\r\nEND\r\n";
+    // Numbers of at most 10, 10 and 20 digits, and what is around.
+    out.compose(key.len() + inline.len() + 64, |pen| {
+        pen.put(b"VALUE ");
+        pen.put(key);
+        if hit.flags == 0 {
+            pen.put(b" 0 ");
+        } else {
+            pen.put(b" ");
+            pen.number(u64::from(hit.flags));
+            pen.put(b" ");
+        }
+        pen.number(hit.value.len() as u64);
+        if cas {
+            pen.put(b" ");
+            pen.number(hit.cas);
+        }
+        pen.put(b"\r\n");
+        if let Value::Inline(value) = &hit.value {
+            pen.put(value);
+            // Of a length each that is known here.
+            if last { pen.put(LAST_END) } else { pen.put(LINE_END) }
+        }
+    });
+    if let Value::Pages(pages) = &hit.value {
+        out.pages(pages);
+        out.extend(if last { LAST_END } else { LINE_END });
     }
-    bytes.extend_from_slice(number.format(hit.value.len()).as_bytes());
-    if cas {
-        bytes.push(b' ');
-        bytes.extend_from_slice(number.format(hit.cas).as_bytes());
-    }
-    bytes.extend_from_slice(b"\r\n");
-    out.value(&hit.value);
-    out.extend(b"\r\n");
 }

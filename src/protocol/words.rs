@@ -15,6 +15,26 @@ pub(super) fn split(line: &[u8]) -> (&[u8], &[u8]) {
     line.split_at_checked(end).unwrap_or((line, &[]))
 }
 
+/// How many bytes come before the first blank or control character: a key and nothing else, if the end
+/// of its line is behind it. Many bytes at a time, because keys are long, and without a call, because
+/// they are not that long.
+#[inline]
+pub(super) fn graphic(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for chunk in chunks {
+        let chunk = u64::from_le_bytes(*chunk);
+        // The lowest bit set is the highest bit of the first byte that is no larger than a blank.
+        let found = chunk.wrapping_sub(ONES * (b' ' as u64 + 1)) & !chunk & (ONES << 7);
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + rest.iter().position(|&byte| byte <= b' ').unwrap_or(rest.len())
+}
+
 /// Where the first blank of a line is, or its length: eight bytes at a time, because keys are long
 /// and a call of a vectorised search costs more than most words.
 #[inline]
@@ -106,25 +126,33 @@ pub(super) fn unsigned(word: &[u8]) -> Option<u64> {
     Some(number)
 }
 
-/// Three numbers that are all a line has left, written as every client writes them: digits, nine at
-/// most, each number behind one blank. Other ways to write them are left to [`split`] and [`unsigned`].
+/// Three numbers, each behind one blank, and the end of their line, written as every client writes them:
+/// digits, nine at most. Also how many bytes that takes. Other ways to write them are left to [`split`]
+/// and [`unsigned`].
 #[inline]
-pub(super) fn plain_numbers(line: &[u8]) -> Option<[u32; 3]> {
+pub(super) fn plain_numbers(bytes: &[u8]) -> Option<([u32; 3], usize)> {
     let mut numbers = [0u32; 3];
-    let mut rest = line;
+    let mut at = 0;
     for number in &mut numbers {
-        let [b' ', digits @ ..] = rest else { return None };
-        rest = digits;
-        while let [digit @ b'0'..=b'9', behind @ ..] = rest {
-            // Wrong beyond nine digits, but then it is not used.
-            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
-            rest = behind;
+        if *bytes.get(at)? != b' ' {
+            return None;
         }
-        if !(1..=9).contains(&(digits.len() - rest.len())) {
+        let first = at + 1;
+        at = first;
+        loop {
+            let digit = bytes.get(at)?.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            // Wrong beyond nine digits, but then it is not used.
+            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit));
+            at += 1;
+        }
+        if !(1..=9).contains(&(at - first)) {
             return None;
         }
     }
-    rest.is_empty().then_some(numbers)
+    bytes.get(at..)?.starts_with(b"\r\n").then_some((numbers, at + 2))
 }
 
 /// A signed decimal number that fills the word.
@@ -141,4 +169,21 @@ pub(super) fn signed(word: &[u8]) -> Option<i64> {
 #[inline]
 pub(super) fn signed32(word: &[u8]) -> Option<i32> {
     i32::try_from(signed(word)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_ends_at_the_first_blank_or_control_character() {
+        for length in 0..40 {
+            for end in [b' ', b'\r', b'\n', 0, 0x1f] {
+                let mut bytes = vec![0x21, 0x7f, 0x80, 0xff].repeat(10);
+                assert_eq!(graphic(&bytes[..length]), length);
+                bytes[length] = end;
+                assert_eq!(graphic(&bytes), length, "{end}");
+            }
+        }
+    }
 }

@@ -119,7 +119,7 @@ fn read(file: &std::path::Path) -> Result<Vec<User>, String> {
         ));
     }
     if users.len() > limits::AUTH_USERS {
-        tracing::warn!(file = %file.display(), "only the first {} users count, as in memcached", limits::AUTH_USERS);
+        tracing::warn!(file = %file.display(), "only the first {} users count, as in memcached; those behind them cannot log in", limits::AUTH_USERS);
         users.truncate(limits::AUTH_USERS);
     }
     Ok(users)

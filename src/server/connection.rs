@@ -1,5 +1,6 @@
-//! A client's connection at work: reads, lets the session eat, writes once per wake-up, until nothing is
-//! under way. What it is then stands in `resting`.
+//! A client's connection that stands aside (see `plain`): it speaks TLS, or needs the node that serves,
+//! or watches. It reads, lets the session eat, writes once per wake-up, until nothing is under way. What
+//! it is then stands in `resting`.
 //!
 //! Unsent replies stop it from reading, so a
 //! client that never reads costs at most one reply beyond `limits::OUTPUT_PAUSE_BYTES`.
@@ -20,24 +21,20 @@ use super::gate::{Answer, Gate, Upstream};
 use super::resting::{Resting, patience};
 use super::session::{Action, Input, Session, UNKNOWN_AFTER_BREAK, refuse};
 use super::watch::{Reason, Watching};
-use super::worker::{Shared, Stream};
+use super::worker::{Busy, Shared, Stream, Work};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Output;
 use crate::stats::latency::Kind;
 
-/// Handles what a client sent and what follows it, until nothing is under way; nothing comes back if
+/// Goes on with what is under way and handles what follows it, until nothing is; nothing comes back if
 /// the connection ends.
-pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> {
-    let Resting { ticket, stream, shared, upstream, session, protocol, .. } = resting;
-    let session = match session {
-        Some(session) => *session,
-        None => Session::new(protocol, &shared.service, ticket.info.descriptor, None)
-            .made_durable(ticket.info.durable),
-    };
-    let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
-    connection.count_read(buffer.len());
-    let busy = Busy::new(&connection.shared);
-    let stays = connection.work(buffer).await;
+pub(super) async fn serve(resting: Resting, work: Work) -> Option<Resting> {
+    let Resting { ticket, stream, shared, upstream, confirms, .. } = resting;
+    let Work { session, input, out, awaits } = work;
+    let busy = Busy::new(&shared, limits::READ_BYTES);
+    let mut connection =
+        Connection { ticket, session, stream, upstream, confirms, parked_since: None, shared };
+    let stays = connection.work(input, out, awaits).await;
     drop(busy);
     if stays {
         return Some(connection.rest());
@@ -46,22 +43,6 @@ pub(super) async fn serve(resting: Resting, buffer: Vec<u8>) -> Option<Resting> 
         Box::pin(connection.stream.say_goodbye()).await;
     }
     None
-}
-
-/// Counts a connection that has something under way.
-struct Busy(Rc<Shared>);
-
-impl Busy {
-    fn new(shared: &Rc<Shared>) -> Self {
-        shared.busy.set(shared.busy.get() + 1);
-        Self(Rc::clone(shared))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.busy.set(self.0.busy.get() - 1);
-    }
 }
 
 /// A connection that is never done, so nobody waits for it when the server stops.
@@ -88,6 +69,8 @@ struct Connection {
     /// Opened when first needed.
     /// With the term it was opened in.
     upstream: Option<(u64, Box<dyn Upstream>)>,
+    /// Its replies had to wait for another node.
+    confirms: bool,
     /// Since when the request at the front waits for somebody who serves.
     parked_since: Option<Instant>,
     shared: Rc<Shared>,
@@ -104,13 +87,11 @@ impl From<io::Error> for Gone {
 }
 
 impl Connection {
-    /// Handles what was read and what follows it, until nothing is under way. Returns whether the
-    /// connection stays open.
-    async fn work(&mut self, buffer: Vec<u8>) -> bool {
+    /// Handles what is under way and what follows it, until nothing is. Returns whether the connection
+    /// stays open.
+    async fn work(&mut self, mut input: Input, mut out: Output, awaits: Option<Action>) -> bool {
         self.show(ConnectionState::Working);
-        let mut input = Input::new(buffer);
-        let mut out = self.shared.take_output();
-        let stays = match self.turns(&mut input, &mut out).await {
+        let stays = match self.turns(&mut input, &mut out, awaits).await {
             Ok(()) => true,
             Err(Gone(reason)) => {
                 self.ticket.reason = reason;
@@ -122,13 +103,20 @@ impl Connection {
         stays
     }
 
-    async fn turns(&mut self, input: &mut Input, out: &mut Output) -> Result<(), Gone> {
+    async fn turns(
+        &mut self,
+        input: &mut Input,
+        out: &mut Output,
+        mut next: Option<Action>,
+    ) -> Result<(), Gone> {
         let mut turn = self.shared.service.config.requests_per_turn;
-        let mut next = None;
         loop {
             let action = match next.take() {
                 Some(action) => action,
-                None => self.session.consume(input, out, &self.shared, &mut turn),
+                None => {
+                    self.shared.tick();
+                    self.session.consume(input, out, &self.shared, &mut turn)
+                }
             };
             if !matches!(action, Action::Park | Action::Forward) {
                 self.parked_since = None;
@@ -293,6 +281,7 @@ impl Connection {
     /// Replies go out when another node has what they promise.
     async fn confirm(&mut self, out: &mut Output) -> Option<Action> {
         let service = std::sync::Arc::clone(&self.shared.service);
+        self.confirms = true;
         let receipt = self.session.unconfirmed();
         let how = service.gate.confirmed(receipt).await;
         self.session.confirm(how, out)
@@ -443,9 +432,7 @@ impl Connection {
     }
 
     fn count_read(&self, count: usize) {
-        self.shared.cell().bytes_read.add(count as u64);
-        let now = self.shared.service.clock.now();
-        self.ticket.info.last_command.store(now.secs, Ordering::Relaxed);
+        count_read(&self.ticket, &self.shared, count);
     }
 
     fn show(&self, state: ConnectionState) {
@@ -462,11 +449,11 @@ impl Connection {
 
     /// Nothing is under way any more.
     fn rest(self) -> Resting {
-        let Self { ticket, session, stream, upstream, shared, .. } = self;
+        let Self { ticket, session, stream, upstream, confirms, shared, .. } = self;
         let protocol = session.codec.protocol();
         let is_kept = session.is_midway() || session.entrance.is_some();
         let session = is_kept.then(|| Box::new(session));
-        Resting::new(ticket, stream, shared, upstream, session, protocol)
+        Resting { upstream, confirms, ..Resting::new(ticket, stream, shared, session, protocol) }
     }
 }
 
@@ -476,6 +463,12 @@ pub(super) fn broken(error: &io::Error, shared: &Shared) -> Gone {
         shared.service.stats.tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
     }
     Gone(Reason::Error)
+}
+
+/// A client sent something.
+pub(super) fn count_read(ticket: &Ticket, shared: &Shared, count: usize) {
+    shared.cell().bytes_read.add(count as u64);
+    ticket.info.last_command.store(shared.service.clock.now().secs, Ordering::Relaxed);
 }
 
 /// A client was silent for too long.
@@ -539,10 +532,7 @@ impl Passage {
 }
 
 /// A write of several pieces.
-fn write_slices(
-    out: &Output,
-    write: impl FnOnce(&[io::IoSlice<'_>]) -> io::Result<usize>,
-) -> io::Result<usize> {
+pub(super) fn write_slices<T>(out: &Output, write: impl FnOnce(&[io::IoSlice<'_>]) -> T) -> T {
     let mut slices = [io::IoSlice::new(&[]); limits::WRITE_SLICES];
     let count = out.slices(&mut slices);
     write(&slices[..count])

@@ -44,7 +44,7 @@ pub(super) fn answer(
         }
         Asked::CacheMemlimit(megabytes) => {
             service.engine.set_limit(megabytes << 20);
-            tracing::info!(megabytes, "the memory limit was changed");
+            tracing::info!("a client set the memory limit to {megabytes} MB (cache_memlimit)");
             form.done("OK", out);
         }
         Asked::Shutdown(graceful) => {

@@ -4,6 +4,12 @@ use std::time::Duration;
 
 /// Bytes read at once: a pipeline of 16 sets of 100 bytes and more, small enough to stay in cache.
 pub const READ_BYTES: usize = 16 * 1024;
+/// Reads of one connection before others have a turn, however few requests they hold.
+pub const READS_PER_TURN: usize = 16;
+/// Sockets that one look may find ready; others are found by the next.
+pub const EVENTS: usize = 256;
+/// How often connections are looked for that were silent for too long.
+pub const SWEEP: Duration = Duration::from_millis(500);
 /// Requests decoded and executed together: enough for the engine to hide memory latency.
 pub const BATCH_REQUESTS: usize = 32;
 /// Unsent reply bytes above which a connection's requests wait, so that a client that never reads
@@ -16,8 +22,8 @@ pub const FORWARD_BYTES: usize = 256 * 1024;
 /// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be
 /// answered request by request; longer replies are passed on as they come.
 pub const FORWARD_REPLY_BYTES: usize = 256 * 1024;
-/// Free read buffers a worker keeps for its connections.
-pub const POOL_BUFFERS: usize = 64;
+/// Free buffers a worker keeps for connections that stand aside.
+pub const POOL_BUFFERS: usize = 8;
 /// A frame of proxied requests from the peer: one item of the largest size and its command line fit.
 pub const PROXIED_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// How long open connections may take to finish when the server stops.

@@ -71,6 +71,7 @@ impl Bound {
                 Err(error) => return Err(vec![error]),
             }
         }
+        let inherited = inherited().map_err(|error| vec![error])?;
         let mutual = config.listen.iter().any(|listen| listen.security == Security::Mutual);
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls, mutual)).transpose();
         let tls = tls.map_err(|problem| errors.push(BindError(problem))).unwrap_or_default();
@@ -97,7 +98,8 @@ impl Bound {
                 // One for each host, however many ports it has.
                 listen.iter().find(|other| other.host == element.host) == Some(element)
             });
-            let ports = [(port_of(element, config.port), false), (durable_port, true)];
+            let port = port_of(element, config.port).filter(|_| inherited.is_empty());
+            let ports = [(port, false), (durable_port, true)];
             for (port, durable) in ports.into_iter().filter_map(|(port, durable)| Some((port?, durable))) {
                 match bind_element(element, port, "TCP", &|address| bind_tcp(address, config.backlog)) {
                     Ok(listeners) => {
@@ -110,6 +112,14 @@ impl Bound {
                 }
             }
         }
+        let security = if config.tls.is_some() { Security::Default } else { Security::Plain };
+        tcp.extend(inherited.into_iter().map(|(listener, address)| TcpBound {
+            listener,
+            address,
+            protocol: config.protocol,
+            security,
+            durable: false,
+        }));
         if errors.is_empty() { Ok(Self { tcp, udp, unix: None, tls }) } else { Err(errors) }
     }
 
@@ -296,6 +306,28 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
+/// Sockets that the service manager opened for this process (`LISTEN_FDS`): clients are served there
+/// instead of where `-l` and `-p` say.
+fn inherited() -> Result<Vec<(TcpListener, SocketAddr)>, BindError> {
+    let mut passed = listenfd::ListenFd::from_env();
+    let count = passed.len();
+    let prepare = |index| -> io::Result<(TcpListener, SocketAddr)> {
+        let listener = passed.take_tcp_listener(index)?.ok_or(io::ErrorKind::NotFound)?;
+        let socket = socket2::SockRef::from(&listener);
+        socket.set_keepalive(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    let sockets: io::Result<_> = (0..count).map(prepare).collect();
+    sockets.map_err(|error| {
+        BindError(format!(
+            "a socket of the service manager cannot be used: {error}; ListenStream= in the socket unit takes ADDRESS:PORT, and Accept= must be no"
+        ))
+    })
+}
+
 fn bind_unix(unix: &UnixListen, backlog: u32) -> Result<UnixListener, BindError> {
     let path = &unix.path;
     let failed = |error: io::Error| {
@@ -439,7 +471,9 @@ async fn accepted<T>(result: io::Result<T>) -> Option<T> {
         Err(error) => {
             // Out of descriptors or memory: the connection stays queued until there are some.
             if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-                tracing::warn!(%error, "a connection cannot be accepted; raise -c or the limit of open files");
+                tracing::warn!(
+                    "a client cannot be accepted: {error}; raise the limit of open files (LimitNOFILE=)"
+                );
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             None
@@ -463,8 +497,8 @@ where
     if first {
         counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
-            limit = service.config.connections_max,
-            "too many connections; new ones wait (see -c)"
+            "all {} connections are taken: new clients wait; raise -c, or end idle ones with -o idle_timeout=SECONDS",
+            service.config.connections_max
         );
     }
     let since = Instant::now();

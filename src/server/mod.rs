@@ -1,12 +1,12 @@
 //! Sockets and connections.
 //!
-//! An acceptor deals connections round-robin to `-t` workers; each worker is a thread with a
-//! runtime of its own and owns its connections for their whole life, so nothing on the way of a
-//! request is shared but the engine. Before a batch is executed the [`gate`] is asked whether this
+//! An acceptor deals connections round-robin to `-t` workers; each worker is a thread that waits for
+//! its own connections and owns them for their whole life, so nothing on the way of a request is
+//! shared but the engine. Before a batch is executed the [`gate`] is asked whether this
 //! node may; the server does not know why it may not.
 //!
-//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `resting` (wait), `connection` (read,
-//! write, wait), `tls`, `udp`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
+//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `plain` (wait, read, write),
+//! `connection` and `resting` (the same for those who need more than their socket), `tls`, `udp`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
 //! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
 //! about what happens), `auth`.
 
@@ -20,6 +20,7 @@ mod forward;
 pub mod gate;
 pub mod limits;
 mod listener;
+mod plain;
 mod proxied;
 mod resting;
 mod session;
@@ -221,9 +222,11 @@ impl Server {
     }
 
     /// The datagrams that answer one, as over `-U` but without a socket, a rate and the server's workers:
-    /// for fuzzing.
+    /// for fuzzing. None if there is no descriptor left for it.
     pub async fn answer_datagram(&self, datagram: &[u8]) -> Vec<Vec<u8>> {
-        udp::answered(&worker::Shared::new(0, Arc::clone(&self.service)), datagram).await
+        let Ok(bell) = worker::Bell::new() else { return Vec::new() };
+        let shared = worker::Shared::new(0, Arc::clone(&self.service), Arc::new(bell));
+        udp::answered(&shared, datagram).await
     }
 
     /// Stops accepting, lets open requests finish for a bounded time, closes everything.

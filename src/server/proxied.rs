@@ -64,7 +64,10 @@ async fn read_frame(stream: &mut Stream, input: &mut Input, shared: &Shared) -> 
     loop {
         if let Some((length, _)) = head(input.bytes()) {
             if length == 0 || length > limits::PROXIED_FRAME_BYTES {
-                tracing::warn!(length, "the peer sent a proxied frame of an impossible length; closing");
+                tracing::warn!(
+                    length,
+                    "the peer sent a request of an impossible length; its connection is closed, it makes a new one"
+                );
                 return false;
             }
             if input.len() >= HEAD + length {
@@ -104,12 +107,15 @@ async fn answer(
         }
         let action = match next.take() {
             Some(action) => action,
-            None => session.consume(frame, &mut out, shared, &mut turn),
+            None => {
+                shared.tick();
+                session.consume(frame, &mut out, shared, &mut turn)
+            }
         };
         match action {
             Action::Read(_) | Action::ReadBody if frame.is_empty() => break,
             Action::Read(_) | Action::ReadBody => {
-                tracing::warn!("the peer sent a proxied frame that ends within a request; closing");
+                tracing::warn!("the peer sent half a request; its connection is closed, it makes a new one");
                 return false;
             }
             Action::Again => {

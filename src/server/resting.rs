@@ -1,8 +1,9 @@
-//! A connection with nothing under way, which is what most are most of the time.
+//! A connection that stands aside and has nothing under way at this moment.
 //!
-//! Intuition: thousands wait while a few work. So the task of a connection is a few words by itself: a
-//! socket and what must not be forgotten. Only while something is under way does it own a session, a
-//! buffer and the state of its work, in a box that is given back with the last answer.
+//! Intuition: while it rests, its task is a few words by itself: a socket and what must not be forgotten.
+//! Only while something is under way does it own a session, a buffer and the state of its work, in a box
+//! that is given back with the last answer. Whoever needs nothing but a plain socket from here on goes
+//! back to the worker's own connections.
 //!
 //! Promise: a resting connection costs its registration, its line in `stats conns` and a task of two
 //! cache line pairs.
@@ -22,10 +23,11 @@ use tokio::time::{Instant, Sleep};
 use super::auth::Entrance;
 use super::connection::{self, Gone};
 use super::gate::Upstream;
-use super::session::Session;
+use super::plain::Home;
+use super::session::{Input, Session};
 use super::tls::Security;
 use super::watch::Reason;
-use super::worker::{Arrival, Shared, Socket, Stream};
+use super::worker::{Arrival, Shared, Socket, Stream, Work};
 use super::{ConnectionState, Ticket, limits};
 use crate::protocol::Protocol;
 
@@ -46,17 +48,19 @@ pub(super) struct Resting {
     pub(super) shared: Rc<Shared>,
     /// Opened when first needed, with the term it was opened in.
     pub(super) upstream: Option<(u64, Box<dyn Upstream>)>,
+    /// Its replies had to wait for another node: they will again, so it stays aside.
+    pub(super) confirms: bool,
     /// What it is in the middle of, if it is: a body that is thrown away, a line of keys, or saying who it is.
     pub(super) session: Option<Box<Session>>,
     /// When its patience ends (`idle_timeout`).
-    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
     /// What it speaks, as far as it is decided.
     pub(super) protocol: Protocol,
 }
 
 impl Client {
-    /// The task of a connection that just arrived.
-    pub(super) fn new(shared: Rc<Shared>, arrival: Arrival) -> io::Result<Self> {
+    /// The task of a connection that just arrived and speaks TLS, or has to say who it is.
+    pub(super) fn arrived(shared: Rc<Shared>, arrival: Arrival) -> io::Result<Self> {
         let Arrival { socket, protocol, security, mut ticket, .. } = arrival;
         let rest = move |stream, shared: Rc<Shared>, ticket: Ticket| {
             let session = shared.service.auth.is_required().then(|| {
@@ -64,31 +68,44 @@ impl Client {
                 let session = Session::new(protocol, &shared.service, ticket.info.descriptor, entrance);
                 Box::new(session.made_durable(ticket.info.durable))
             });
-            Resting::new(ticket, stream, shared, None, session, protocol)
+            Resting::new(ticket, stream, shared, session, protocol)
         };
-        let stream = match socket {
-            Socket::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-            Socket::Tcp(stream) => {
-                let stream = TcpStream::from_std(stream)?;
-                if security != Security::Plain {
-                    let handshake = async move {
-                        let service = &shared.service;
-                        let secured = match &service.tls {
-                            Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
-                            // No listener is like that.
-                            None => None,
-                        };
-                        if secured.is_none() {
-                            ticket.reason = Reason::Error;
-                        }
-                        Some(rest(Stream::Tls(secured?), shared, ticket))
+        let stream = match socket.registered()? {
+            Stream::Tcp(stream) if security != Security::Plain => {
+                let handshake = async move {
+                    let service = &shared.service;
+                    let secured = match &service.tls {
+                        Some(tls) => tls.accept(security, stream, &service.stats.tls).await,
+                        // No listener is like that.
+                        None => None,
                     };
-                    return Ok(Self(State::Busy(Box::pin(handshake))));
-                }
-                Stream::Tcp(stream)
+                    if secured.is_none() {
+                        ticket.reason = Reason::Error;
+                    }
+                    Some(rest(Stream::Tls(secured?), shared, ticket))
+                };
+                return Ok(Self(State::Busy(Box::pin(handshake))));
             }
+            stream => stream,
         };
         Ok(Self(State::Resting(rest(stream, shared, ticket))))
+    }
+
+    /// The task of a connection that has something under way which needs more than its socket.
+    pub(super) fn busy(shared: Rc<Shared>, ticket: Ticket, socket: Socket, work: Work) -> io::Result<Self> {
+        let protocol = work.session.codec.protocol();
+        let resting = Resting::new(ticket, socket.registered()?, shared, None, protocol);
+        Ok(Self(State::Busy(Box::pin(connection::serve(resting, work)))))
+    }
+}
+
+impl Socket {
+    /// The same, known to the runtime.
+    fn registered(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
     }
 }
 
@@ -105,7 +122,8 @@ impl Future for Client {
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(buffer)) => {
-                        *state = State::Busy(Box::pin(connection::serve(resting, buffer)));
+                        let work = resting.work(buffer);
+                        *state = State::Busy(Box::pin(connection::serve(resting, work)));
                     }
                     Poll::Ready(Err(Gone(reason))) => resting.ticket.reason = reason,
                 },
@@ -115,7 +133,9 @@ impl Future for Client {
                         return Poll::Pending;
                     }
                     Poll::Ready(Some(resting)) if !resting.shared.draining.get() => {
-                        *state = State::Resting(resting);
+                        if let Some(stays) = resting.or_home() {
+                            *state = State::Resting(stays);
+                        }
                     }
                     Poll::Ready(_) => {}
                 },
@@ -130,12 +150,45 @@ impl Resting {
         ticket: Ticket,
         stream: Stream,
         shared: Rc<Shared>,
-        upstream: Option<(u64, Box<dyn Upstream>)>,
         session: Option<Box<Session>>,
         protocol: Protocol,
     ) -> Self {
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
-        Self { ticket, stream, shared, upstream, session, timer: None, protocol }
+        Self { ticket, stream, shared, upstream: None, confirms: false, session, timer: None, protocol }
+    }
+
+    /// Sends a connection home that needs nothing but its socket; others stay.
+    fn or_home(mut self) -> Option<Self> {
+        // A stream to a node that served in another term is of no use any more.
+        let term = self.shared.service.gate.term();
+        self.upstream.take_if(|(opened_in, _)| *opened_in != term);
+        let stranger = self.session.as_ref().is_some_and(|session| session.entrance.is_some());
+        if self.upstream.is_some() || self.confirms || stranger {
+            return Some(self);
+        }
+        let socket = match self.stream {
+            Stream::Tls(_) => return Some(self),
+            Stream::Tcp(stream) => stream.into_std().map(Socket::Tcp),
+            Stream::Unix(stream) => stream.into_std().map(Socket::Unix),
+        };
+        // A socket that cannot be told from its registration is closed.
+        if let Ok(socket) = socket {
+            let Self { ticket, shared, session, protocol, .. } = self;
+            shared.go_home(Home { ticket, socket, protocol, session });
+        }
+        None
+    }
+
+    /// What these first bytes put under way.
+    fn work(&mut self, buffer: Vec<u8>) -> Work {
+        connection::count_read(&self.ticket, &self.shared, buffer.len());
+        let descriptor = self.ticket.info.descriptor;
+        let session = match self.session.take() {
+            Some(session) => *session,
+            None => Session::new(self.protocol, &self.shared.service, descriptor, None)
+                .made_durable(self.ticket.info.durable),
+        };
+        Work { session, input: Input::new(buffer), out: self.shared.take_output(), awaits: None }
     }
 
     /// Waits for bytes without holding a buffer.

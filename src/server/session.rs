@@ -55,12 +55,30 @@ impl Input {
 
     /// The buffer to read into, with room for `room` bytes; what was eaten is gone.
     pub(super) fn room(&mut self, room: usize) -> &mut Vec<u8> {
-        if self.eaten > 0 {
+        if self.is_empty() {
+            self.clear();
+        } else if self.eaten > 0 {
             self.bytes.drain(..self.eaten);
             self.eaten = 0;
         }
         self.bytes.reserve(room);
         &mut self.bytes
+    }
+
+    /// Puts bytes behind what is there.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Forgets what is there.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.eaten = 0;
+    }
+
+    /// Gives memory back beyond that capacity.
+    pub(super) fn shrink(&mut self, capacity: usize) {
+        self.bytes.shrink_to(capacity);
     }
 
     /// Puts bytes back in front.
@@ -99,6 +117,14 @@ pub(super) enum Action {
     Watch(u32),
     /// Nothing: write what is left, then close.
     Close,
+}
+
+impl Action {
+    /// Whether it takes more than the connection's own socket.
+    #[inline]
+    pub(super) const fn is_about_others(&self) -> bool {
+        matches!(self, Self::Park | Self::Forward | Self::Confirm | Self::Settle | Self::Watch(_))
+    }
 }
 
 /// One connection's protocol and what it is in the middle of.
@@ -245,6 +271,16 @@ impl Session {
         }
     }
 
+    /// Begins anew for another connection; it has nothing under way.
+    #[inline]
+    pub(super) fn begin(&mut self, protocol: Protocol, descriptor: i32, durable: bool) {
+        debug_assert!(!self.is_midway() && self.entrance.is_none() && self.unconfirmed.is_none());
+        self.codec.set_protocol(protocol);
+        self.said_goodbye = false;
+        self.descriptor = descriptor;
+        self.durable = durable;
+    }
+
     /// A session for requests that were checked at their entrance.
     pub(super) fn trusted(service: &Service, descriptor: i32) -> Self {
         Self::new(Protocol::Auto, service, descriptor, None)
@@ -373,7 +409,7 @@ impl Session {
                 return Action::Flush;
             }
             if let Some(dump) = &mut self.dump {
-                if dump.step(service, service.clock.now(), out) {
+                if dump.step(service, shared.now(), out) {
                     return Action::Again;
                 }
                 self.dump = None;
@@ -425,8 +461,8 @@ impl Session {
         let mark = out.total();
         let before = self.codec.is_midway().then(|| self.codec.clone());
         let echoes = service.verbosity.load(Ordering::Relaxed) >= 2;
-        let now = service.clock.now();
-        let (eaten, action, retry) = {
+        let now = shared.now();
+        let (eaten, action, holds, retry) = {
             let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
             let stopwatch = shared.stopwatch();
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
@@ -435,7 +471,6 @@ impl Session {
             if let Some(since) = stopwatch {
                 shared.measured(since, &batch.0);
             }
-            let retry = batch.0.iter().all(is_pure_read);
             let action = match end {
                 End::Full => None,
                 End::Incomplete(more) => Some(Action::Read(more)),
@@ -462,11 +497,13 @@ impl Session {
                     Some(Action::Close)
                 }
             };
-            let retry = retry && action != Some(Action::Close);
-            (eaten, action, retry)
+            // Behind everything that was executed.
+            let holds = service.gate.leave(shared.index);
+            let retry = !holds && action != Some(Action::Close) && batch.0.iter().all(is_pure_read);
+            (eaten, action, holds, retry)
         };
         shared.cell().turns.add(1);
-        if service.gate.leave(shared.index) {
+        if holds {
             if echoes && self.codec.protocol() != Protocol::Binary {
                 let unsent = out.to_vec();
                 echo::replies(self.descriptor, &unsent[unsent.len() - (out.total() - mark)..]);
@@ -648,7 +685,7 @@ impl Session {
         let mark = out.total();
         if let Some(mut body) = self.body.take() {
             *turn = turn.saturating_sub(1);
-            let now = service.clock.now();
+            let now = shared.now();
             let pages = body.pages();
             debug_assert_eq!(pages.len(), body.value_len);
             let trailer = &input.bytes()[..body.trailer_len];
@@ -705,7 +742,7 @@ impl Session {
                 if admission == Admission::ServeReads {
                     service.gate.leave(shared.index);
                 }
-                let now = service.clock.now();
+                let now = shared.now();
                 let (eaten, end) = self.gather_one(input.bytes());
                 *turn = turn.saturating_sub(1);
                 let action = match end {

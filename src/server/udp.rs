@@ -40,7 +40,7 @@ const NOT_OVER_UDP: &str = "not over UDP; ask over TCP";
 pub(super) async fn serve(shared: Rc<Shared>, socket: std::net::UdpSocket, protocol: Protocol) {
     let socket = match UdpSocket::from_std(socket) {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(%error, "UDP does not work"),
+        Err(error) => return tracing::error!("-U: nobody is served over UDP: {error}; restart this node"),
     };
     let descriptor = socket.as_raw_fd();
     let mut sources = Sources::default();
@@ -136,6 +136,7 @@ async fn answer(
             }
         }
         let mut turn = 1;
+        shared.tick();
         let action = session.consume(&mut input, &mut out, shared, &mut turn);
         if out.total() > limits::UDP_ANSWER_BYTES {
             break TOO_LONG;

@@ -1,23 +1,33 @@
-//! A worker: a thread with a runtime of its own, and the connections it owns.
+//! A worker: a thread, and the connections it owns.
 //!
-//! Read buffers are lent to connections only while they hold bytes, so an idle connection costs its
-//! task and its registration, nothing more.
+//! What it does nearly always is in `plain`: it waits for sockets and serves them, one after the other.
+//! Connections that need to wait for more than their socket, or speak TLS, stand aside: tasks of the
+//! worker's runtime, on the same thread. While there is one, the worker waits in the runtime, which
+//! watches the plain sockets as one more thing that may become readable; while there is none, the
+//! runtime sleeps and costs nothing.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::plain::{Home, Plain};
 use super::resting::Client;
+use super::session::{Action, Input, Session};
 use super::tls::{Secured, Security};
 use super::{Service, Ticket, limits, proxied, udp};
-use crate::command::Command;
+use crate::command::{Command, Now};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
 use crate::stats::latency::Kind;
@@ -31,7 +41,10 @@ pub(super) struct Worker {
 
 /// Where a worker gets connections from. The number of those on the way is bounded by `-c`.
 #[derive(Clone, Debug)]
-pub(super) struct Inbox(UnboundedSender<Message>);
+pub(super) struct Inbox {
+    sender: Sender<Message>,
+    bell: Arc<Bell>,
+}
 
 #[derive(Debug)]
 enum Message {
@@ -42,12 +55,38 @@ enum Message {
 
 impl Inbox {
     pub(super) fn give(&self, arrival: Arrival) {
-        // A worker that is gone serves nobody: the connection closes.
-        let _stopping = self.0.send(Message::Serve(arrival));
+        self.send(Message::Serve(arrival));
     }
 
     pub(super) fn give_datagrams(&self, socket: std::net::UdpSocket, protocol: Protocol) {
-        let _stopping = self.0.send(Message::Datagrams(socket, protocol));
+        self.send(Message::Datagrams(socket, protocol));
+    }
+
+    fn send(&self, message: Message) {
+        // A worker that is gone serves nobody: the connection closes.
+        let _stopping = self.sender.send(message);
+        self.bell.ring();
+    }
+}
+
+/// Wakes a worker that waits for its sockets.
+#[derive(Debug)]
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    pub(super) fn ring(&self) {
+        // Each write is heard, and nobody lives to see the counter full.
+        let _heard = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -72,17 +111,21 @@ pub(super) enum Socket {
 
 impl Worker {
     pub(super) fn start(index: usize, service: Arc<Service>) -> io::Result<Self> {
-        let (sender, receiver) = unbounded_channel();
+        let (sender, receiver) = channel();
+        let bell = Arc::new(Bell::new()?);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+        let inbox = Inbox { sender, bell: Arc::clone(&bell) };
         let thread = std::thread::Builder::new().name(format!("tandem-{index}")).spawn(move || {
             let local = tokio::task::LocalSet::new();
-            let shared = Rc::new(Shared::new(index, service));
-            local.block_on(&runtime, work(Rc::clone(&shared), receiver));
+            let shared = Rc::new(Shared::new(index, service, bell));
+            if let Err(error) = local.block_on(&runtime, work(shared, receiver)) {
+                tracing::error!(%error, "a worker cannot wait for its connections");
+            }
             // What is still open is closed here, with the tasks.
             drop(local);
         })?;
-        Ok(Self { inbox: Inbox(sender), thread: Some(thread) })
+        Ok(Self { inbox, thread: Some(thread) })
     }
 
     pub(super) fn inbox(&self) -> Inbox {
@@ -91,7 +134,7 @@ impl Worker {
 
     /// Asks for connections to be closed as soon as they have nothing under way.
     pub(super) fn drain(&self) {
-        let _gone_already = self.inbox.0.send(Message::Drain);
+        self.inbox.send(Message::Drain);
     }
 }
 
@@ -104,34 +147,122 @@ impl Drop for Worker {
     }
 }
 
-async fn work(shared: Rc<Shared>, mut inbox: UnboundedReceiver<Message>) {
-    while let Some(message) = inbox.recv().await {
-        match message {
-            Message::Serve(arrival) => {
-                serve(&shared, arrival);
+async fn work(shared: Rc<Shared>, inbox: Receiver<Message>) -> io::Result<()> {
+    let mut plain = Plain::new(Rc::clone(&shared), &shared.bell)?;
+    // Watches the plain sockets for the runtime.
+    let mut watch = None;
+    let mut bell = true;
+    while !bell || read_mail(&shared, &mut plain, &inbox) {
+        if shared.aside.get() == 0 {
+            watch = None;
+            bell = plain.look(plain.patience()).bell;
+            continue;
+        }
+        let watch = match &watch {
+            Some(watch) => watch,
+            None => watch.insert(watched(plain.epoll())?),
+        };
+        let seen = plain.look(Some(Duration::ZERO));
+        bell = seen.bell;
+        if seen.anything {
+            tokio::task::yield_now().await;
+        } else {
+            let patience = plain.patience().unwrap_or(Duration::MAX);
+            if let Ok(readable) = tokio::time::timeout(patience, watch.readable()).await {
+                readable?.clear_ready();
             }
-            Message::Datagrams(socket, protocol) => {
-                tokio::task::spawn_local(udp::serve(Rc::clone(&shared), socket, protocol));
-            }
-            Message::Drain => break,
         }
     }
     shared.draining.set(true);
+    plain.leave_resting();
     let patience = tokio::time::Instant::now() + limits::DRAIN;
     while shared.busy.get() > 0 && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        if !plain.look(Some(Duration::ZERO)).anything {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor that the runtime watches for something to read.
+#[expect(deprecated, reason = "the successor is unsafe, for descriptors that may close; this one is owned")]
+fn watched(descriptor: Rc<OwnedFd>) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE)
+}
+
+/// Takes in what came for this worker. Returns whether it is to go on.
+fn read_mail(shared: &Rc<Shared>, plain: &mut Plain, inbox: &Receiver<Message>) -> bool {
+    for home in shared.homing.take() {
+        plain.adopt(home);
+    }
+    while let Ok(message) = inbox.try_recv() {
+        match message {
+            Message::Serve(arrival) => serve(shared, plain, arrival),
+            Message::Datagrams(socket, protocol) => {
+                shared.spawn(udp::serve(Rc::clone(shared), socket, protocol));
+            }
+            Message::Drain => return false,
+        }
+    }
+    true
+}
+
+fn serve(shared: &Rc<Shared>, plain: &mut Plain, arrival: Arrival) {
+    let plainly = arrival.security == Security::Plain && !shared.service.auth.is_required();
+    match arrival {
+        Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } => {
+            // A socket that cannot be registered is closed; its other end sees that.
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                shared.spawn(proxied::serve(Rc::clone(shared), Stream::Tcp(stream), ticket));
+            }
+        }
+        Arrival { socket, protocol, ticket, .. } if plainly => {
+            plain.adopt(Home { ticket, socket, protocol, session: None });
+        }
+        arrival => {
+            if let Ok(client) = Client::arrived(Rc::clone(shared), arrival) {
+                shared.spawn(client);
+            }
+        }
     }
 }
 
-fn serve(shared: &Rc<Shared>, arrival: Arrival) {
-    let shared = Rc::clone(shared);
-    if let Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } = arrival {
-        // A socket that cannot be registered is closed; its other end sees that.
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            tokio::task::spawn_local(proxied::serve(shared, Stream::Tcp(stream), ticket));
-        }
-    } else if let Ok(client) = Client::new(shared, arrival) {
-        tokio::task::spawn_local(client);
+/// What a connection has under way.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) session: Session,
+    pub(super) input: Input,
+    pub(super) out: Output,
+    /// What the session waits for, if that was said and not done yet.
+    pub(super) awaits: Option<Action>,
+}
+
+impl Work {
+    /// Nothing yet.
+    pub(super) fn new(shared: &Shared) -> Self {
+        let session = Session::trusted(&shared.service, -1);
+        Self { session, input: Input::default(), out: Output::new(), awaits: None }
+    }
+}
+
+/// Counts a connection that has something under way, and the bytes it holds meanwhile.
+pub(super) struct Busy {
+    shared: Rc<Shared>,
+    bytes: i64,
+}
+
+impl Busy {
+    pub(super) fn new(shared: &Rc<Shared>, bytes: usize) -> Self {
+        shared.busy.set(shared.busy.get() + 1);
+        shared.account(1, bytes as i64);
+        Self { shared: Rc::clone(shared), bytes: bytes as i64 }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.shared.busy.set(self.shared.busy.get() - 1);
+        self.shared.account(-1, -self.bytes);
     }
 }
 
@@ -144,6 +275,12 @@ pub(super) struct Shared {
     pub(super) busy: Cell<usize>,
     /// The server stops: who has nothing under way goes.
     pub(super) draining: Cell<bool>,
+    /// Tasks of the worker's runtime.
+    aside: Cell<usize>,
+    /// Connections that stood aside and come back.
+    homing: RefCell<Vec<Home>>,
+    bell: Arc<Bell>,
+    now: Cell<Now>,
     buffers: RefCell<Vec<Vec<u8>>>,
     outputs: RefCell<Vec<Output>>,
     /// Batches until the next one is measured.
@@ -153,12 +290,17 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(index: usize, service: Arc<Service>) -> Self {
+    pub(super) fn new(index: usize, service: Arc<Service>, bell: Arc<Bell>) -> Self {
+        let now = Cell::new(service.clock.now());
         Self {
             index,
             service,
             busy: Cell::new(0),
             draining: Cell::new(false),
+            aside: Cell::new(0),
+            homing: RefCell::default(),
+            bell,
+            now,
             buffers: RefCell::default(),
             outputs: RefCell::default(),
             unmeasured: Cell::new(0),
@@ -168,6 +310,41 @@ impl Shared {
 
     pub(super) fn cell(&self) -> &WorkerCell {
         &self.service.stats.cells[self.index]
+    }
+
+    /// Reads the clocks for everything that is handled until the next reading.
+    pub(super) fn tick(&self) {
+        self.now.set(self.service.clock.now());
+    }
+
+    /// The last reading of the clocks.
+    #[inline]
+    pub(super) fn now(&self) -> Now {
+        self.now.get()
+    }
+
+    /// Runs a task on the worker's runtime.
+    pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let shared = Rc::clone(self);
+        shared.aside.set(shared.aside.get() + 1);
+        tokio::task::spawn_local(async move {
+            task.await;
+            shared.aside.set(shared.aside.get() - 1);
+        });
+    }
+
+    /// A connection that needs more than its socket goes on as a task.
+    pub(super) fn set_aside(self: &Rc<Self>, ticket: Ticket, socket: Socket, work: Work) {
+        // A socket that cannot be registered is closed; its other end sees that.
+        if let Ok(client) = Client::busy(Rc::clone(self), ticket, socket, work) {
+            self.spawn(client);
+        }
+    }
+
+    /// A connection that needs nothing but its socket any more comes back.
+    pub(super) fn go_home(&self, home: Home) {
+        self.homing.borrow_mut().push(home);
+        self.bell.ring();
     }
 
     /// When a batch began, if it is one of those that are measured: one in thirty-two, at random, so that
@@ -200,13 +377,11 @@ impl Shared {
 
     /// An empty read buffer.
     pub(super) fn take_buffer(&self) -> Vec<u8> {
-        self.account(1, limits::READ_BYTES as i64);
         self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a read buffer back; one that grew is let go.
     pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
-        self.account(-1, -(limits::READ_BYTES as i64));
         let mut buffers = self.buffers.borrow_mut();
         if buffer.capacity() <= limits::READ_BYTES * 2 && buffers.len() < limits::POOL_BUFFERS {
             buffer.clear();
@@ -228,7 +403,8 @@ impl Shared {
         }
     }
 
-    fn account(&self, count: i64, bytes: i64) {
+    /// Counts buffers that hold something.
+    pub(super) fn account(&self, count: i64, bytes: i64) {
         let cell = self.cell();
         let add = |gauge: &std::sync::atomic::AtomicU64, by: i64| {
             gauge.store(gauge.load(Ordering::Relaxed).saturating_add_signed(by), Ordering::Relaxed);

@@ -89,6 +89,34 @@ fn getting_started_can_be_followed_command_by_command() {
     assert_eq!(machines.master(), 1 - master, "the survivor keeps the role");
 }
 
+/// Blocks that are called `sh` are for the reader's shell, so they are run here; what is only to be looked at is `text`.
+#[test]
+fn the_commands_of_the_other_pages_run_on_a_pair() {
+    if !installed(&["apt-get"]) {
+        return;
+    }
+    let Some(machines) = Machines::start() else { return };
+    machines.install();
+    machines.pair_up();
+    if machines.master() != 0 {
+        machines[0].sh("tandemctl switchover");
+    }
+    let example = read("deploy/systemd/tandem.toml");
+    machines[0].write("/etc/tandem/tandem.toml", &example);
+    let mut ran = 0;
+    for (page, text) in pages().into_iter().filter(|(page, _)| page != "getting-started.md") {
+        for (_, commands) in blocks(&text).into_iter().filter(|(kind, _)| kind == "sh") {
+            // As a test, a little load says as much as a lot.
+            let commands = commands.replace("--duration 10 --fill", "--duration 1 --fill --keys 1000");
+            let said = machines[0].sh(&format!("cd /srv\n{commands}"));
+            eprintln!("{page}:\n{said}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 4, "{ran} blocks");
+    assert!(machines[0].sh("cat /var/tmp/items").starts_with("tandem-dump 1 "));
+}
+
 /// A session counts its requests.
 const COUNT: &str = "session_id('visitor'); session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; echo $_SESSION['n'];";
 
@@ -154,6 +182,8 @@ fn every_promise_names_a_test_that_exists() {
         .filter(|name| {
             name.matches('_').count() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
         })
+        // Those are metrics.
+        .filter(|name| !name.starts_with("tandem_"))
         .collect();
     assert!(named.len() > 20, "the promises name their tests");
     for name in named {
@@ -179,6 +209,7 @@ fn every_flag_and_verb_in_the_pages_exists() {
     let name = |c: char| c.is_ascii_lowercase() || c == '-';
     let flags = words(&run(Command::new(env!("CARGO_BIN_EXE_tandemd")).arg("-h")), "--", name);
     let control = |arguments: &[&str]| run(Command::new(env!("CARGO_BIN_EXE_tandemctl")).args(arguments));
+    let control_flags = words(&control(&["completions", "bash"]), "--", name);
     for (page, text) in pages() {
         for verb in words(&text, "tandemctl ", |c| c.is_ascii_lowercase()) {
             control(&[verb.as_str(), "--help"]);
@@ -189,10 +220,9 @@ fn every_flag_and_verb_in_the_pages_exists() {
             .filter(|code| code.starts_with("--") || code.contains("tandemd ") || code.contains("OPTIONS"))
         {
             for flag in words(code, " --", name).into_iter().chain(words(code, "`--", name)) {
-                let elsewhere = ["synced", "timeout", "role", "force", "json", "server", "token-file"];
                 assert!(
-                    flags.contains(&flag) || elsewhere.contains(&flag.as_str()),
-                    "docs/{page} names --{flag}, which tandemd does not have"
+                    flags.contains(&flag) || control_flags.contains(&flag),
+                    "docs/{page} names --{flag}, which neither tandemd nor tandemctl has"
                 );
             }
         }

@@ -9,6 +9,7 @@ mod balancers;
 mod documents;
 #[path = "../pair/harness.rs"]
 mod harness;
+mod kubernetes;
 mod machines;
 mod monitoring;
 mod package;

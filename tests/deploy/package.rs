@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, wait_for};
 use crate::machines::{Machines, package};
-use crate::support::{ROOT, Service, command, installed, read, run};
+use crate::support::{ROOT, Service, command, free_port, installed, read, run};
 
 #[test]
 fn the_units_are_valid_and_allow_little() {
@@ -30,6 +30,34 @@ fn the_units_are_valid_and_allow_little() {
             .args(["security", "--offline=true", "--threshold=12", "--no-pager"])
             .arg(&path));
     }
+}
+
+/// systemd's own program for it holds the port and starts the node when somebody comes.
+#[test]
+fn a_node_serves_at_the_port_that_the_service_manager_holds() {
+    if !installed(&["systemd-socket-activate", "systemd-analyze"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    for unit in ["tandemd.service", "tandemd.socket"] {
+        let text = read(&format!("deploy/systemd/{unit}"))
+            .replace("/usr/bin/tandemd", env!("CARGO_BIN_EXE_tandemd"));
+        std::fs::write(directory.path().join(unit), text).expect("a file");
+    }
+    let said = run(command("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(directory.path().join("tandemd.socket")));
+    assert!(!said.contains("tandemd.socket"), "{said}");
+
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut holder = command("systemd-socket-activate");
+    holder.args(["-l", &address, env!("CARGO_BIN_EXE_tandemd"), "-u", "root", "-m", "16", "-p", "1"]);
+    let service = Service::start(&mut holder, directory.path(), "tandemd");
+    let version = wait_for("an answer at the port", PATIENCE, || {
+        tandemd::bench::client::Client::connect(&address, PATIENCE).ok()?.version().ok()
+    });
+    assert!(version.contains("tandem"), "{version}");
+    assert!(service.log().contains(&format!("serving on {address}")), "{}", service.log());
 }
 
 /// The lines that reach the service manager's socket.
@@ -122,7 +150,19 @@ fn the_package_installs_upgrades_and_purges() {
     assert!(said.contains("tandem"), "{said}");
     run(Command::new(root.join("usr/bin/tandemctl")).arg("--version"));
     assert!(has("usr/lib/systemd/system/tandemd.service"));
+    assert!(has("usr/lib/systemd/system/tandemd.socket"));
     assert!(has("usr/share/doc/tandemd/getting-started.md"));
+    for page in ["tandemd", "tandemctl", "tandemctl-status", "tandemctl-dump"] {
+        assert!(has(&format!("usr/share/man/man1/{page}.1.gz")), "no manual page of {page}");
+    }
+    assert!(has("usr/share/bash-completion/completions/tandemctl"));
+    assert!(has("usr/share/zsh/vendor-completions/_tandemd"));
+    let example = root.join("usr/share/doc/tandemd/examples/tandem.toml");
+    let text = std::fs::read_to_string(&example).expect("the example");
+    // The key is on the machine that the example is for.
+    let text = text.lines().filter(|line| !line.starts_with("psk-file")).collect::<Vec<_>>().join("\n");
+    std::fs::write(&example, text + "\ninsecure-replication = true\n").expect("a file");
+    run(Command::new(root.join("usr/bin/tandemctl")).args(["config", "check"]).arg(&example));
     assert!(has("etc/tandem"), "the key's home is made");
     let users = std::fs::read_to_string(root.join("etc/passwd")).expect("users");
     assert!(users.contains("tandemd:"), "{users}");
@@ -223,7 +263,7 @@ fn the_container_files_are_valid_yaml() {
         return;
     }
     let script = "import sys,yaml\nfor f in sys.argv[1:]: assert list(yaml.safe_load_all(open(f)))";
-    let files = ["deploy/kubernetes/tandem.yaml", "deploy/container/compose.yaml"]
-        .map(|file| format!("{ROOT}/{file}"));
+    let files = ["kubernetes/tandem.yaml", "kubernetes/master-service.yaml", "container/compose.yaml"]
+        .map(|file| format!("{ROOT}/deploy/{file}"));
     run(Command::new("/usr/bin/python3").args(["-c", script]).args(files));
 }

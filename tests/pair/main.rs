@@ -8,6 +8,7 @@ mod hang;
 mod harness;
 mod link;
 mod migration;
+mod operators;
 mod partition;
 mod replicate;
 mod start;

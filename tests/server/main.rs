@@ -4,6 +4,7 @@
 
 mod auth;
 mod classic;
+mod control;
 mod crowd;
 mod forwarding;
 mod harness;

@@ -40,6 +40,10 @@ impl Running {
         Self { child, port }
     }
 
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn client(&self) -> crate::harness::Client {
         crate::harness::Client::connect(([127, 0, 0, 1], self.port).into())
     }

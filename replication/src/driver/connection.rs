@@ -131,6 +131,11 @@ impl Connection {
         !self.output.is_empty()
     }
 
+    /// Bytes that wait to go out.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.output.len()
+    }
+
     /// Sends as much as the socket takes.
     pub(super) fn flush(&mut self) -> Result<(), Broken> {
         while !self.output.is_empty() {

@@ -81,7 +81,7 @@ impl Doors {
                 }
                 Err(why) => {
                     throttle.say("accept", |more| {
-                        tracing::warn!("cannot accept connections of the peer: {why}{more}");
+                        tracing::warn!("link: connections of the peer cannot be accepted: {why}; raise the limit of open files{more}");
                     });
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -103,7 +103,10 @@ impl Doors {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 // Only so that the status is published; the count is what matters.
                 let _ = self.events.try_send(Event::Refused);
-                let text = format!("refused a connection from {}: {why}", address.ip());
+                let text = format!(
+                    "stranger: refused a connection from {}: {why}; only the peer should reach this port",
+                    address.ip()
+                );
                 log.lock().unwrap_or_else(PoisonError::into_inner).say("stranger", |more| {
                     tracing::warn!("{text}{more}");
                 });

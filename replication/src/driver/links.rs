@@ -37,7 +37,9 @@ impl Loop {
                 Kind::Data => self.link_data(greeted),
                 Kind::Proxy => match greeted.stream.into_std() {
                     Ok(stream) => self.host.proxy(stream),
-                    Err(why) => tracing::warn!("cannot hand over a proxy connection: {why}"),
+                    Err(why) => tracing::warn!(
+                        "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
+                    ),
                 },
             },
             Ok(()) => tracing::debug!("{} left before it was welcomed", greeted.address),
@@ -64,7 +66,7 @@ impl Loop {
         };
         self.throttle.say(topic, |more| {
             tracing::warn!(
-                "refused the node at {} ({:032x}, release {}): {refusal}{more}",
+                "stranger: refused the node at {} ({:032x}, release {}): {refusal}{more}",
                 greeted.address.ip(),
                 hello.node_id,
                 hello.release
@@ -76,7 +78,7 @@ impl Loop {
         let known = self.link_problem.as_ref();
         if known.is_none_or(|(known, said)| *known != why || said.elapsed() >= REPEAT_EVERY) {
             let peer = self.configured.as_ref().map_or_else(String::new, |peer| format!(" {peer}"));
-            tracing::warn!("cannot reach the peer{peer}: {why}");
+            tracing::warn!("link: cannot reach the peer{peer}: {why}; trying again");
             self.link_problem = Some((why, Instant::now()));
             self.urgent = true;
         }
@@ -107,7 +109,7 @@ impl Loop {
             tokio::spawn(self.doors.clone().find_peer(boot_id, configured, listening));
         }
         tracing::info!(
-            "linked with the node at {address} ({:032x}, release {}), {}",
+            "link: up with the node at {address} ({:032x}, release {}), {}",
             peer.hello.node_id,
             peer.hello.release,
             if side == Side::Dialler { "dialled" } else { "accepted" }
@@ -145,7 +147,7 @@ impl Loop {
         let name = if link == Link::Control { "control" } else { "data" };
         match broken.down {
             Down::Replaced => tracing::debug!("{name} link: {}", broken.why),
-            _ => tracing::info!("lost the {name} link: {}", broken.why),
+            _ => tracing::warn!("link: lost the {name} connection: {}; trying again", broken.why),
         }
         match link {
             Link::Control => {

@@ -10,6 +10,7 @@
 //! nothing a stranger, a name server or a disk does delays a heartbeat; every buffer is bounded.
 
 mod connection;
+mod copies;
 mod doors;
 mod links;
 mod log;

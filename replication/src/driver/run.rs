@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Broken, Connection, Taken};
+use super::copies::Copies;
 use super::doors::{Doors, Introduction, Partner, Unproven};
 use super::links::REPEAT_EVERY;
 use super::log::Throttle;
@@ -31,7 +32,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// Changes that come one by one are gathered for so long before they are sent: a wake-up and a system call
 /// for each would cost the master more than the change itself. The thread has nothing else to do in
 /// that time, and what it delays is far below a heartbeat.
-const GATHER: Duration = Duration::from_micros(300);
+const GATHER: Duration = Duration::from_micros(400);
 /// A pause behind each piece of a copy: clients of this node come first, and both nodes may share what they
 /// run on.
 const COPY_PAUSE: Duration = Duration::from_micros(500);
@@ -71,6 +72,16 @@ enum Wake {
     /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
     /// send than fits in one turn.
     Send,
+}
+
+/// What a batch of the stream became.
+enum Filled {
+    /// All there was.
+    Dry,
+    /// As much as goes out at once.
+    Batch,
+    /// A piece of a copy.
+    Chunk,
 }
 
 pub(super) struct Loop {
@@ -122,6 +133,7 @@ pub(super) struct Loop {
     pub(super) link_problem: Option<(String, Instant)>,
     pub(super) throttle: Throttle,
     pub(super) role_changes: Arc<VecDeque<RoleChange>>,
+    pub(super) copies: Copies,
     pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
     pub(super) stale: bool,
@@ -176,7 +188,11 @@ impl Loop {
             config.listeners.first().and_then(local).map_or(0, |address: SocketAddr| address.port());
         let listeners = config.listeners.into_iter().filter_map(|listener| {
             let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-            listener.inspect_err(|why| tracing::error!("cannot use a replication listener: {why}")).ok()
+            listener
+                .inspect_err(|why| {
+                    tracing::error!("a replication listener cannot be used: {why}; restart this node")
+                })
+                .ok()
         });
         let listeners = listeners.collect();
         let node = Node::new(
@@ -258,6 +274,7 @@ impl Loop {
             link_problem: None,
             throttle: Throttle::new(REPEAT_EVERY),
             role_changes: Arc::default(),
+            copies: Copies::default(),
             stopped: false,
             stale: true,
             urgent: true,
@@ -395,18 +412,36 @@ impl Loop {
         }
         for _ in 0..BATCHES_PER_TURN {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
-            let Some(frame) = self.node.poll_data(BATCH_BYTES, now()) else { return true };
-            if let Err(broken) = data.push(&frame).and_then(|()| data.flush()) {
-                self.cannot_send(Link::Data, broken);
-                return false;
-            }
-            if matches!(frame, Frame::Chunk { .. }) {
-                std::thread::sleep(COPY_PAUSE);
-                break;
+            let filled = Self::fill(&mut self.node, data);
+            match filled.and_then(|filled| data.flush().map(|()| filled)) {
+                Ok(Filled::Dry) => return true,
+                Ok(Filled::Batch) => {}
+                Ok(Filled::Chunk) => {
+                    std::thread::sleep(COPY_PAUSE);
+                    break;
+                }
+                Err(broken) => {
+                    self.cannot_send(Link::Data, broken);
+                    return false;
+                }
             }
         }
         self.more = true;
         true
+    }
+
+    /// Puts a batch of changes on the connection: of all shards, so that they go out with one write.
+    fn fill(node: &mut Node, data: &mut Connection) -> Result<Filled, Broken> {
+        while data.waiting_bytes() < BATCH_BYTES {
+            let Some(frame) = node.poll_data(BATCH_BYTES - data.waiting_bytes(), now()) else {
+                return Ok(Filled::Dry);
+            };
+            data.push(&frame)?;
+            if matches!(frame, Frame::Chunk { .. }) {
+                return Ok(Filled::Chunk);
+            }
+        }
+        Ok(Filled::Batch)
     }
 
     fn perform(&mut self, output: Output) {
@@ -556,6 +591,8 @@ impl Loop {
             let mut introduction = self.doors.introduction.lock().unwrap_or_else(PoisonError::into_inner);
             introduction.hello = self.node.hello(None);
         }
+        let pair = self.node.status(now());
+        self.copies.tell(&pair);
         let partner = self.partner.filter(|partner| partner.link.is_some());
         let peer = match (&self.configured, self.partner) {
             (Some(peer), _) => Some(peer.to_string()),
@@ -563,7 +600,7 @@ impl Loop {
             (None, None) => None,
         };
         self.publisher.send_replace(Arc::new(Snapshot {
-            pair: self.node.status(now()),
+            pair,
             node_id: self.node_id,
             peer,
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),

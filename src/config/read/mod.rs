@@ -64,7 +64,8 @@ impl Reader<'_> {
             _ => {}
         }
         Process {
-            daemon: self.flag("daemon"),
+            // A service manager that waits to be told must not lose sight of its process.
+            daemon: self.flag("daemon") && env("NOTIFY_SOCKET").is_none(),
             user: user.filter(|_| is_root),
             pid_file: self.text("pidfile").map(PathBuf::from),
             core_dumps: self.flag("enable-coredumps"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Reader;
-use crate::config::values::Origin;
+use crate::config::values::{Given, Origin};
 use crate::config::{
     Ack, BackupRequests, EXIT_USAGE, Failback, Host, HostPort, Pair, Problem, Profile, bytes, flags,
 };
@@ -17,7 +17,12 @@ impl Reader<'_> {
         let listen = self.texts("replication-listen");
         if port.is_none() && peer.is_none() && listen.is_empty() {
             for id in flags::PAIR_ONLY {
-                if self.values.get(id).is_some_and(|given| given.origin != Origin::of_service_manager()) {
+                let is_asked = |given: &Given| {
+                    // A switch that is off asks for nothing.
+                    let is_off = given.values == ["no"] && id != "start-alone";
+                    given.origin != Origin::of_service_manager() && !is_off
+                };
+                if self.values.get(id).is_some_and(is_asked) {
                     self.problem(EXIT_USAGE, format!("--{id} concerns a pair, but there is none: add -x HOST (or -X PORT to wait for the peer)"));
                 }
             }

@@ -5,9 +5,9 @@
 use tandem_replication::change::Change;
 
 use super::item::{Marks, write_access};
-use super::shard::{Content, Draft, Shard};
+use super::shard::{Content, Draft, Found, Hint, Shard};
 use crate::command::{
-    Arith, Command, Deadline, Delete, Exptime, Get, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
+    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
     Refusal, Replies, Store, StoreMode, Value,
 };
 use crate::engine::number::{self, Digits};
@@ -31,6 +31,8 @@ pub(super) struct At<'a> {
     pub(super) key: &'a [u8],
     pub(super) hash: u64,
     pub(super) now: Now,
+    /// Where the key probably is.
+    pub(super) hint: Option<Hint>,
 }
 
 /// A value that is extended outside the lock, because it is or becomes large.
@@ -61,7 +63,7 @@ impl Shard {
     }
 
     fn find_now(&mut self, at: At<'_>) -> Option<u32> {
-        self.find_live(at.hash, at.key, at.now)
+        self.find_live(at).map(|found| found.location)
     }
 
     fn inspect(&mut self, at: At<'_>, reply: &mut Reply<'_>) {
@@ -72,17 +74,18 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn get(&mut self, at: At<'_>, get: &Get, reply: &mut Reply<'_>) {
         let roomy = get.vivify.is_some() && self.prepare(self.slot_max(at.key, 0), at.now);
-        let Some(location) = self.find_now(at) else {
+        let Some(Found { location, header: before }) = self.find_live(at) else {
             match get.vivify {
                 Some(exptime) if roomy => self.vivify(at, get, exptime, reply),
                 _ => self.miss(get, reply),
             }
             return;
         };
-        let item = self.item(location);
-        let (before, measure) = (item.header, self.measure(&item));
+        let measure = self.measure(&self.segments.item_with(location, before));
+        self.count_read(get, measure.1);
         let stale = before.marks.has(Marks::STALE);
         let left_until = match get.touch.filter(|_| get.recache_after_touch) {
             Some(exptime) => exptime.deadline(at.now).0,
@@ -101,8 +104,7 @@ impl Shard {
         }
         header.marks = header.marks.with(Marks::WIN_SENT, won || before.marks.has(Marks::WIN_SENT));
         if !get.no_bump {
-            header.marks =
-                header.marks.with(Marks::FETCHED, true).with_heat((before.marks.heat() + 1).min(3));
+            header.marks = header.marks.read_again();
             header.accessed = at.now.secs;
         }
         if get.touch.is_some() {
@@ -111,16 +113,13 @@ impl Shard {
         } else if header != before {
             write_access(self.segments.bytes_mut(location), &header);
         }
-        self.count_read(get, measure.1);
-        let mut hit = self.hit_of(&self.item(location), measure, at.now);
-        hit.deadline = Deadline(before.deadline);
-        hit.idle_secs = at.now.secs.saturating_sub(before.accessed);
-        hit.fetched = before.marks.has(Marks::FETCHED);
-        hit.win_sent = before.marks.has(Marks::WIN_SENT);
-        hit.won = won;
-        reply.send(Outcome::Hit(hit));
+        // As it was found.
+        let item = self.segments.item_with(location, before);
+        let hit = self.hit_of(&item, measure, at.now);
+        reply.send(Outcome::Hit(Hit { deadline_after: Deadline(header.deadline), won, ..hit }));
     }
 
+    #[inline]
     fn count_read(&mut self, get: &Get, class: u8) {
         match get.kind {
             // `gat`, and `mg` with `T`, count as touches that hit.
@@ -166,7 +165,7 @@ impl Shard {
             deadline: exptime.deadline(at.now).0,
             marks: Marks::WIN_SENT.with(Marks::BINARY_KEY, get.binary_key).with(Marks::FETCHED, !get.no_bump),
         };
-        let location = self.put(at.hash, draft, None, at.now);
+        let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let (_, class) = self.measure(&self.item(location));
         self.count_read(get, class);
@@ -188,7 +187,7 @@ impl Shard {
         let mut header = before;
         header.deadline = exptime.deadline(at.now).0;
         header.accessed = at.now.secs;
-        header.marks = header.marks.with(Marks::FETCHED, true).with_heat((before.marks.heat() + 1).min(3));
+        header.marks = header.marks.read_again();
         self.set_header(location, header);
         self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
         let mut hit = self.hit(location, at.now);
@@ -267,7 +266,7 @@ impl Shard {
         let fits = roomy || self.is_in_place(Some(location), &draft);
         let kept = fits.then(|| {
             let draft = Draft { version: self.clock.next(at.now), ..draft };
-            self.put(at.hash, draft, Some(location), at.now)
+            self.put(at.hash, &draft, Some(location), at.now)
         });
         self.scratch = scratch;
         kept
@@ -339,7 +338,7 @@ impl Shard {
         let fits = roomy || self.is_in_place(Some(location), &draft);
         if fits {
             let draft = Draft { version: self.clock.next(at.now), ..draft };
-            let location = self.put(at.hash, draft, Some(location), at.now);
+            let location = self.put(at.hash, &draft, Some(location), at.now);
             self.record_put(location);
             self.count_arith(arith, class);
             let mut hit = self.hit(location, at.now);
@@ -386,7 +385,7 @@ impl Shard {
             deadline: exptime.deadline(at.now).0,
             marks: Marks::default().with(Marks::BINARY_KEY, arith.binary_key),
         };
-        let location = self.put(at.hash, draft, None, at.now);
+        let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let mut hit = self.hit(location, at.now);
         hit.created = true;
@@ -443,8 +442,8 @@ impl Shard {
             deadline: store.exptime.deadline(at.now).0,
             marks: Marks::default().with(Marks::BINARY_KEY, store.binary_key),
         };
-        let roomy = self.prepare(draft.slot(), at.now);
-        let old = self.find_to_store(at.hash, at.key, at.now);
+        let roomy = self.prepare(self.slot_max(at.key, draft.len()), at.now);
+        let old = self.find_to_store(at);
         // `C` upgrades set and replace to a compare and swap; with add it means nothing.
         let compare = store.compare.filter(|_| store.mode != StoreMode::Add);
         match (old, compare) {
@@ -474,10 +473,10 @@ impl Shard {
             self.refuse(at, Refusal::OutOfMemory, store.mode == StoreMode::Set, reply);
             return;
         }
-        self.finish_store(at, draft, old, reply);
+        self.finish_store(at, &mut draft, old, reply);
     }
 
-    fn finish_store(&mut self, at: At<'_>, mut draft: Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
+    fn finish_store(&mut self, at: At<'_>, draft: &mut Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
         let kept = Kept { cas: self.shown(draft.explicit.unwrap_or(draft.version)), len: draft.len() };
         let location = self.put(at.hash, draft, old, at.now);
@@ -531,7 +530,7 @@ impl Shard {
         reply: &mut Reply<'_>,
     ) -> Result<(), Base> {
         let roomy = self.prepare(self.slot_max(at.key, usize::MAX), at.now);
-        let old = self.find_to_store(at.hash, at.key, at.now);
+        let old = self.find_to_store(at);
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let outcome = self.extend_found(at, store, old, (roomy, result), &mut scratch, reply);
@@ -594,7 +593,7 @@ impl Shard {
             }
         };
         if roomy || self.is_in_place(old, &draft) {
-            self.finish_store(at, draft, old, reply);
+            self.finish_store(at, &mut draft, old, reply);
         } else {
             self.refuse(at, Refusal::OutOfMemory, false, reply);
         }

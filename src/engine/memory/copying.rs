@@ -46,7 +46,7 @@ impl Shard {
                 .with(Marks::BINARY_KEY, put.bits.binary_key),
         };
         if roomy || self.is_in_place(old, &draft) {
-            self.put(hash, draft, old, now);
+            self.put(hash, &draft, old, now);
         } else {
             self.kill_key(hash, put.key);
         }

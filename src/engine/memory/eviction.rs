@@ -414,7 +414,7 @@ impl Shard {
         self.segments.copy(from, location, slot);
         self.set_header(location, header);
         self.bury(from, header);
-        self.index.replace(hash, from, location);
+        self.replace(hash, from, location);
         self.enter(location);
     }
 

@@ -1,5 +1,7 @@
 //! How the memory limit is cut into shards, segments and index blocks.
 
+use super::index::Bucket;
+
 /// Largest number of shards: a version has eight bits for them.
 const SHARDS_MAX: usize = 256;
 /// A shard smaller than this loses too much to its reserve.
@@ -10,6 +12,7 @@ const SEGMENTS_PER_SHARD: u64 = 1024;
 const SHARD_BYTES_MAX: u64 = 16 << 30;
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 20;
+const BLOCK_BUCKETS_MAX: usize = 2048;
 /// An inline value's length has 14 bits; copying that much under a lock takes about a microsecond.
 const INLINE_MAX: usize = (1 << 14) - 1;
 
@@ -47,7 +50,9 @@ impl Geometry {
             shards,
             segment_bytes: segment,
             inline_max: INLINE_MAX.min(segment / 8),
-            block_buckets: 256,
+            // As large as a segment, so that what a growing index leaves behind serves as one, and not
+            // so large that making one takes long.
+            block_buckets: (segment / size_of::<Bucket>()).min(BLOCK_BUCKETS_MAX),
             chunk_bytes: 64 << 10,
         }
     }

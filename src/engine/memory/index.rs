@@ -39,7 +39,7 @@ pub(super) trait Keys {
 /// One cache line.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
-struct Bucket {
+pub(super) struct Bucket {
     tags: [u8; LANES],
     /// Low byte: how many items of this home live in the next bucket. Above: the first overflow
     /// bucket, counted from 1.

@@ -49,6 +49,14 @@ impl Marks {
         (self.0 >> 8) as u8 & 3
     }
 
+    /// The same, once more read.
+    #[inline]
+    pub(super) const fn read_again(self) -> Self {
+        const HOTTER: u16 = 1 << 8;
+        let hottest = self.heat() == 3;
+        Self((self.0 | Self::FETCHED.0) + if hottest { 0 } else { HOTTER })
+    }
+
     pub(super) const fn with_heat(self, heat: u8) -> Self {
         Self(self.0 & 0xff | (heat as u16) << 8)
     }
@@ -151,6 +159,12 @@ impl<'a> Item<'a> {
         Self { header: Header::read(bytes), bytes }
     }
 
+    /// The item whose slot `bytes` begins with, as it was when this header was read.
+    #[inline]
+    pub(super) const fn with(bytes: &'a [u8], header: Header) -> Self {
+        Self { header, bytes }
+    }
+
     #[inline]
     pub(super) fn key(&self) -> &'a [u8] {
         let lead = self.header.lead();
@@ -165,15 +179,18 @@ impl<'a> Item<'a> {
     }
 
     /// The number of its large value.
+    #[inline]
     pub(super) fn large(&self) -> Option<u32> {
         self.header.marks.has(Marks::LARGE).then(|| u32_at(self.value(), 0))
     }
 
+    #[inline]
     pub(super) fn flags(&self) -> u32 {
         if self.header.marks.has(Marks::HAS_FLAGS) { u32_at(self.bytes, HEADER) } else { 0 }
     }
 
     /// The CAS unique that a client gave it.
+    #[inline]
     pub(super) fn explicit(&self) -> Option<u64> {
         if !self.header.marks.has(Marks::HAS_EXPLICIT) {
             return None;
@@ -182,27 +199,29 @@ impl<'a> Item<'a> {
         Some(u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes")))
     }
 
+    #[inline]
     pub(super) fn cas(&self) -> u64 {
         self.explicit().unwrap_or(self.header.version)
     }
 }
 
-/// Writes a whole item into the slot that `bytes` begins with. The marks for flags and explicit
-/// CAS unique are derived from the arguments.
+/// Writes a whole item into the slot that `bytes` begins with. The header has the shape of these parts.
+#[inline]
 pub(super) fn write(
     bytes: &mut [u8],
-    mut header: Header,
+    header: &Header,
     flags: u32,
     explicit: Option<u64>,
     key: &[u8],
     value: &[u8],
 ) {
-    header = header.shaped(flags, explicit, key, value.len());
+    debug_assert_eq!(*header, header.shaped(flags, explicit, key, value.len()));
     header.write(bytes);
-    let mut at = HEADER;
+    let mut rest = &mut bytes[HEADER..];
     let mut put = |part: &[u8]| {
-        bytes[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
+        let (room, behind) = std::mem::take(&mut rest).split_at_mut(part.len());
+        room.copy_from_slice(part);
+        rest = behind;
     };
     if flags != 0 {
         put(&flags.to_le_bytes());
@@ -216,6 +235,7 @@ pub(super) fn write(
 
 impl Header {
     /// The same header, with lengths and marks for these parts.
+    #[inline]
     pub(super) fn shaped(mut self, flags: u32, explicit: Option<u64>, key: &[u8], value_len: usize) -> Self {
         debug_assert!(!key.is_empty() && key.len() <= 250 && value_len < 1 << 14);
         self.key_len = key.len() as u8;
@@ -243,7 +263,8 @@ mod tests {
             };
             let mut bytes = [0xaa; 400];
             let key = [b'k'; 250];
-            write(&mut bytes, header, flags, explicit, &key, b"value");
+            let header = header.shaped(flags, explicit, &key, 5);
+            write(&mut bytes, &header, flags, explicit, &key, b"value");
             let item = Item::at(&bytes);
             assert_eq!((item.key(), item.value()), (&key[..], &b"value"[..]));
             assert_eq!((item.flags(), item.explicit()), (flags, explicit));

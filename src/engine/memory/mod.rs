@@ -37,10 +37,9 @@ pub use self::geometry::Geometry;
 use self::commands::{At, Base, BaseValue, Reply};
 use self::copying::value_len;
 use self::index::Index;
-use self::shard::{Content, Shard, Shared};
+use self::shard::{Content, Hint, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
-use super::prefetch::prefetch;
 use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
 use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
@@ -150,31 +149,28 @@ impl Memory {
         (hash, hash::shard(hash, self.shards.len()))
     }
 
-    /// Has the memory of a batch fetched: first the buckets, then the items they point to.
-    fn warm(&self, hashes: &[u64]) {
+    /// Has the memory of a batch fetched: first the buckets, then the items they point to. Answers where
+    /// those are.
+    fn warm(&self, hashes: &[u64]) -> [Option<Hint>; BATCH] {
+        // A contended shard is not worth waiting for: its owner is warming it anyway.
+        let shard = |hash| self.shards[hash::shard(hash, self.shards.len())].0.try_lock();
         for &hash in hashes {
-            // A contended shard is not worth waiting for: its owner is warming it anyway.
-            if let Ok(shard) = self.shards[hash::shard(hash, self.shards.len())].0.try_lock() {
+            if let Ok(shard) = shard(hash) {
                 shard.index.prefetch(hash);
             }
         }
-        for &hash in hashes {
-            if let Ok(shard) = self.shards[hash::shard(hash, self.shards.len())].0.try_lock() {
-                shard.index.find(hash, |location| {
-                    let bytes = shard.segments.bytes(location);
-                    prefetch(&bytes[0]);
-                    if let Some(next) = bytes.get(64) {
-                        prefetch(next);
-                    }
-                    false
-                });
+        let mut hints = [None; BATCH];
+        for (hint, &hash) in hints.iter_mut().zip(hashes) {
+            if let Ok(shard) = shard(hash) {
+                *hint = shard.warm(hash);
             }
         }
+        hints
     }
 
-    fn execute_one(&self, command: &Command<'_>, hash: u64, now: Now, reply: &mut Reply<'_>) {
-        let id = hash::shard(hash, self.shards.len());
-        let at = At { key: &command.key, hash, now };
+    #[inline]
+    fn execute_one(&self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
+        let id = hash::shard(at.hash, self.shards.len());
         match &command.op {
             Op::Store(store) => self.store(id, at, store, reply),
             _ => self.shard(id).execute(command, at, reply),
@@ -327,7 +323,8 @@ impl Engine for Memory {
         self.flush_if_due(now);
         if let [command] = batch {
             let hash = self.shared.hasher.hash(&command.key);
-            self.execute_one(command, hash, now, &mut Reply { index: 0, replies });
+            let at = At { key: &command.key, hash, now, hint: None };
+            self.execute_one(command, at, &mut Reply { index: 0, replies });
             return;
         }
         for (nth, commands) in batch.chunks(BATCH).enumerate() {
@@ -335,10 +332,12 @@ impl Engine for Memory {
             for (hash, command) in hashes.iter_mut().zip(commands) {
                 *hash = self.shared.hasher.hash(&command.key);
             }
-            self.warm(&hashes[..commands.len()]);
-            for (at, (command, hash)) in commands.iter().zip(hashes).enumerate() {
-                let mut reply = Reply { index: nth * BATCH + at, replies };
-                self.execute_one(command, hash, now, &mut reply);
+            let hints = self.warm(&hashes[..commands.len()]);
+            for (index, (command, (hash, hint))) in
+                commands.iter().zip(hashes.into_iter().zip(hints)).enumerate()
+            {
+                let at = At { key: &command.key, hash, now, hint };
+                self.execute_one(command, at, &mut Reply { index: nth * BATCH + index, replies });
             }
         }
     }
@@ -428,9 +427,9 @@ impl Engine for Memory {
     fn read(&self, key: &[u8], now: Now, visit: &mut dyn FnMut(&Change<'_>)) -> bool {
         let (hash, id) = self.place(key);
         let mut shard = self.shard(id);
-        let found = shard.find_live(hash, key, now);
-        if let Some(location) = found {
-            visit(&shard.change(location));
+        let found = shard.find_live(At { key, hash, now, hint: None });
+        if let Some(found) = found {
+            visit(&shard.change(found.location));
         }
         found.is_some()
     }
@@ -557,6 +556,7 @@ impl Shard {
         self.crawl = expiry::Crawl::default();
         self.live_bytes = [0; 2];
         self.counters.emptied();
+        self.moved();
         Remains {
             segments: std::mem::replace(&mut self.segments, segment::Segments::new(&geometry)),
             index: std::mem::replace(

@@ -260,6 +260,12 @@ impl Segments {
         Item::at(self.bytes(location))
     }
 
+    /// The item there, whose header was read before.
+    #[inline]
+    pub(super) fn item_with(&self, location: u32, header: Header) -> Item<'_> {
+        Item::with(self.bytes(location), header)
+    }
+
     /// Copies a slot to another place.
     pub(super) fn copy(&mut self, from: u32, to: u32, slot: usize) {
         let (source, target) = (self.segment_of(from), self.segment_of(to));

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
+use super::commands::At;
 use super::counters::Counters;
 use super::eviction::{SmallShare, Victim};
 use super::expiry::Crawl;
@@ -20,6 +21,7 @@ use crate::command::{Hit, Now, Pages, Value};
 use crate::engine::budget::Budget;
 use crate::engine::clock::Clock;
 use crate::engine::hash::Hasher;
+use crate::engine::prefetch::prefetch;
 use crate::engine::{EvictionHook, Fate, Journal, memcached_class, memcached_size};
 
 /// What all shards of an engine share.
@@ -58,6 +60,8 @@ pub(super) struct Shard {
     pub(super) counters: Counters,
     /// The last second seen.
     pub(super) secs: u32,
+    /// Counts items that left their place.
+    moves: u32,
     /// Where values are put together; at most an inline value long.
     pub(super) scratch: Vec<u8>,
     /// Keys that were evicted, for the tests' model.
@@ -122,6 +126,20 @@ impl Draft<'_> {
     }
 }
 
+/// An item that was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) location: u32,
+    pub(super) header: Header,
+}
+
+/// Where a key was seen a moment ago: it is still there if no item has moved since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hint {
+    location: u32,
+    moves: u32,
+}
+
 /// At which load a shard's index grows; shards differ, so that they do not grow together.
 pub(super) const fn full_permille(id: usize) -> usize {
     770 + id * 37 % 80
@@ -143,6 +161,7 @@ impl Shard {
             crawl: Crawl::default(),
             counters: Counters::new(),
             secs: 0,
+            moves: 0,
             scratch: Vec::new(),
             #[cfg(test)]
             evicted: Vec::new(),
@@ -156,6 +175,34 @@ impl Shard {
         self.index.find(hash, |location| item::has_key(self.segments.bytes(location), key))
     }
 
+    /// Has the item fetched that this hash leads to, and answers where that is.
+    #[inline]
+    pub(super) fn warm(&self, hash: u64) -> Option<Hint> {
+        let mut hint = None;
+        self.index.find(hash, |location| {
+            let bytes = self.segments.bytes(location);
+            prefetch(&bytes[0]);
+            if let Some(next) = bytes.get(64) {
+                prefetch(next);
+            }
+            hint.get_or_insert(Hint { location, moves: self.moves });
+            false
+        });
+        hint
+    }
+
+    /// As [`Shard::find`], after a look at where the key probably is.
+    #[inline]
+    fn find_at(&self, at: At<'_>) -> Option<u32> {
+        if let Some(Hint { location, moves }) = at.hint
+            && moves == self.moves
+            && item::has_key(self.segments.bytes(location), at.key)
+        {
+            return Some(location);
+        }
+        self.find(at.hash, at.key)
+    }
+
     /// Whether an item with this header is dead, though it is still there.
     #[inline]
     pub(super) fn is_dead(&self, header: &Header, now: Now) -> bool {
@@ -164,19 +211,19 @@ impl Shard {
 
     /// The living item of this key. A dead one is removed and counted.
     #[inline]
-    pub(super) fn find_live(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
-        self.secs = now.secs;
-        let location = self.find(hash, key)?;
+    pub(super) fn find_live(&mut self, at: At<'_>) -> Option<Found> {
+        self.secs = at.now.secs;
+        let location = self.find_at(at)?;
         let header = Header::read(self.segments.bytes(location));
-        if !self.is_dead(&header, now) {
-            return Some(location);
+        if !self.is_dead(&header, at.now) {
+            return Some(Found { location, header });
         }
         if header.version < self.floor {
             self.counters.commands.get_flushed += 1;
         } else {
             self.counters.commands.get_expired += 1;
         }
-        self.kill(hash, location);
+        self.kill(at.hash, location);
         None
     }
 
@@ -193,15 +240,15 @@ impl Shard {
 
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
     /// way is `reclaimed`, as memcached counts it, and not found flushed or expired.
-    pub(super) fn find_to_store(&mut self, hash: u64, key: &[u8], now: Now) -> Option<u32> {
-        self.secs = now.secs;
-        let location = self.find(hash, key)?;
+    pub(super) fn find_to_store(&mut self, at: At<'_>) -> Option<u32> {
+        self.secs = at.now.secs;
+        let location = self.find_at(at)?;
         let header = Header::read(self.segments.bytes(location));
-        if !self.is_dead(&header, now) {
+        if !self.is_dead(&header, at.now) {
             return Some(location);
         }
-        self.kill(hash, location);
-        let class = memcached_class(memcached_size(key.len(), 0, 0, self.shared.cas));
+        self.kill(at.hash, location);
+        let class = memcached_class(memcached_size(at.key.len(), 0, 0, self.shared.cas));
         self.counters.class(class).reclaimed += 1;
         None
     }
@@ -219,7 +266,7 @@ impl Shard {
         self.segments.list[self.segments.segment_of(location)].queue
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn value<'a>(&'a self, item: &Item<'a>) -> Value<'a> {
         match item.large() {
             Some(id) => Value::Pages(self.larges.at(id)),
@@ -228,7 +275,7 @@ impl Shard {
     }
 
     /// Size and class by memcached's accounting.
-    #[inline]
+    #[inline(always)]
     pub(super) fn measure(&self, item: &Item<'_>) -> (usize, u8) {
         let len = self.value(item).len();
         let size = memcached_size(item.key().len(), len, item.flags(), self.shared.cas);
@@ -243,7 +290,7 @@ impl Shard {
     }
 
     /// The same, for an item that was measured already.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hit_of<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
         let header = item.header;
         Hit {
@@ -265,6 +312,7 @@ impl Shard {
     }
 
     /// A CAS unique as clients see it.
+    #[inline]
     pub(super) fn shown(&self, cas: u64) -> u64 {
         if self.shared.cas { cas } else { 0 }
     }
@@ -307,20 +355,20 @@ impl Shard {
         self.record(&Change::Delete { key, version });
     }
 
-    /// Writes a new header over an item's; lengths stay.
-    #[inline]
     /// Says anew what there is of `key`.
     pub(super) fn restate(&mut self, hash: u64, key: &[u8], theirs: Option<u64>, now: Now) {
         if let Some(version) = theirs {
             self.record(&Change::Delete { key, version });
         }
-        let found = self.find_to_store(hash, key, now);
+        let found = self.find_to_store(At { key, hash, now, hint: None });
         let Some(location) = found else { return self.record_delete(key, now) };
         let header = Header { version: self.clock.next(now), ..self.item(location).header };
         self.set_header(location, header);
         self.record_put(location);
     }
 
+    /// Writes a new header over an item's; lengths stay.
+    #[inline]
     pub(super) fn set_header(&mut self, location: u32, header: Header) {
         header.write(self.segments.bytes_mut(location));
         self.note(location, &header);
@@ -345,7 +393,7 @@ impl Shard {
 
     /// Stores an item, instead of `old` if there is one: in its place if the slot fits exactly, else
     /// at the end of the queue the old one was in. There must be room (`prepare`).
-    pub(super) fn put(&mut self, hash: u64, draft: Draft<'_>, old: Option<u32>, now: Now) -> u32 {
+    pub(super) fn put(&mut self, hash: u64, draft: &Draft<'_>, old: Option<u32>, now: Now) -> u32 {
         let mut header = draft.header(now.secs);
         let slot = header.slot();
         let stub;
@@ -362,7 +410,6 @@ impl Shard {
             Some(old) => {
                 let item = self.item(old);
                 let before = item.header;
-                let queue = self.queue_at(old);
                 alike = before.slot() == slot
                     && before.value_len == header.value_len
                     && !before.marks.has(Marks::LARGE)
@@ -377,8 +424,9 @@ impl Shard {
                 } else {
                     header.marks = header.marks.with_heat(before.marks.heat());
                     self.bury(old, before);
+                    let queue = self.queue_at(old);
                     let new = self.append(queue, slot, now.secs);
-                    self.index.replace(hash, old, new);
+                    self.replace(hash, old, new);
                     new
                 }
             }
@@ -396,7 +444,7 @@ impl Shard {
             }
         };
         let bytes = self.segments.bytes_mut(location);
-        item::write(bytes, header, draft.flags, draft.explicit, draft.key, value);
+        item::write(bytes, &header, draft.flags, draft.explicit, draft.key, value);
         self.note(location, &header);
         if !alike {
             self.enter(location);
@@ -469,11 +517,23 @@ impl Shard {
         self.segments.list[at].dead += header.slot();
     }
 
+    /// Points the index to an item's new place.
+    pub(super) fn replace(&mut self, hash: u64, from: u32, to: u32) {
+        self.index.replace(hash, from, to);
+        self.moved();
+    }
+
+    /// Whoever remembers where an item was has to look again.
+    pub(super) fn moved(&mut self) {
+        self.moves = self.moves.wrapping_add(1);
+    }
+
     /// Removes an item.
     pub(super) fn kill(&mut self, hash: u64, location: u32) {
         let header = self.item(location).header;
         self.leave(location);
         self.index.remove(hash, location);
+        self.moved();
         self.bury(location, header);
     }
 

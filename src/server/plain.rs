@@ -1,0 +1,433 @@
+//! Connections that need nothing but the engine: nearly all of them, nearly always.
+//!
+//! Intuition: a worker has one desk. Whoever has something under way sits down there with a socket, finds
+//! buffers and a session, and leaves when everything is answered. A connection at rest is a few words in
+//! a list. Only who must wait in the middle of something takes the papers along ([`Kept`]). And who has to
+//! wait for more than the own socket (for the node that serves, for lines to watch) goes aside, to the
+//! worker's runtime, and comes back when that is over.
+//!
+//! Promise: a request costs one read, one write and its share of one wait; no allocation, no task, no timer.
+//!
+//! Sockets are registered once, edge-triggered, for reading and writing: what [`Place::unread`] says is
+//! true until a read comes back short.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::connection::{Gone, kick, write_slices};
+use super::session::{Action, Input, Session};
+use super::watch::Reason;
+use super::worker::{Bell, Busy, Shared, Socket, Work};
+use super::{ConnectionInfo, ConnectionState, Ticket, limits};
+use crate::protocol::{Output, Protocol};
+
+/// What the bell's events carry instead of a place.
+const BELL: u64 = u64::MAX;
+
+/// A worker's plain connections.
+pub(super) struct Plain {
+    shared: Rc<Shared>,
+    epoll: Rc<OwnedFd>,
+    places: Vec<Option<Place>>,
+    /// Places that nobody has.
+    free: Vec<usize>,
+    desk: Work,
+    /// Who gave way to others with requests left.
+    again: Vec<usize>,
+    events: Vec<Event>,
+    /// The engine second in which silent connections were looked for.
+    swept: u32,
+}
+
+/// A connection.
+struct Place {
+    /// Before the socket, so that its end is told before its descriptor is somebody else's.
+    ticket: Ticket,
+    socket: Socket,
+    /// What it speaks, as far as it is decided.
+    protocol: Protocol,
+    /// There may be bytes that nobody will tell about again.
+    unread: bool,
+    /// Nothing will follow what is there: it is read until its end shows.
+    ending: bool,
+    kept: Option<Box<Kept>>,
+}
+
+/// What a connection in the middle of something takes along.
+struct Kept {
+    work: Work,
+    _busy: Busy,
+}
+
+/// A connection at rest, on its way here.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) ticket: Ticket,
+    pub(super) socket: Socket,
+    pub(super) protocol: Protocol,
+    /// What it is in the middle of, if it is.
+    pub(super) session: Option<Box<Session>>,
+}
+
+/// What happens to a connection that leaves the desk.
+enum Next {
+    /// Everything is answered.
+    Rest,
+    /// Its socket has to do something first.
+    Wait(Action),
+    /// It goes on when others had their turn.
+    Yield(Option<Action>),
+    /// It needs more than its socket.
+    Aside(Action),
+    Gone(Reason),
+}
+
+/// What a look at the sockets showed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) anything: bool,
+    /// Somebody rang.
+    pub(super) bell: bool,
+}
+
+impl Plain {
+    pub(super) fn new(shared: Rc<Shared>, bell: &Bell) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+        let mut desk = Work::new(&shared);
+        desk.input.room(limits::READ_BYTES);
+        shared.account(1, limits::READ_BYTES as i64);
+        Ok(Self {
+            desk,
+            shared,
+            epoll: Rc::new(epoll),
+            places: Vec::new(),
+            free: Vec::new(),
+            again: Vec::new(),
+            events: Vec::with_capacity(limits::EVENTS),
+            swept: 0,
+        })
+    }
+
+    /// What becomes readable when [`Plain::look`] would see something.
+    pub(super) fn epoll(&self) -> Rc<OwnedFd> {
+        Rc::clone(&self.epoll)
+    }
+
+    /// How long [`Plain::look`] may wait.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.shared.service.config.idle_timeout.map(|_| limits::SWEEP)
+    }
+
+    /// A connection comes to stay.
+    pub(super) fn adopt(&mut self, home: Home) {
+        let Home { ticket, socket, protocol, session } = home;
+        let at = self.free.pop().unwrap_or(self.places.len());
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        if epoll::add(&self.epoll, socket.fd(), EventData::new_u64(at as u64), flags).is_err() {
+            // It is closed; its other end sees that.
+            self.free.push(at);
+            return;
+        }
+        let kept = session.map(|session| {
+            let work = Work { session: *session, ..Work::new(&self.shared) };
+            Box::new(Kept { work, _busy: Busy::new(&self.shared, 0) })
+        });
+        ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
+        let place = Place { ticket, socket, protocol, unread: false, ending: false, kept };
+        match self.places.get_mut(at) {
+            Some(free) => *free = Some(place),
+            None => self.places.push(Some(place)),
+        }
+    }
+
+    /// Waits for something to happen, up to `patience`, and handles it.
+    pub(super) fn look(&mut self, patience: Option<Duration>) -> Seen {
+        let limit = patience
+            .map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() });
+        let mut events = mem::take(&mut self.events);
+        events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => unreachable!("an epoll of one's own can be waited for: {error}"),
+        }
+        let yielded = mem::take(&mut self.again);
+        let mut seen = Seen { anything: !events.is_empty() || !yielded.is_empty(), bell: false };
+        self.shared.tick();
+        for event in &events {
+            // Copied out: the kernel's description is packed.
+            let (data, flags) = (event.data, event.flags);
+            if data.u64() == BELL {
+                seen.bell = true;
+            } else {
+                self.happened(data.u64() as usize, flags);
+            }
+        }
+        self.events = events;
+        for at in yielded {
+            self.serve(at);
+        }
+        self.sweep();
+        seen
+    }
+
+    #[inline]
+    fn happened(&mut self, at: usize, flags: EventFlags) {
+        let Some(Some(place)) = self.places.get_mut(at) else { return };
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            place.ending = true;
+            place.unread = true;
+        }
+        place.unread |= flags.contains(EventFlags::IN);
+        if place.unread || place.kept.is_some() {
+            self.serve(at);
+        }
+    }
+
+    /// Lets a connection work until it needs something that is not there.
+    #[inline]
+    fn serve(&mut self, at: usize) {
+        let Self { places, desk, shared, .. } = self;
+        let Some(Some(place)) = places.get_mut(at) else { return };
+        match place.kept.take() {
+            None => desk.begin(place),
+            Some(kept) => desk.resume(kept.work),
+        }
+        place.ticket.info.last_command.store(shared.now().secs, Ordering::Relaxed);
+        match desk.turns(place, shared) {
+            Next::Rest if !shared.draining.get() => {
+                place.protocol = desk.session.codec.protocol();
+                desk.clear_input();
+            }
+            Next::Rest => self.close(at, Reason::Shutdown),
+            Next::Wait(action) => {
+                let state =
+                    if desk.out.is_empty() { ConnectionState::Working } else { ConnectionState::Writing };
+                place.ticket.info.state.store(state as u8, Ordering::Relaxed);
+                place.kept = Some(desk.keep(Some(action), shared));
+            }
+            Next::Yield(action) => {
+                place.kept = Some(desk.keep(action, shared));
+                self.again.push(at);
+            }
+            Next::Aside(action) => self.aside(at, action),
+            Next::Gone(reason) => self.close(at, reason),
+        }
+    }
+
+    /// A connection goes to where it can wait for more than its socket.
+    #[cold]
+    fn aside(&mut self, at: usize, action: Action) {
+        let kept = self.desk.keep(Some(action), &self.shared);
+        let Some(place) = self.places.get_mut(at).and_then(Option::take) else { return };
+        self.free.push(at);
+        // It was added, so it can be removed; and whatever comes would belong to no place.
+        let _removed = epoll::delete(&self.epoll, place.socket.fd());
+        self.shared.set_aside(place.ticket, place.socket, kept.work);
+    }
+
+    fn close(&mut self, at: usize, reason: Reason) {
+        if let Some(mut place) = self.places.get_mut(at).and_then(Option::take) {
+            place.ticket.reason = reason;
+            self.free.push(at);
+        }
+        self.desk.leave();
+        self.desk.session = Session::trusted(&self.shared.service, -1);
+    }
+
+    /// Closes what was silent for too long.
+    fn sweep(&mut self) {
+        let Some(limit) = self.shared.service.config.idle_timeout else { return };
+        let now = self.shared.now().secs;
+        if now == self.swept {
+            return;
+        }
+        self.swept = now;
+        for at in 0..self.places.len() {
+            let Some(place) = &self.places[at] else { continue };
+            let silent = now.saturating_sub(place.ticket.info.last_command.load(Ordering::Relaxed));
+            // Whole seconds: one that has just begun does not count.
+            if u64::from(silent) > limit.as_secs() {
+                let Gone(reason) = kick(&self.shared);
+                self.close(at, reason);
+            }
+        }
+    }
+
+    /// The server stops: who has nothing under way goes.
+    pub(super) fn leave_resting(&mut self) {
+        for at in 0..self.places.len() {
+            if self.places[at].as_ref().is_some_and(|place| place.kept.is_none()) {
+                self.close(at, Reason::Shutdown);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Notes what a read of up to `room` bytes says about bytes that are left.
+    fn was_read(&mut self, count: usize, room: usize) {
+        self.unread = count == room || self.ending;
+    }
+}
+
+impl Socket {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Work {
+    /// Sits down with nothing.
+    #[inline]
+    fn begin(&mut self, place: &Place) {
+        let ConnectionInfo { descriptor, durable, .. } = *place.ticket.info;
+        self.session.begin(place.protocol, descriptor, durable);
+        self.awaits = Some(Action::Read(1));
+    }
+
+    /// Sits down with what was kept.
+    fn resume(&mut self, kept: Self) {
+        self.session = kept.session;
+        self.awaits = kept.awaits;
+        self.input.append(kept.input.bytes());
+        if !kept.out.is_empty() {
+            self.out = kept.out;
+        }
+    }
+
+    /// Leaves with what is needed to go on, and no more.
+    fn keep(&mut self, awaits: Option<Action>, shared: &Rc<Shared>) -> Box<Kept> {
+        let fresh = Session::trusted(&shared.service, -1);
+        let session = mem::replace(&mut self.session, fresh);
+        let input = Input::new(self.input.bytes().to_vec());
+        let out = if self.out.is_empty() { Output::new() } else { mem::take(&mut self.out) };
+        let busy = Busy::new(shared, input.len() + out.len());
+        self.leave();
+        Box::new(Kept { work: Self { session, input, out, awaits }, _busy: busy })
+    }
+
+    /// Leaves nothing behind but the session.
+    fn leave(&mut self) {
+        self.clear_input();
+        self.out.clear();
+    }
+
+    #[inline]
+    fn clear_input(&mut self) {
+        self.input.clear();
+        self.input.shrink(limits::READ_BYTES * 2);
+    }
+
+    /// Goes on until something is needed that is not there.
+    #[inline]
+    fn turns(&mut self, place: &mut Place, shared: &Shared) -> Next {
+        let mut turn = shared.service.config.requests_per_turn;
+        let mut reads = limits::READS_PER_TURN;
+        let mut next = self.awaits.take();
+        loop {
+            let action = match next.take() {
+                Some(action) => action,
+                None => self.session.consume(&mut self.input, &mut self.out, shared, &mut turn),
+            };
+            if action.is_about_others() {
+                return Next::Aside(action);
+            }
+            match self.flush(place, shared) {
+                Ok(()) => {}
+                Err(Errno::AGAIN) => return Next::Wait(action),
+                Err(_) => return Next::Gone(Reason::Error),
+            }
+            let read = match action {
+                Action::Read(_) | Action::ReadBody if !place.unread => Err(Errno::AGAIN),
+                Action::Read(_) | Action::ReadBody if reads == 0 => return Next::Yield(Some(action)),
+                Action::Read(more) => self.read(place, more),
+                Action::ReadBody => self.read_body(place),
+                Action::Again => {
+                    if turn == 0 {
+                        shared.cell().conn_yields.add(1);
+                    }
+                    return Next::Yield(None);
+                }
+                Action::Close if self.session.said_goodbye => return Next::Gone(Reason::Normal),
+                Action::Close => return Next::Gone(Reason::Error),
+                // Written, so there is room.
+                _ => continue,
+            };
+            match read {
+                Ok(0) => return Next::Gone(Reason::Normal),
+                Ok(count) => shared.cell().bytes_read.add(count as u64),
+                Err(Errno::AGAIN) => {
+                    place.unread = false;
+                    let rests = self.input.is_empty() && !self.session.is_midway();
+                    return if rests { Next::Rest } else { Next::Wait(action) };
+                }
+                Err(Errno::INTR) => next = Some(action),
+                Err(_) => return Next::Gone(Reason::Error),
+            }
+            reads -= 1;
+        }
+    }
+
+    /// Reads at least one byte, with room for `more` and a whole read besides.
+    #[inline]
+    fn read(&mut self, place: &mut Place, more: usize) -> Result<usize, Errno> {
+        let buffer = self.input.room(more.max(limits::READ_BYTES));
+        let room = buffer.capacity() - buffer.len();
+        let (_, count) = recv(place.socket.fd(), spare_capacity(buffer), RecvFlags::empty())?;
+        place.was_read(count, room);
+        Ok(count)
+    }
+
+    /// Reads bytes of a large value to where they stay.
+    fn read_body(&mut self, place: &mut Place) -> Result<usize, Errno> {
+        let room = self.session.body_room();
+        let length = room.len();
+        let (_, count) = recv(place.socket.fd(), room, RecvFlags::empty())?;
+        self.session.body_filled(count);
+        place.was_read(count, length);
+        Ok(count)
+    }
+
+    /// Writes everything.
+    #[inline]
+    fn flush(&mut self, place: &Place, shared: &Shared) -> Result<(), Errno> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        while !self.out.is_empty() {
+            let fd = place.socket.fd();
+            let written = match self.out.piece() {
+                Some(bytes) => send(fd, bytes, SendFlags::NOSIGNAL),
+                None => write_slices(&self.out, |slices| rustix::io::writev(fd, slices)),
+            };
+            match written {
+                Ok(0) => return Err(Errno::PIPE),
+                Ok(count) => {
+                    shared.cell().bytes_written.add(count as u64);
+                    self.out.advance(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.clear();
+        Ok(())
+    }
+}
