@@ -220,8 +220,8 @@ fn old_configurations_are_translated_flag_by_flag() {
         "HOME=/\nMEMCACHED_PORT=tcp://192.0.2.1:1\nexport SLAVE='192.0.2.13'\nMEMCACHED_USER=alice\nMEMCACHED_PASS=x\n",
     )
     .expect("a file");
-    let piped = std::fs::File::open(&plain).expect("the file");
-    let said = run(Command::new(Path::new(ROOT).join("deploy/repcached/translate")).arg("-").stdin(piped));
+    let translate_piped = format!("exec {ROOT}/deploy/repcached/translate - < {}", plain.display());
+    let said = run(Command::new("sh").args(["-c", &translate_piped]));
     assert!(said.ends_with(&format!("TANDEMD_OPTIONS=\"-x 192.0.2.13 -S {pair}\"\n")), "{said}");
     assert!(
         said.contains("\nMEMCACHED_SASL_PWDB=/etc/tandem/users\n") && said.contains("alice:PASSWORD"),

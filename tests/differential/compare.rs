@@ -23,6 +23,8 @@ pub(crate) struct Comparer {
     pub(crate) seen: (Vec<u64>, Vec<u64>),
     /// What only the first server counts (see `allowed::miscounted`).
     pub(crate) excused: HashMap<&'static str, u64>,
+    /// Whether the second server counts what is too large in binary, too: memcached does not.
+    pub(crate) second_counts_packets: bool,
     /// Binary answers that something is too large.
     too_large_packets: u64,
 }
@@ -160,8 +162,8 @@ impl Comparer {
             let number = |counters: &HashMap<String, String>| counters.get(name)?.parse::<u64>().ok();
             let excused = self.excused.get(name).copied().unwrap_or_default();
             let (one, other) = (number(&first), number(&second));
-            // memcached counts it in text and not in binary.
-            let uncounted = if name == "store_too_large" { self.too_large_packets } else { 0 };
+            let is_uncounted = name == "store_too_large" && self.second_counts_packets;
+            let uncounted = if is_uncounted { self.too_large_packets } else { 0 };
             let one = one.map(|one| one + uncounted);
             if one.is_none() || one != other.map(|other| other + excused) {
                 let show =
