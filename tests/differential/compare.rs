@@ -24,7 +24,7 @@ pub(crate) struct Comparer {
     /// What only the first server counts (see `allowed::miscounted`).
     pub(crate) excused: HashMap<&'static str, u64>,
     /// Whether the second server counts what is too large in binary, too: memcached does not.
-    pub(crate) second_counts_packets: bool,
+    second_counts_packets: bool,
     /// Binary answers that something is too large.
     too_large_packets: u64,
 }
@@ -33,6 +33,11 @@ pub(crate) struct Comparer {
 pub(crate) type Difference = String;
 
 impl Comparer {
+    /// Nothing seen yet.
+    pub(crate) fn new(second_counts_packets: bool) -> Self {
+        Self { second_counts_packets, ..Self::default() }
+    }
+
     /// Compares what both answered to one round.
     pub(crate) fn round(&mut self, wire: Wire, first: &Answer, second: &Answer) -> Result<(), Difference> {
         match wire {
