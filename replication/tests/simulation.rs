@@ -1,7 +1,8 @@
 //! Thousands of runs of a pair under faults, one per seed, each judged by the oracles.
 //!
 //! `TANDEM_SEEDS=n` runs n seeds (10,000 unless told), `TANDEM_SEED=x` replays one and prints what
-//! happens in it, `TANDEM_PLANT=Name` with it. A failing seed prints the command that replays it.
+//! happens in it, `TANDEM_PLANT=Name` with it, or alone to look for that bug only. A failing seed prints the
+//! command that replays it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -497,7 +498,11 @@ fn a_seed_is_one_run() {
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     let stories = scenarios();
+    let only: Option<String> = from_environment("TANDEM_PLANT");
     for plant in Plant::ALL {
+        if only.as_ref().is_some_and(|only| *only != format!("{plant:?}")) {
+            continue;
+        }
         let scenario = stories.iter().find_map(|text| script::run(text, 0, Some(plant), false).err());
         if let Some(error) = scenario {
             println!("{plant:?}: a scenario, {error}");

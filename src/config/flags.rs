@@ -163,7 +163,7 @@ fn memory(command: Command) -> Command {
 fn service(command: Command) -> Command {
     command.next_help_heading("Service").args([
         value("threads", Some('t'), "N", "Worker threads [default: 4]"),
-        value("io", None, "HOW", "How workers wait for their sockets: epoll, uring (io_uring; Linux 6.1 or newer), or auto: uring where it is allowed [default: auto]"),
+        value("io", None, "HOW", "How workers wait for their sockets: epoll, uring (io_uring; Linux 6.1 or newer), or auto: uring where it is allowed [default: epoll]"),
         value("auth-file", Some('Y'), "FILE", "Authentication for the text protocol: lines of user:password; SIGHUP reads it again"),
         switch("enable-sasl", Some('S'), "SASL authentication for the binary protocol (PLAIN; users in $MEMCACHED_SASL_PWDB)"),
         switch("enable-shutdown", Some('A'), "Allow the command `shutdown`"),

@@ -25,10 +25,9 @@ pub struct Cables {
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
     pub fn new() -> Option<Self> {
-        // Several tests of one process may have their own.
         static CALLS: AtomicU32 = AtomicU32::new(0);
-        let id =
-            std::process::id().wrapping_mul(4).wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % 100_000;
+        // Tests of one process lay their own.
+        let id = std::process::id() % 1_000_000 * 10 + CALLS.fetch_add(1, Ordering::Relaxed) % 10;
         let net = (id % 60) as u8 * 4;
         let cables = Self {
             id,

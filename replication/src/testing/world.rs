@@ -754,12 +754,11 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            // Who has the arbiter's grant leads, whatever it holds. And if the source of a copy died in its
+            // Who has the arbiter's grant leads, whatever it holds. And where the source of a copy died in its
             // middle, what came of it gives way to whoever serves.
-            let yields = self.arbiter.is_some() || !holder;
-            match source.as_ref().filter(|_| yields) {
-                Some(source) => self.oracle.died(Some(source)),
-                None => self.oracle.cleared(&before, source.as_ref()),
+            match self.arbiter.is_some() || source.is_some() && !holder {
+                true => self.oracle.died(source.as_ref()),
+                false => self.oracle.cleared(&before, source.as_ref()),
             }
             self.oracle.broke(node, source.as_ref());
         }
