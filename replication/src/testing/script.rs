@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! with heal winner | with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
-//! with arbiter                                                 before anything else
+//! with arbiter | with room b 10                                before anything else
 //! arbiter down | arbiter up | arbiter restart | arbiter loses a | refuse
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! hold a | release a | resync a                                 no failover there, failovers again, a new copy
@@ -60,6 +60,7 @@ fn with(options: &mut Options, words: &[&str]) -> Result<(), String> {
         ["with", "heal", "winner"] => options.heal = Heal::Winner,
         ["with", "heal", "invalidate"] => options.heal = Heal::Invalidate,
         ["with", "arbiter"] => options.arbiter = Some(1_000),
+        ["with", "room", name, items] => options.items_max[node(name)?] = Some(number(items)? as usize),
         ["with", "bulk", bytes] => options.bulk_bytes = number(bytes)? as usize,
         ["with", "preferred", name, millis] => options.preferred = Some((node(name)?, millis_of(millis)?)),
         ["with", ..] => return Err(format!("no such option: {words:?}")),
