@@ -11,6 +11,8 @@
 
 mod connection;
 mod copies;
+#[cfg(test)]
+mod corpus;
 mod doors;
 mod links;
 mod log;
