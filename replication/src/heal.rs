@@ -45,7 +45,7 @@ pub struct Suffix {
 }
 
 /// The follower's reports of one plan.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reports {
     plan: u32,
     stage: Stage,
@@ -54,7 +54,7 @@ pub struct Reports {
 }
 
 /// One after the other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Stage {
     /// First comes what the master has to say.
     #[default]

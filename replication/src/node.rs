@@ -115,6 +115,10 @@ impl Config {
 
     /// How long after a heartbeat was sent that the peer heard, this node may serve.
     fn lease(&self) -> Span {
+        #[cfg(feature = "testing")]
+        if self.plant == Some(crate::testing::Plant::LeaseTooLong) {
+            return self.dead_after.scaled(2, 1);
+        }
         self.dead_after.scaled(7, 10)
     }
 
@@ -250,6 +254,7 @@ pub enum Output {
 }
 
 /// A node of a pair.
+#[cfg_attr(feature = "testing", derive(Clone))]
 pub struct Node {
     config: Config,
     store: Arc<dyn Store>,
@@ -674,6 +679,35 @@ impl Node {
             arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
             counters: self.counters,
         }
+    }
+
+    /// The same node over another store and backlog, which hold the same.
+    #[cfg(feature = "testing")]
+    pub fn duplicate(&self, store: Arc<dyn Store>, backlog: Arc<Backlog>) -> Self {
+        Self { store, backlog, outputs: self.outputs.clone(), ..self.clone() }
+    }
+
+    /// Everything that decides what this node does next, as text: nodes that agree on it behave alike.
+    #[cfg(feature = "testing")]
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write as _;
+        let Self { role, claim, saved, saves, history, position, peer, liveness, sender, .. } = self;
+        let Self { debt, unfinished, purge, .. } = self;
+        let _ = write!(text, "{:?}{claim:?}{saved:?}{saves:?}{history:?}{position:?}", role.state);
+        let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
+        let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{}{}", self.paused, self.resync);
+        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
+        let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
+        let times = (self.master_since, self.alone_at, self.handover_due, self.doubt_since);
+        let timers = (self.next_heartbeat, self.wake_at, self.level_since, self.gate, self.stopping);
+        let _ = write!(text, "{flags:?}{numbers:?}{times:?}{timers:?}");
+        self.backlog.describe(text);
+    }
+
+    /// What was counted so far.
+    #[cfg(feature = "testing")]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn progress(&self, now: Mono) -> Option<Progress> {

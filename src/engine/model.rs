@@ -717,7 +717,10 @@ impl Engine for ModelEngine {
     }
 
     fn clear(&self, _now: Now) {
-        self.state().items.clear();
+        let mut state = self.state();
+        state.items.clear();
+        state.floor = 0;
+        self.flush_at.store(0, Ordering::Release);
     }
 
     fn pending_flush(&self) -> Option<u32> {

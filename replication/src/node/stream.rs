@@ -111,6 +111,11 @@ impl Node {
 
     fn begin_sender(&mut self, follow: &Follow, now: Mono) {
         self.walk_since = now;
+        #[cfg(feature = "testing")]
+        let follow = &match self.planted(crate::testing::Plant::AlwaysCopy) {
+            true => Follow { positions: Vec::new(), cut: None, ..follow.clone() },
+            false => follow.clone(),
+        };
         let (epoch, history) = (self.claim.epoch, self.history.clone());
         #[cfg(feature = "testing")]
         self.forget_missed_if_planted();
@@ -336,11 +341,6 @@ impl Node {
             return Err("changes are missing in the stream");
         }
         let store = &*self.store;
-        #[cfg(feature = "testing")]
-        let deaf = crate::testing::store::WithoutDeletes(store);
-        #[cfg(feature = "testing")]
-        let store: &dyn crate::store::Store =
-            if self.config.plant == Some(crate::testing::Plant::SkipDeletes) { &deaf } else { store };
         let count = session::apply(store, secs, payload).map_err(|_| "bytes that are no change")?;
         *applied += count;
         receiver.bytes_unacked += payload.len();

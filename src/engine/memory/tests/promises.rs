@@ -450,6 +450,21 @@ fn a_cleared_engine_takes_a_copy_whatever_its_age() {
     assert_eq!(seen, Some(Recorded::of(&Change::Put(put))), "explicit CAS and meta bits come along");
 }
 
+/// A node that yields after a partition may have been flushed meanwhile: what the other has is older.
+#[test]
+fn a_cleared_engine_has_forgotten_its_flushes() {
+    let engine = engine(8 << 20);
+    engine.flush(None, at(START));
+    engine.flush(Some(START + 100), at(START));
+    engine.clear(at(START));
+    let (flags, deadline, explicit, bits) = (0, 0, None, Bits::default());
+    let value = Bytes::Whole(b"older");
+    let put = Put { key: b"k", value, flags, deadline, version: 5, explicit, bits };
+    engine.apply(&Change::Put(put), at(START));
+    assert!(engine.read(b"k", at(START), &mut |_| ()), "the copy is taken");
+    assert_eq!(engine.pending_flush(), None);
+}
+
 #[test]
 fn what_is_merged_is_recorded_if_it_is_newer_and_created_only_if_it_may_be() {
     let tapes = [Arc::new(Tape::default()), Arc::new(Tape::default())];
