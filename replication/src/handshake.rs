@@ -251,7 +251,9 @@ pub enum HandshakeError {
     Foreign(Vec<u8>),
     /// The version ranges do not meet.
     Versions {
-        /// Its oldest and newest.
+        /// Our oldest and newest.
+        ours: (u16, u16),
+        /// Its.
         theirs: (u16, u16),
     },
     /// The peer asks for (or answers with) a kind of connection that was not expected.
@@ -284,9 +286,10 @@ impl fmt::Display for HandshakeError {
                 "not a tandem node (it said \"{}\"): nothing else may use the replication port",
                 bytes.escape_ascii()
             ),
-            Self::Versions { theirs: (min, max) } => write!(
+            Self::Versions { ours, theirs } => write!(
                 f,
-                "speaks replication protocol {min} to {max}, this node {VERSION_MIN} to {VERSION_MAX}: upgrade the older of the two"
+                "speaks replication protocol {} to {}, this node {} to {}: upgrade the older of the two",
+                theirs.0, theirs.1, ours.0, ours.1
             ),
             Self::UnknownKind(byte) => {
                 write!(f, "asks for an unknown kind of connection ({byte}): is it a newer release?")
@@ -524,7 +527,7 @@ impl Handshake {
             Side::Dialler => {}
         }
         if self.common_version(&theirs).is_none() {
-            return Err(HandshakeError::Versions { theirs: theirs.versions });
+            return Err(HandshakeError::Versions { ours: self.ours.versions, theirs: theirs.versions });
         }
         self.theirs = Some(theirs);
         self.their_bytes = *bytes;
@@ -809,15 +812,43 @@ mod tests {
         }
     }
 
+    /// Two nodes of these ranges, with one key.
+    fn of_versions(ours: (u16, u16), theirs: (u16, u16)) -> (Handshake, Handshake) {
+        let opening = |versions, nonce| Opening { versions, ..Opening::new(Kind::Data, 0, [nonce; 32]) };
+        let a = Handshake::dialler(secret("sesame"), opening(ours, 1), b"I am one".to_vec());
+        (a, Handshake::acceptor(secret("sesame"), opening(theirs, 2), b"I am two".to_vec()))
+    }
+
     #[test]
-    fn versions_that_do_not_meet_are_named_on_both_sides() {
-        let (mut a, mut b) = (dialler(""), acceptor(""));
-        a.ours.versions = (7, 9);
-        a.output.clear();
-        a.output.put_slice(&a.ours.encode());
-        assert_eq!(deliver(&mut a, &mut b, 99), Err(HandshakeError::Versions { theirs: (7, 9) }));
-        let theirs = (VERSION_MIN, VERSION_MAX);
-        assert_eq!(deliver(&mut b, &mut a, 99), Err(HandshakeError::Versions { theirs }));
+    fn two_ranges_that_overlap_agree_on_the_highest_common_version() {
+        for (ours, theirs, common) in
+            [((1, 1), (1, 2), 1), ((1, 3), (2, 5), 3), ((2, 2), (1, 9), 2), ((4, 7), (4, 7), 7)]
+        {
+            for (ours, theirs) in [(ours, theirs), (theirs, ours)] {
+                let (mut a, mut b) = of_versions(ours, theirs);
+                talk(&mut a, &mut b, 99).expect("they overlap");
+                let agreed = [&a, &b].map(|end| end.agreed().expect("over").version);
+                assert_eq!(agreed, [common; 2], "{ours:?} and {theirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_ranges_that_do_not_meet_are_both_named_on_both_sides() {
+        for (ours, theirs) in [((7, 9), (1, 1)), ((1, 1), (2, 3)), ((2, 1), (1, 2))] {
+            let (mut a, mut b) = of_versions(ours, theirs);
+            let at_b = deliver(&mut a, &mut b, 99).expect_err("nothing in common");
+            // It is told, so that it can say so, too.
+            let at_a = deliver(&mut b, &mut a, 99).expect_err("nothing in common");
+            assert_eq!(at_a, HandshakeError::Versions { ours, theirs });
+            assert_eq!(at_b, HandshakeError::Versions { ours: theirs, theirs: ours });
+            for line in [at_a.to_string(), at_b.to_string()] {
+                for (min, max) in [ours, theirs] {
+                    assert!(line.contains(&format!("{min} to {max}")), "{line}");
+                }
+            }
+            assert!(a.take_output().is_empty(), "no proof for who cannot use it");
+        }
     }
 
     #[test]

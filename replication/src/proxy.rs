@@ -91,7 +91,7 @@ pub fn encode_done(executed: usize, output: &mut BytesMut) {
 
 /// Takes the next reply out of `buffer`; `None`: read more. A last part that carries reply bytes,
 /// too, comes as two replies through `ended`.
-fn decode_reply(buffer: &mut BytesMut, ended: &mut Option<usize>) -> io::Result<Option<Reply>> {
+pub(crate) fn decode_reply(buffer: &mut BytesMut, ended: &mut Option<usize>) -> io::Result<Option<Reply>> {
     if let Some(executed) = ended.take() {
         return Ok(Some(Reply::Done(executed)));
     }

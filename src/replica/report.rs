@@ -44,6 +44,7 @@ pub fn rows(
         ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),
         ("refused_strangers", snapshot.refused.to_string()),
+        ("ignored_frames", snapshot.ignored_frames.to_string()),
         ("last_role_change", since_unix(snapshot).to_string()),
         ("last_role_reason", pair.role.why.to_string()),
     ];

@@ -151,6 +151,11 @@ impl Connection {
         Ok(self.codec.decode(&mut self.input)?)
     }
 
+    /// How many frames were skipped since this was asked last.
+    pub(super) fn take_ignored(&mut self) -> u64 {
+        self.codec.take_ignored()
+    }
+
     /// Puts a frame behind everything that waits to go out.
     pub(super) fn push(&mut self, frame: &Frame) -> Result<(), Broken> {
         self.codec.encode(frame, &mut self.frames)?;

@@ -11,6 +11,8 @@
 
 mod connection;
 mod copies;
+#[cfg(test)]
+mod corpus;
 mod doors;
 mod links;
 mod log;
@@ -191,6 +193,8 @@ pub struct Snapshot {
     pub state_problem: Option<String>,
     /// Connections sent away since the process began: strangers, wrong keys, third nodes.
     pub refused: u64,
+    /// Frames of a later release that were skipped, as they may be; see [`MAY_IGNORE`](crate::frame::MAY_IGNORE).
+    pub ignored_frames: u64,
     /// How to open a stream of raw requests to the peer, while there is one.
     pub proxy: Option<ProxyTarget>,
     /// The last changes of this node's role, oldest first; none is missing between two of them.

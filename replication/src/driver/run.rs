@@ -139,6 +139,8 @@ pub(super) struct Loop {
     pub(super) link_problem: Option<(String, Instant)>,
     pub(super) throttle: Throttle,
     pub(super) role_changes: Arc<VecDeque<RoleChange>>,
+    /// Of all connections.
+    pub(super) ignored_frames: u64,
     pub(super) copies: Copies,
     pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
@@ -283,6 +285,7 @@ impl Loop {
             link_problem: None,
             throttle: Throttle::new(REPEAT_EVERY),
             role_changes: Arc::default(),
+            ignored_frames: 0,
             copies: Copies::default(),
             stopped: false,
             stale: true,
@@ -360,12 +363,24 @@ impl Loop {
     fn handle_frames(&mut self, link: Link) {
         loop {
             let Some(connection) = self.connection(link).as_mut() else { return };
-            match connection.next_frame() {
+            let frame = connection.next_frame();
+            let ignored = connection.take_ignored();
+            self.count_ignored(ignored);
+            match frame {
                 Ok(Some(frame)) => self.node.handle_frame(link, frame, now()),
                 Ok(None) => return,
                 Err(broken) => return self.lose(link, broken),
             }
         }
+    }
+
+    fn count_ignored(&mut self, frames: u64) {
+        if frames > 0 && self.ignored_frames == 0 {
+            tracing::info!(
+                "link: the peer's release says what this one does not know and may ignore: it is skipped and counted"
+            );
+        }
+        self.ignored_frames += frames;
     }
 
     /// Does everything the node wants, and sends what the sockets take.
@@ -662,6 +677,7 @@ impl Loop {
             state_problem: self.state_problem.clone(),
             role_changes: Arc::clone(&self.role_changes),
             refused: self.doors.refused.load(Ordering::Relaxed),
+            ignored_frames: self.ignored_frames,
             proxy: partner.filter(|partner| partner.address.port() != 0).map(|partner| ProxyTarget {
                 address: partner.address,
                 keys: self.doors.keys.clone(),

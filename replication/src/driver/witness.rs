@@ -39,10 +39,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Seen by nobody: the proofs are what counts.
 const SILENCE: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Question {
-    asker: Asker,
-    ask: Ask,
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Question {
+    pub(super) asker: Asker,
+    pub(super) ask: Ask,
 }
 
 async fn send<T: Serialize>(channel: &mut Channel, message: &T) -> io::Result<()> {
