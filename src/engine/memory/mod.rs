@@ -170,10 +170,11 @@ impl Memory {
         hints
     }
 
-    #[inline]
+    #[inline(always)]
     fn execute_one(&self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
         let id = hash::shard(at.hash, self.shards.len());
         match &command.op {
+            Op::Get(get) => self.shard(id).get(at, get, reply),
             Op::Store(store) => self.store(id, at, store, reply),
             _ => self.shard(id).execute(command, at, reply),
         }
@@ -201,7 +202,7 @@ impl Memory {
                 }
             },
         };
-        self.shard(id).store(at, store, content, reply);
+        self.shard(id).store(at, store, content, size, reply);
     }
 
     /// Append and prepend: a large result is put together without the lock, and only counts if
