@@ -256,10 +256,16 @@ impl Shard {
         if !self.is_dead(&header, at.now) {
             return Some(location);
         }
+        self.give_way(at, location);
+        None
+    }
+
+    /// Removes a dead item that gives way to a store.
+    #[cold]
+    fn give_way(&mut self, at: At<'_>, location: u32) {
         self.kill(at.hash, location);
         let class = memcached_class(memcached_size(at.key.len(), 0, 0, self.shared.cas));
         self.counters.class(class).reclaimed += 1;
-        None
     }
 
     #[inline]
@@ -453,7 +459,11 @@ impl Shard {
             }
         };
         let bytes = self.segments.bytes_mut(location);
-        item::write(bytes, &header, draft.flags, draft.explicit, draft.key, value);
+        if alike {
+            item::overwrite(bytes, &header, draft.flags, draft.explicit, draft.key, value);
+        } else {
+            item::write(bytes, &header, draft.flags, draft.explicit, draft.key, value);
+        }
         self.note(location, &header);
         if !alike {
             self.enter(location);
