@@ -10,7 +10,7 @@ source scripts/packages.sh
 
 # The reference server and its tools; namespaces, filters and mounts for the pair; the programs that
 # deploy/ is for; real clients; a browser for the status page.
-need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables mount:mount \
+need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables etcd:etcd-server mount:mount \
     haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
     systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3 perl:perl cc:gcc \
     chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils
@@ -27,20 +27,19 @@ export TANDEM_PYTHON="$PWD/target/python/bin/python"
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true
 
 # What is run on both ways of doing I/O (`--io`): everything about one node's connections, and a pair's changes of role.
-EPOLL='binary(server) and not test(/warm|migration|process/) or binary(pair) and test(/failover|switchover|hang|replicate/)'
+BOTH='binary(server) and not test(/warm|migration|process/) or binary(pair) and test(/failover|switchover|hang|replicate/)'
 
 status=0
 cargo test --workspace --locked --doc || status=$?
 if command -v cargo-nextest >/dev/null; then
-    # Where the kernel allows it workers serve on io_uring in everything that follows these.
-    echo "== on epoll"
-    TANDEM_IO=epoll cargo nextest run --locked --test server --test pair --no-tests pass -E "$EPOLL" "$@" || status=$?
     echo "== on io_uring, if it is allowed here"
+    TANDEM_IO=auto cargo nextest run --locked --test server --test pair --no-tests pass -E "$BOTH" "$@" || status=$?
+    echo "== everything, on epoll"
     cargo nextest run --workspace --locked "$@" || status=$?
 else
     # Pairs one after the other: they measure silence. The rest as the runner likes.
     cargo test --workspace --locked --no-fail-fast --lib --bins --examples "$@" || status=$?
-    TANDEM_IO=epoll cargo test --locked --no-fail-fast --test server "$@" -- --test-threads=2 || status=$?
+    TANDEM_IO=auto cargo test --locked --no-fail-fast --test server "$@" -- --test-threads=2 || status=$?
     cargo test --workspace --locked --no-fail-fast --test '*' "$@" -- --test-threads=2 || status=$?
 fi
 exit "$status"

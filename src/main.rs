@@ -10,7 +10,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::{Uid, User, daemon, initgroups, setgid, setuid};
-use tandemd::app::{App, Sockets};
+use tandemd::app::{App, Sockets, Witness};
 use tandemd::config::{self, Config, EXIT_NO_USER, EXIT_SYSTEM, EXIT_USAGE, Invocation, Process};
 use tandemd::logs;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +48,9 @@ type Failure = (u8, String);
 
 fn run(config: &Config) -> Result<(), Failure> {
     prepare(config)?;
+    if config.witness.is_some() {
+        return run_witness(config);
+    }
     let bound = Sockets::bind(config).map_err(|problems| (EXIT_SYSTEM, problems.join("\ntandemd: ")))?;
     warn_if_open(config, &bound.addresses());
     let process = &config.process;
@@ -89,6 +92,37 @@ fn run(config: &Config) -> Result<(), Failure> {
         let _gone_already = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// A third node that only says who may serve.
+fn run_witness(config: &Config) -> Result<(), Failure> {
+    let witness = Witness::bind(config).map_err(|problem| (EXIT_SYSTEM, problem))?;
+    if config.process.daemon {
+        daemon(config.process.core_dumps, config.process.verbosity > 0)
+            .map_err(|error| (EXIT_SYSTEM, format!("-d: cannot run in the background: {error}")))?;
+    }
+    if let Some(path) = &config.process.pid_file {
+        write_by_rename(path, "tmp", &format!("{}\n", std::process::id())).map_err(|error| {
+            (EXIT_SYSTEM, format!("-P {}: {error}; choose a writable place", path.display()))
+        })?;
+    }
+    let Signals { runtime, mut interrupt, mut terminate, mut hangup, .. } = Signals::catch()?;
+    for address in witness.addresses() {
+        tracing::info!("a witness on {address}");
+    }
+    let reload = witness.reload();
+    runtime.block_on(async {
+        let serve = witness.serve();
+        tokio::pin!(serve);
+        loop {
+            tokio::select! {
+                ended = &mut serve => return ended.map_err(|problem| (EXIT_SYSTEM, problem)),
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
+                _ = hangup.recv() => reload.again(),
+            }
+        }
+    })
 }
 
 /// What concerns the process and must come before sockets: limits, core dumps, user.

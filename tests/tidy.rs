@@ -109,6 +109,8 @@ const PURE: &[&str] = &[
     "src/command.rs",
     "src/protocol/",
     "src/engine/",
+    "replication/src/arbiter.rs",
+    "replication/src/guard.rs",
     "replication/src/backlog.rs",
     "replication/src/change.rs",
     "replication/src/frame.rs",

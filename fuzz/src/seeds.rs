@@ -29,13 +29,13 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "text" | "meta" => commands(),
         "binary" => packets(),
         "udp" => datagrams(),
-        "change" => changes(),
-        "frame" => frames(),
+        "change" => [changes(), recorded("change-", b"")].concat(),
+        "frame" => [frames(), recorded("frame-", &[0])].concat(),
         "handshake" => handshakes(),
         "proxy" => vec![b"\x05\0\0\0get k".to_vec(), b"\x01\0\0\0x".to_vec(), vec![0; 4]],
         "repcached" => repcached(),
         "snapshot" => snapshots(),
-        "state" => states(),
+        "state" => [states(), recorded("state-", b"")].concat(),
         "auth" => [&b"alice:secret\n"[..], b"a:b\r\nc:d\r\n", b":\n", b"no colon\n", b"\n\n", &[b'x'; 300]]
             .map(<[u8]>::to_vec)
             .into(),
@@ -247,6 +247,18 @@ fn frames() -> Vec<Vec<u8>> {
     all
 }
 
+/// What earlier releases wrote, each behind the byte that says how the target takes it.
+fn recorded(prefix: &str, mode: &[u8]) -> Vec<Vec<u8>> {
+    let place = concat!(env!("CARGO_MANIFEST_DIR"), "/../replication/tests/corpus/v1");
+    let files = std::fs::read_dir(place).expect("the corpus").map(|file| file.expect("a file").path());
+    let named = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    let mut files: Vec<_> = files.filter(named).collect();
+    files.sort();
+    files.iter().map(|path| [mode, &std::fs::read(path).expect("a file")].concat()).collect()
+}
+
 fn handshakes() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for mode in [0u8, 1, 2, 3, 4, 5, 255, 254] {
@@ -254,8 +266,8 @@ fn handshakes() -> Vec<Vec<u8>> {
         let kind = if mode & 2 == 0 { Kind::Control } else { Kind::Data };
         let opening = Opening::new(kind, u64::from(mode), [mode; 32]);
         let secret = || Secret::new(if mode & 4 == 0 { Vec::new() } else { b"secret".to_vec() });
-        let mut dialler = Handshake::dialler(secret(), opening, b"hello".to_vec());
-        let mut acceptor = Handshake::acceptor(secret(), opening, b"hello".to_vec());
+        let mut dialler = Handshake::dialler(secret().into(), opening, b"hello".to_vec());
+        let mut acceptor = Handshake::acceptor(secret().into(), opening, b"hello".to_vec());
         let (mut from_dialler, mut from_acceptor) = (Vec::new(), Vec::new());
         for _ in 0..4 {
             let said = dialler.take_output();

@@ -88,8 +88,8 @@ pub fn handshake(bytes: &[u8]) {
     let secret = Secret::new(if mode & 4 == 0 { Vec::new() } else { b"secret".to_vec() });
     let hello = b"hello".to_vec();
     let mut shaking = match mode & 1 {
-        0 => Handshake::acceptor(secret, opening, hello),
-        _ => Handshake::dialler(secret, opening, hello),
+        0 => Handshake::acceptor(secret.into(), opening, hello),
+        _ => Handshake::dialler(secret.into(), opening, hello),
     };
     let piece = 1 + usize::from(mode >> 3);
     let mut said = 0;

@@ -316,6 +316,36 @@ impl Backlog {
         first.min()
     }
 
+    /// An independent copy that wakes nobody.
+    #[cfg(feature = "testing")]
+    pub fn duplicate(&self) -> Self {
+        let number = |atomic: &AtomicUsize| AtomicUsize::new(atomic.load(Ordering::Relaxed));
+        Self {
+            rings: (0..self.rings.len()).map(|shard| Mutex::new(self.ring(shard).clone())).collect(),
+            lengths: self.lengths.iter().map(number).collect(),
+            used: number(&self.used),
+            enabled: AtomicBool::new(self.enabled.load(Ordering::Relaxed)),
+            hints_wanted: AtomicBool::new(self.hints_wanted.load(Ordering::Relaxed)),
+            hints: AtomicU64::new(self.hints.load(Ordering::Relaxed)),
+            missed: Mutex::new(self.missed().clone()),
+            armed: AtomicBool::new(false),
+            wake: OnceLock::new(),
+            prefetch: OnceLock::new(),
+            ..*self
+        }
+    }
+
+    /// What it holds and has noted, as text.
+    #[cfg(feature = "testing")]
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write as _;
+        for shard in 0..self.rings.len() {
+            let ring = self.ring(shard);
+            let _ = write!(text, "{} {} {:?} {};", ring.first(), ring.last, ring.acked, ring.deleted);
+        }
+        let _ = write!(text, "{:?}", self.missed());
+    }
+
     /// Bytes it may hold.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
@@ -421,7 +451,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One shard's changes, the oldest first.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Ring {
     blocks: VecDeque<Block>,
     /// Sequence of the latest change.
@@ -471,6 +501,7 @@ impl Ring {
 }
 
 /// Consecutive changes, encoded one behind the other.
+#[derive(Clone)]
 struct Block {
     /// Sequence of the first.
     first: u64,

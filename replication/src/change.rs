@@ -86,6 +86,17 @@ pub enum Bytes<'a> {
     Chunks(&'a [bytes::Bytes]),
 }
 
+/// What came of merging a change of the peer ([`crate::store::Store::merge`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// It is done, and recorded.
+    Taken,
+    /// What is here is as new, or there was nothing to do.
+    Kept,
+    /// It may not be, or there is no memory for it.
+    Refused,
+}
+
 /// What the meta protocol remembers of an item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bits {

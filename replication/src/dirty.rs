@@ -36,8 +36,15 @@ pub struct DirtyMap {
 }
 
 /// One bit per bucket; no memory until the first is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 struct Buckets(Vec<u64>);
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
+        formatter.debug_map().entries(words).finish()
+    }
+}
 
 impl Buckets {
     fn mark(&mut self, bucket: usize) {

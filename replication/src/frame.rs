@@ -8,6 +8,9 @@
 //! that a damaged length is noticed at once instead of being waited for; it covers the payload's. A
 //! length beyond the limit is refused before anything is allocated for it. What is sent often (changes,
 //! chunks) lies in the payload as [`crate::change`] encodes it; the rest goes through [`crate::wire`].
+//!
+//! A later release may speak this protocol and know more: a frame of a kind (or with a flag) that this one
+//! does not know is skipped and counted if it is marked [`MAY_IGNORE`], and ends the connection if not.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,10 @@ pub const VERSION: u16 = 1;
 
 /// The oldest protocol this code still speaks.
 pub const VERSION_MIN: u16 = 1;
+
+/// In a header's flags: whoever does not know the frame's kind, or another of its flags, may skip it. No
+/// kind of version 1 has it; those that are added to a version must.
+pub const MAY_IGNORE: u8 = 1;
 
 /// One of the two connections of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -285,12 +292,19 @@ pub struct Report {
 pub struct Codec {
     /// No payload is longer.
     payload_bytes_max: usize,
+    /// Frames that were skipped and not counted yet.
+    ignored: u64,
 }
 
 impl Codec {
     /// A codec that accepts payloads up to `payload_bytes_max`.
     pub fn new(payload_bytes_max: usize) -> Self {
-        Self { payload_bytes_max }
+        Self { payload_bytes_max, ignored: 0 }
+    }
+
+    /// How many frames were skipped since this was asked last: they say what this version does not know.
+    pub fn take_ignored(&mut self) -> u64 {
+        std::mem::take(&mut self.ignored)
     }
 }
 
@@ -316,8 +330,15 @@ pub enum FrameError {
     },
     /// A checksum is wrong.
     Damaged,
-    /// A kind this version does not know.
+    /// A kind this version does not know, and must not skip.
     UnknownKind(u8),
+    /// Flags this version does not know, and must not skip.
+    UnknownFlags {
+        /// The frame's kind.
+        kind: u8,
+        /// All of its flags.
+        flags: u8,
+    },
     /// The payload is not what the kind promises.
     Malformed(wire::Malformed),
     /// The connection failed.
@@ -331,7 +352,13 @@ impl std::fmt::Display for FrameError {
                 write!(f, "a frame of {bytes} bytes where at most {bytes_max} are allowed")
             }
             Self::Damaged => write!(f, "a frame with a wrong checksum"),
-            Self::UnknownKind(kind) => write!(f, "a frame of unknown kind {kind}"),
+            Self::UnknownKind(kind) => {
+                write!(f, "a frame of kind {kind}, which this release does not know: upgrade this node")
+            }
+            Self::UnknownFlags { kind, flags } => write!(
+                f,
+                "a frame of kind {kind} with flags {flags:#04x}, which this release does not know: upgrade this node"
+            ),
             Self::Malformed(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
@@ -357,6 +384,27 @@ impl Decoder for Codec {
     type Error = FrameError;
 
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        while let Some((flags, parts)) = self.split(source)? {
+            let frame = match flags & !MAY_IGNORE {
+                0 => read(parts),
+                _ => Err(FrameError::UnknownFlags { kind: parts.0, flags }),
+            };
+            match frame {
+                Err(FrameError::UnknownKind(_) | FrameError::UnknownFlags { .. })
+                    if flags & MAY_IGNORE != 0 =>
+                {
+                    self.ignored += 1;
+                }
+                frame => return frame.map(Some),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Codec {
+    /// Takes the next frame out of `source`, if it is there and whole: its flags and the rest, whatever they say.
+    fn split(&self, source: &mut BytesMut) -> Result<Option<(u8, Parts)>, FrameError> {
         let Some(header) = source.get(..HEADER_BYTES) else { return Ok(None) };
         let (mut header, mut header_crc) = header.split_at(HEADER_CHECKED_BYTES);
         if crc32c::crc32c(header) != header_crc.get_u32_le() {
@@ -373,7 +421,7 @@ impl Decoder for Codec {
         }
         let crc = header.get_u32_le();
         let kind = header.get_u8();
-        let _flags = header.get_u8();
+        let flags = header.get_u8();
         let shard = header.get_u16_le();
         let secs = header.get_u32_le();
         let sequence = header.get_u64_le();
@@ -382,7 +430,7 @@ impl Decoder for Codec {
         }
         source.advance(HEADER_BYTES);
         let payload = source.split_to(bytes).freeze();
-        read(kind, shard, secs, sequence, payload).map(Some)
+        Ok(Some((flags, (kind, shard, secs, sequence, payload))))
     }
 }
 
@@ -442,6 +490,7 @@ const REQUEST: u8 = 33;
 const REPLY: u8 = 34;
 const DONE: u8 = 35;
 
+/// Kind, shard, seconds, sequence, payload.
 type Parts = (u8, u16, u32, u64, Bytes);
 
 fn write(frame: &Frame) -> Result<Parts, FrameError> {
@@ -488,7 +537,7 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
     }
 }
 
-fn read(kind: u8, shard: u16, secs: u32, sequence: u64, payload: Bytes) -> Result<Frame, FrameError> {
+fn read((kind, shard, secs, sequence, payload): Parts) -> Result<Frame, FrameError> {
     let raw = |kind, payload| Ok(Frame::Raw { kind, tag: sequence, payload });
     match kind {
         HEARTBEAT => Ok(Frame::Heartbeat(wire::decode(&payload)?)),
@@ -602,12 +651,12 @@ mod tests {
     }
 
     /// Bytes with a right header and a right checksum, whatever they say.
-    fn sealed(length: u32, kind: u8, payload: &[u8]) -> BytesMut {
+    fn sealed(length: u32, kind: u8, flags: u8, payload: &[u8]) -> BytesMut {
         let mut bytes = BytesMut::new();
         bytes.put_u32_le(length);
         bytes.put_u32_le(crc32c::crc32c(payload));
-        bytes.put_u8(kind);
-        bytes.put_bytes(0x55, HEADER_CHECKED_BYTES - 9);
+        bytes.put_slice(&[kind, flags]);
+        bytes.put_bytes(0x55, HEADER_CHECKED_BYTES - 10);
         bytes.put_u32_le(crc32c::crc32c(&bytes));
         bytes.put_slice(payload);
         bytes
@@ -649,22 +698,70 @@ mod tests {
     #[test]
     fn a_length_beyond_the_limit_is_refused_before_anything_is_reserved() {
         let mut codec = Codec::new(1000);
-        assert!(matches!(codec.decode(&mut sealed(u32::MAX, 1, b"")), Err(FrameError::TooLong { .. })));
-        let mut allowed = sealed(900, 1, b"");
+        assert!(matches!(codec.decode(&mut sealed(u32::MAX, 1, 0, b"")), Err(FrameError::TooLong { .. })));
+        let mut allowed = sealed(900, 1, 0, b"");
         assert!(codec.decode(&mut allowed).unwrap().is_none());
         assert!(allowed.capacity() < 2000);
         let long = Frame::Answer { plan: 0, secs: 0, payload: Bytes::from(vec![0; 1001]) };
         assert!(matches!(codec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong { .. })));
     }
 
+    #[test]
+    fn what_a_later_release_says_and_we_may_ignore_is_skipped_and_counted() {
+        // A kind nobody knows; a kind we know, with a flag we do not, so that its payload is not ours.
+        for (kind, flags) in [(200, MAY_IGNORE), (HEARTBEAT, MAY_IGNORE | 2)] {
+            let mut codec = Codec::default();
+            let mut bytes = encoded(&Frame::AskAck);
+            for payload in [&b"something new"[..], b""] {
+                bytes.unsplit(sealed(payload.len() as u32, kind, flags, payload));
+            }
+            bytes.unsplit(encoded(&Frame::Goodbye));
+            bytes.unsplit(sealed(4, kind, flags, b"last"));
+            let (mut came, mut buffer) = (Vec::new(), BytesMut::new());
+            for byte in bytes {
+                buffer.put_u8(byte);
+                came.extend(codec.decode(&mut buffer).unwrap());
+            }
+            assert_eq!(came, [Frame::AskAck, Frame::Goodbye]);
+            assert_eq!((codec.take_ignored(), codec.take_ignored()), (3, 0));
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_says_and_we_may_not_ignore_is_named() {
+        for (kind, flags, named) in
+            [(200, 0, "of kind 200"), (HEARTBEAT, 2, "flags 0x02"), (200, 4, "flags 0x04")]
+        {
+            let mut codec = Codec::default();
+            let error = codec.decode(&mut sealed(0, kind, flags, b"")).expect_err("unknown").to_string();
+            assert!(error.contains(named) && error.contains("upgrade this node"), "{error}");
+            assert_eq!(codec.take_ignored(), 0);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_may_be_ignored_is_not_ignored_by_who_knows_it() {
+        let decoded = Codec::default().decode(&mut sealed(0, GOODBYE, MAY_IGNORE, b"")).unwrap();
+        assert_eq!(decoded, Some(Frame::Goodbye));
+        // And being skipped is no excuse for being damaged or too long.
+        let mut damaged = sealed(4, 200, MAY_IGNORE, b"last");
+        damaged[HEADER_BYTES] ^= 1;
+        assert!(matches!(Codec::default().decode(&mut damaged), Err(FrameError::Damaged)));
+        let long = Codec::new(3).decode(&mut sealed(4, 200, MAY_IGNORE, b"last"));
+        assert!(matches!(long, Err(FrameError::TooLong { .. })));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_with_a_right_checksum_are_a_frame_or_an_error(
             kind in any::<u8>(),
+            flags in any::<u8>(),
             payload in prop::collection::vec(any::<u8>(), 0..300),
         ) {
-            let decoded = Codec::default().decode(&mut sealed(payload.len() as u32, kind, &payload));
-            prop_assert!(!matches!(decoded, Err(FrameError::Damaged) | Ok(None)));
+            let mut codec = Codec::default();
+            let decoded = codec.decode(&mut sealed(payload.len() as u32, kind, flags, &payload));
+            prop_assert!(!matches!(decoded, Err(FrameError::Damaged)));
+            prop_assert_eq!(matches!(decoded, Ok(None)), codec.take_ignored() == 1);
         }
     }
 }

@@ -6,8 +6,10 @@
 //! openings, the dialler first. So a proof fits one connection, one direction and one kind, no
 //! version can be talked down in between, and a stranger learns nothing but that a node is here.
 //! Only then do the two introductions (*hellos*, opaque here) cross, and each side judges the
-//! other's. Without a key the exchange is the same with an empty one: strangers and foreign
-//! versions are still told apart, impostors are not.
+//! other's. With a key they are sealed, as everything behind them is ([`crate::guard`]). Without one
+//! the exchange is the same with an empty one: strangers and foreign versions are still told apart,
+//! impostors are not. While a key is replaced by another, a node proves the first of its two and takes
+//! either.
 //!
 //! ```text
 //! dialler  → opening                      magic, versions, features, kind, nonce
@@ -25,10 +27,10 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use ring::hmac;
 
 use crate::frame::{VERSION as VERSION_MAX, VERSION_MIN};
+use crate::guard::{Guard, Sealed, TAG_BYTES};
 
 /// Eight bytes no text protocol begins with.
 const MAGIC: [u8; 8] = *b"\x89TANDEM\n";
@@ -41,6 +43,9 @@ const PROOF_BYTES: usize = 32;
 pub const HELLO_BYTES_MAX: usize = 4096;
 /// The most that is read from somebody who has not proven anything yet.
 pub const UNPROVEN_BYTES: usize = OPENING_BYTES + 1 + PROOF_BYTES;
+
+/// What a sealed introduction is about.
+const HELLO_LABEL: &[u8] = b"tandem hello";
 
 const TAG_PROOF: u8 = 1;
 const TAG_HELLO: u8 = 2;
@@ -61,11 +66,46 @@ impl Secret {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    fn key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_empty() { "Secret(none)" } else { "Secret(hidden)" })
+    }
+}
+
+/// The keys of a pair: the first is proven, all are taken. More than one while they are replaced.
+#[derive(Clone, Debug)]
+pub struct Secrets(Vec<Secret>);
+
+impl Secrets {
+    /// The key in use, and those that are taken besides. None at all: the link is not guarded.
+    pub fn new(mut keys: Vec<Secret>) -> Self {
+        if keys.is_empty() {
+            keys.push(Secret::default());
+        }
+        Self(keys)
+    }
+
+    /// Is there no key?
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Secret::is_empty)
+    }
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl From<Secret> for Secrets {
+    fn from(secret: Secret) -> Self {
+        Self(vec![secret])
     }
 }
 
@@ -78,6 +118,10 @@ pub enum Kind {
     Data,
     /// Raw client requests from a backup to its master.
     Proxy,
+    /// Heartbeats over another path.
+    Heartbeat,
+    /// Questions to a witness.
+    Witness,
 }
 
 impl Kind {
@@ -86,6 +130,8 @@ impl Kind {
             Self::Control => 1,
             Self::Data => 2,
             Self::Proxy => 3,
+            Self::Heartbeat => 4,
+            Self::Witness => 5,
         }
     }
 
@@ -94,6 +140,8 @@ impl Kind {
             1 => Some(Self::Control),
             2 => Some(Self::Data),
             3 => Some(Self::Proxy),
+            4 => Some(Self::Heartbeat),
+            5 => Some(Self::Witness),
             _ => None,
         }
     }
@@ -105,6 +153,8 @@ impl fmt::Display for Kind {
             Self::Control => "control",
             Self::Data => "data",
             Self::Proxy => "proxy",
+            Self::Heartbeat => "heartbeat",
+            Self::Witness => "witness",
         })
     }
 }
@@ -135,12 +185,14 @@ pub enum Refusal {
     Unlinked,
     /// Its introduction could not be read.
     Unreadable,
+    /// The connection is for a witness and this is none, or the other way round.
+    NoWitness,
     /// Something a later version knows.
     Other(u8),
 }
 
 impl Refusal {
-    const KNOWN: [Self; 7] = [
+    const KNOWN: [Self; 8] = [
         Self::WrongKey,
         Self::Myself,
         Self::CopiedIdentity,
@@ -148,6 +200,7 @@ impl Refusal {
         Self::Duplicate,
         Self::Unlinked,
         Self::Unreadable,
+        Self::NoWitness,
     ];
 
     fn to_byte(self) -> u8 {
@@ -159,6 +212,7 @@ impl Refusal {
             Self::Duplicate => 5,
             Self::Unlinked => 6,
             Self::Unreadable => 7,
+            Self::NoWitness => 8,
             Self::Other(byte) => byte,
         }
     }
@@ -180,6 +234,9 @@ impl fmt::Display for Refusal {
             Self::Duplicate => "another connection between the two nodes is in use",
             Self::Unlinked => "there is no control connection between the two nodes yet",
             Self::Unreadable => "the introduction could not be read: do both nodes run compatible releases?",
+            Self::NoWitness => {
+                "a witness answers nodes that name it with --arbiter, and no node answers such questions: is the address right?"
+            }
             Self::Other(byte) => {
                 return write!(f, "refused for a reason this release does not know ({byte})");
             }
@@ -194,7 +251,9 @@ pub enum HandshakeError {
     Foreign(Vec<u8>),
     /// The version ranges do not meet.
     Versions {
-        /// Its oldest and newest.
+        /// Our oldest and newest.
+        ours: (u16, u16),
+        /// Its.
         theirs: (u16, u16),
     },
     /// The peer asks for (or answers with) a kind of connection that was not expected.
@@ -219,14 +278,18 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Foreign(bytes) if matches!(bytes[..], [0x15 | 0x16, 3, ..]) => f.write_str(
+                "it speaks TLS and this node does not: give both nodes --replication-tls-… files, or neither",
+            ),
             Self::Foreign(bytes) => write!(
                 f,
                 "not a tandem node (it said \"{}\"): nothing else may use the replication port",
                 bytes.escape_ascii()
             ),
-            Self::Versions { theirs: (min, max) } => write!(
+            Self::Versions { ours, theirs } => write!(
                 f,
-                "speaks replication protocol {min} to {max}, this node {VERSION_MIN} to {VERSION_MAX}: upgrade the older of the two"
+                "speaks replication protocol {} to {}, this node {} to {}: upgrade the older of the two",
+                theirs.0, theirs.1, ours.0, ours.1
             ),
             Self::UnknownKind(byte) => {
                 write!(f, "asks for an unknown kind of connection ({byte}): is it a newer release?")
@@ -322,7 +385,9 @@ enum Stage {
 /// One side of one handshake.
 pub struct Handshake {
     side: Side,
-    secret: Secret,
+    /// In the end, the one key that both have.
+    secrets: Secrets,
+    sealed: Option<Box<Sealed>>,
     ours: Opening,
     theirs: Option<Opening>,
     /// As it came: a later release may use the spare bytes, and the proofs cover them.
@@ -338,23 +403,24 @@ pub struct Handshake {
 impl Handshake {
     /// The side that connects. Its first output is there at once. `hello` is at most
     /// [`HELLO_BYTES_MAX`] long.
-    pub fn dialler(secret: Secret, opening: Opening, hello: Vec<u8>) -> Self {
-        let mut this = Self::new(Side::Dialler, secret, opening, hello);
+    pub fn dialler(secrets: Secrets, opening: Opening, hello: Vec<u8>) -> Self {
+        let mut this = Self::new(Side::Dialler, secrets, opening, hello);
         this.output.put_slice(&opening.encode());
         this
     }
 
     /// The side that was connected to; silent until the dialler has spoken. The kind is the
     /// dialler's to choose: the one in `opening` is ignored.
-    pub fn acceptor(secret: Secret, opening: Opening, hello: Vec<u8>) -> Self {
-        Self::new(Side::Acceptor, secret, opening, hello)
+    pub fn acceptor(secrets: Secrets, opening: Opening, hello: Vec<u8>) -> Self {
+        Self::new(Side::Acceptor, secrets, opening, hello)
     }
 
-    fn new(side: Side, secret: Secret, ours: Opening, hello: Vec<u8>) -> Self {
+    fn new(side: Side, secrets: Secrets, ours: Opening, hello: Vec<u8>) -> Self {
         debug_assert!(hello.len() <= HELLO_BYTES_MAX, "an introduction of {} bytes", hello.len());
         Self {
             side,
-            secret,
+            secrets,
+            sealed: None,
             ours,
             theirs: None,
             their_bytes: [0; OPENING_BYTES],
@@ -381,6 +447,11 @@ impl Handshake {
     /// The result, once [`Handshake::wants`] is 0.
     pub fn agreed(&self) -> Option<&Agreed> {
         self.agreed.as_ref()
+    }
+
+    /// What guards everything behind the handshake. Once it is over.
+    pub fn take_guard(&mut self) -> Guard {
+        self.sealed.take().map_or(Guard::Open, Guard::Sealed)
     }
 
     /// What had arrived of an unfinished step, for the log.
@@ -427,16 +498,13 @@ impl Handshake {
             Stage::Proof => self.proved(bytes),
             Stage::HelloLength => {
                 let length = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-                if length == 0 || length > HELLO_BYTES_MAX {
+                if length == 0 || length > HELLO_BYTES_MAX + TAG_BYTES {
                     return Err(HandshakeError::Malformed("an introduction of impossible length"));
                 }
                 self.stage = Stage::Hello(length);
                 Ok(())
             }
-            Stage::Hello(_) => {
-                self.introduced(bytes);
-                Ok(())
-            }
+            Stage::Hello(_) => self.introduced(bytes),
             Stage::Refused => Err(HandshakeError::Refused(Refusal::from_byte(bytes[0]))),
             Stage::Done => Err(HandshakeError::Malformed("bytes after the end")),
         }
@@ -459,7 +527,7 @@ impl Handshake {
             Side::Dialler => {}
         }
         if self.common_version(&theirs).is_none() {
-            return Err(HandshakeError::Versions { theirs: theirs.versions });
+            return Err(HandshakeError::Versions { ours: self.ours.versions, theirs: theirs.versions });
         }
         self.theirs = Some(theirs);
         self.their_bytes = *bytes;
@@ -485,56 +553,81 @@ impl Handshake {
             Side::Dialler => Side::Acceptor,
             Side::Acceptor => Side::Dialler,
         };
-        if self.mac(other).verify_slice(proof).is_err() {
+        let text = self.text(other);
+        // All are tried, so that the time says nothing about which one fits. A dialler has proven one.
+        let tried = if self.side == Side::Dialler { 1 } else { self.secrets.0.len() };
+        let fits = |secret: &&Secret| hmac::verify(&secret.key(), &text, proof).is_ok();
+        let fitting: Vec<Secret> = self.secrets.0[..tried].iter().filter(fits).cloned().collect();
+        if fitting.is_empty() {
             self.output.put_slice(&[TAG_REFUSED, Refusal::WrongKey.to_byte()]);
             return Err(HandshakeError::WrongKey);
         }
+        self.secrets = Secrets(fitting);
         self.proven = true;
         self.stage = Stage::Tag;
         if self.side == Side::Acceptor {
             self.prove();
         }
+        if !self.secrets.is_empty() {
+            let openings = self.openings();
+            let dialled = self.side == Side::Dialler;
+            let sealed = Sealed::new(&self.secrets.0[0].0, &[&openings[0], &openings[1]], dialled);
+            self.sealed = Some(Box::new(sealed));
+        }
         self.introduce();
         Ok(())
     }
 
-    fn introduced(&mut self, hello: &[u8]) {
+    fn introduced(&mut self, hello: &[u8]) -> Result<(), HandshakeError> {
+        let mut hello = hello.to_vec();
+        if let Some(sealed) = &mut self.sealed {
+            let opened = sealed.open(HELLO_LABEL, &mut hello);
+            let length = opened.map_err(|_| HandshakeError::Malformed("its introduction was changed"))?.len();
+            hello.truncate(length);
+        }
         let theirs = self.theirs.as_ref();
         self.agreed = Some(Agreed {
             version: theirs.and_then(|theirs| self.common_version(theirs)).unwrap_or(VERSION_MAX),
             features: theirs.map_or(0, |theirs| theirs.features & self.ours.features),
             kind: self.ours.kind,
-            hello: hello.to_vec(),
+            hello,
         });
         self.stage = Stage::Done;
+        Ok(())
     }
 
     fn prove(&mut self) {
-        let proof = self.mac(self.side).finalize().into_bytes();
+        let proof = hmac::sign(&self.secrets.0[0].key(), &self.text(self.side));
         self.output.put_u8(TAG_PROOF);
-        self.output.put_slice(&proof);
+        self.output.put_slice(proof.as_ref());
     }
 
     fn introduce(&mut self) {
+        let mut hello = std::mem::take(&mut self.hello);
+        if let Some(sealed) = &mut self.sealed {
+            sealed.seal(HELLO_LABEL, &mut hello);
+        }
         self.output.put_u8(TAG_HELLO);
-        self.output.put_u16_le(self.hello.len() as u16);
-        self.output.put_slice(&self.hello);
+        self.output.put_u16_le(hello.len() as u16);
+        self.output.put_slice(&hello);
     }
 
-    /// Over the prover's side and both openings, the dialler's first.
-    fn mac(&self, prover: Side) -> Hmac<Sha256> {
-        let mut mac = keyed(&self.secret);
-        mac.update(match prover {
+    /// What a proof is about: the prover's side and both openings.
+    fn text(&self, prover: Side) -> Vec<u8> {
+        let side: &[u8] = match prover {
             Side::Dialler => b"tandem dialler",
             Side::Acceptor => b"tandem acceptor",
-        });
-        let (first, second) = match self.side {
-            Side::Dialler => (self.ours.encode(), self.their_bytes),
-            Side::Acceptor => (self.their_bytes, self.ours.encode()),
         };
-        mac.update(&first);
-        mac.update(&second);
-        mac
+        let [first, second] = self.openings();
+        [side, &first, &second].concat()
+    }
+
+    /// The dialler's first.
+    fn openings(&self) -> [[u8; OPENING_BYTES]; 2] {
+        match self.side {
+            Side::Dialler => [self.ours.encode(), self.their_bytes],
+            Side::Acceptor => [self.their_bytes, self.ours.encode()],
+        }
     }
 
     fn common_version(&self, theirs: &Opening) -> Option<u16> {
@@ -542,11 +635,6 @@ impl Handshake {
         let max = self.ours.versions.1.min(theirs.versions.1);
         (min <= max).then_some(max)
     }
-}
-
-fn keyed(secret: &Secret) -> Hmac<Sha256> {
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-    Hmac::new_from_slice(&secret.0).expect("HMAC takes keys of every length")
 }
 
 /// The acceptor's last word, after it has judged the dialler's introduction.
@@ -570,8 +658,9 @@ pub fn read_verdict(bytes: [u8; 2]) -> Result<(), HandshakeError> {
 mod tests {
     use super::*;
 
-    fn secret(text: &str) -> Secret {
-        Secret::new(text.as_bytes().to_vec())
+    /// The keys of a node, as `"first second"`.
+    fn secret(text: &str) -> Secrets {
+        Secrets::new(text.split(' ').map(|key| Secret::new(key.as_bytes().to_vec())).collect())
     }
 
     fn dialler(key: &str) -> Handshake {
@@ -615,6 +704,48 @@ mod tests {
                 assert_eq!((&a.hello[..], &b.hello[..]), (&b"I am two"[..], &b"I am one"[..]));
             }
         }
+    }
+
+    #[test]
+    fn a_key_is_replaced_by_another_without_a_moment_apart() {
+        // Both learn the new one, then both prove it, then both forget the old one.
+        for (ours, theirs) in
+            [("old new", "old"), ("old new", "new old"), ("new old", "new old"), ("new", "new old")]
+        {
+            for (ours, theirs) in [(ours, theirs), (theirs, ours)] {
+                let (mut a, mut b) = (dialler(ours), acceptor(theirs));
+                talk(&mut a, &mut b, 99).unwrap_or_else(|why| panic!("{ours} with {theirs}: {why}"));
+                let (mut a, mut b) = (a.take_guard(), b.take_guard());
+                let (mut wire, mut plain) = (BytesMut::new(), BytesMut::new());
+                a.seal(&mut BytesMut::from("hi"), &mut wire).expect("it takes anything");
+                b.open(&mut wire, &mut plain).expect("they have one key");
+                assert_eq!(plain, "hi");
+            }
+        }
+        let (mut a, mut b) = (dialler("new"), acceptor("old"));
+        assert_eq!(talk(&mut a, &mut b, 99), Err(HandshakeError::WrongKey));
+    }
+
+    #[test]
+    fn an_introduction_is_neither_read_nor_changed_on_its_way() {
+        let (mut a, mut b) = (dialler("sesame"), acceptor("sesame"));
+        deliver(&mut a, &mut b, 99).expect("an opening");
+        deliver(&mut b, &mut a, 99).expect("an opening");
+        deliver(&mut a, &mut b, 99).expect("a proof");
+        let mut answer = b.take_output();
+        assert!(!answer.windows(5).any(|window| window == b"I am "), "it is hidden");
+        let last = answer.len() - 1;
+        answer[last] ^= 1;
+        let mut rest = &answer[..];
+        let outcome = loop {
+            let (now, later) = rest.split_at(a.wants().min(rest.len()));
+            rest = later;
+            let outcome = a.handle(now);
+            if outcome.is_err() || rest.is_empty() {
+                break outcome;
+            }
+        };
+        assert_eq!(outcome, Err(HandshakeError::Malformed("its introduction was changed")));
     }
 
     #[test]
@@ -681,15 +812,43 @@ mod tests {
         }
     }
 
+    /// Two nodes of these ranges, with one key.
+    fn of_versions(ours: (u16, u16), theirs: (u16, u16)) -> (Handshake, Handshake) {
+        let opening = |versions, nonce| Opening { versions, ..Opening::new(Kind::Data, 0, [nonce; 32]) };
+        let a = Handshake::dialler(secret("sesame"), opening(ours, 1), b"I am one".to_vec());
+        (a, Handshake::acceptor(secret("sesame"), opening(theirs, 2), b"I am two".to_vec()))
+    }
+
     #[test]
-    fn versions_that_do_not_meet_are_named_on_both_sides() {
-        let (mut a, mut b) = (dialler(""), acceptor(""));
-        a.ours.versions = (7, 9);
-        a.output.clear();
-        a.output.put_slice(&a.ours.encode());
-        assert_eq!(deliver(&mut a, &mut b, 99), Err(HandshakeError::Versions { theirs: (7, 9) }));
-        let theirs = (VERSION_MIN, VERSION_MAX);
-        assert_eq!(deliver(&mut b, &mut a, 99), Err(HandshakeError::Versions { theirs }));
+    fn two_ranges_that_overlap_agree_on_the_highest_common_version() {
+        for (ours, theirs, common) in
+            [((1, 1), (1, 2), 1), ((1, 3), (2, 5), 3), ((2, 2), (1, 9), 2), ((4, 7), (4, 7), 7)]
+        {
+            for (ours, theirs) in [(ours, theirs), (theirs, ours)] {
+                let (mut a, mut b) = of_versions(ours, theirs);
+                talk(&mut a, &mut b, 99).expect("they overlap");
+                let agreed = [&a, &b].map(|end| end.agreed().expect("over").version);
+                assert_eq!(agreed, [common; 2], "{ours:?} and {theirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_ranges_that_do_not_meet_are_both_named_on_both_sides() {
+        for (ours, theirs) in [((7, 9), (1, 1)), ((1, 1), (2, 3)), ((2, 1), (1, 2))] {
+            let (mut a, mut b) = of_versions(ours, theirs);
+            let at_b = deliver(&mut a, &mut b, 99).expect_err("nothing in common");
+            // It is told, so that it can say so, too.
+            let at_a = deliver(&mut b, &mut a, 99).expect_err("nothing in common");
+            assert_eq!(at_a, HandshakeError::Versions { ours, theirs });
+            assert_eq!(at_b, HandshakeError::Versions { ours: theirs, theirs: ours });
+            for line in [at_a.to_string(), at_b.to_string()] {
+                for (min, max) in [ours, theirs] {
+                    assert!(line.contains(&format!("{min} to {max}")), "{line}");
+                }
+            }
+            assert!(a.take_output().is_empty(), "no proof for who cannot use it");
+        }
     }
 
     #[test]

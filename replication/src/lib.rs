@@ -20,19 +20,23 @@
 //!
 //! And where it meets the world, in sockets, timers and files:
 //! * [`driver`]: performs what a node asks for, on a thread of its own.
-//! * [`transport`], [`handshake`]: how the two find each other and who may speak.
+//! * [`transport`], [`handshake`], [`keys`], [`guard`], [`channel`]: how the two find each other, who
+//!   may speak, and what keeps others from it.
 //! * [`state`]: what a node must not forget. [`proxy`]: clients' requests on their way to the master.
 #![forbid(unsafe_code)]
 
 pub mod arbiter;
 pub mod backlog;
 pub mod change;
+pub mod channel;
 pub mod dirty;
 pub mod driver;
 pub mod frame;
+pub mod guard;
 pub mod handshake;
 pub mod heal;
 pub mod history;
+pub mod keys;
 pub mod liveness;
 pub mod node;
 pub mod proxy;

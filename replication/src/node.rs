@@ -115,6 +115,10 @@ impl Config {
 
     /// How long after a heartbeat was sent that the peer heard, this node may serve.
     fn lease(&self) -> Span {
+        #[cfg(feature = "testing")]
+        if self.plant == Some(crate::testing::Plant::LeaseTooLong) {
+            return self.dead_after.scaled(2, 1);
+        }
         self.dead_after.scaled(7, 10)
     }
 
@@ -250,6 +254,7 @@ pub enum Output {
 }
 
 /// A node of a pair.
+#[cfg_attr(feature = "testing", derive(Clone))]
 pub struct Node {
     config: Config,
     store: Arc<dyn Store>,
@@ -261,6 +266,8 @@ pub struct Node {
     claim: Claim,
     /// When this node became master.
     master_since: Mono,
+    /// The age of its claim then.
+    age_at_first: u32,
     /// The highest epoch made or seen.
     saved: Saved,
     /// Up to which epoch this node may go without forgetting it, once each [`Output::Persist`] that
@@ -390,6 +397,7 @@ impl Node {
             role: RoleView { epoch: config.saved.epoch, why: "started", since: now, ..RoleView::default() },
             claim,
             master_since: now,
+            age_at_first: 0,
             saved: Saved { node_id: config.node_id, ..config.saved.clone() },
             saves: VecDeque::new(),
             epochs_safe: config.saved.epoch,
@@ -668,8 +676,39 @@ impl Node {
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
             state_saved: self.state_saved,
+            arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
             counters: self.counters,
         }
+    }
+
+    /// The same node over another store and backlog, which hold the same.
+    #[cfg(feature = "testing")]
+    pub fn duplicate(&self, store: Arc<dyn Store>, backlog: Arc<Backlog>) -> Self {
+        Self { store, backlog, outputs: self.outputs.clone(), ..self.clone() }
+    }
+
+    /// Everything that decides what this node does next, as text: nodes that agree on it behave alike.
+    #[cfg(feature = "testing")]
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write as _;
+        let Self { role, claim, saved, saves, history, position, peer, liveness, sender, .. } = self;
+        let Self { debt, unfinished, purge, .. } = self;
+        let _ = write!(text, "{:?}{claim:?}{saved:?}{saves:?}{history:?}{position:?}", role.state);
+        let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
+        let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{}{}", self.paused, self.resync);
+        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
+        let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
+        let times =
+            (self.master_since, self.age_at_first, self.alone_at, self.handover_due, self.doubt_since);
+        let timers = (self.next_heartbeat, self.wake_at, self.level_since, self.gate, self.stopping);
+        let _ = write!(text, "{flags:?}{numbers:?}{times:?}{timers:?}");
+        self.backlog.describe(text);
+    }
+
+    /// What was counted so far.
+    #[cfg(feature = "testing")]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn progress(&self, now: Mono) -> Option<Progress> {
@@ -688,6 +727,12 @@ impl Node {
     #[cfg(feature = "testing")]
     pub fn fired(&self) -> &[u64] {
         &self.fired
+    }
+
+    /// It holds, or held before it began to catch up, everything its master had.
+    #[cfg(feature = "testing")]
+    pub fn is_holder(&self) -> bool {
+        self.claim.data == Data::Complete || !self.unfinished.base.is_empty()
     }
 
     /// The follower's session and the number of the last plan for it.

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::handshake::{Handshake, Kind, Opening, Secret};
+use crate::channel::Channel;
+use crate::handshake::{Handshake, Kind, Opening, Side};
+use crate::keys::SharedKeys;
 use crate::transport;
 
 /// The longest batch: the longest item memcached can be told to take, and its command line.
@@ -90,7 +91,7 @@ pub fn encode_done(executed: usize, output: &mut BytesMut) {
 
 /// Takes the next reply out of `buffer`; `None`: read more. A last part that carries reply bytes,
 /// too, comes as two replies through `ended`.
-fn decode_reply(buffer: &mut BytesMut, ended: &mut Option<usize>) -> io::Result<Option<Reply>> {
+pub(crate) fn decode_reply(buffer: &mut BytesMut, ended: &mut Option<usize>) -> io::Result<Option<Reply>> {
     if let Some(executed) = ended.take() {
         return Ok(Some(Reply::Done(executed)));
     }
@@ -131,8 +132,8 @@ fn invalid(what: String) -> io::Error {
 pub struct ProxyTarget {
     /// The master's replication address.
     pub address: SocketAddr,
-    /// The pair's key.
-    pub secret: Secret,
+    /// What this node proves itself with.
+    pub keys: SharedKeys,
     /// This node's encoded introduction.
     pub hello: Vec<u8>,
     /// How long connecting may take.
@@ -144,7 +145,7 @@ pub struct ProxyTarget {
 /// The backup's end of a proxy connection.
 #[derive(Debug)]
 pub struct ProxyStream {
-    stream: TcpStream,
+    channel: Channel,
     input: BytesMut,
     ended: Option<usize>,
     /// Request bytes of the batch under way.
@@ -154,16 +155,18 @@ pub struct ProxyStream {
 impl ProxyStream {
     /// Connects and proves who we are.
     pub async fn connect(target: &ProxyTarget) -> io::Result<Self> {
-        let mut stream = transport::connect(target.address, None, target.patience).await?;
+        let stream = transport::connect(target.address, None, target.patience).await?;
         transport::tune(&stream, target.dead_after)?;
+        let mut channel = Channel::from(stream);
+        let keys = target.keys.now();
         let opening = Opening::new(Kind::Proxy, 0, transport::nonce()?);
-        let handshake = Handshake::dialler(target.secret.clone(), opening, target.hello.clone());
+        let handshake = Handshake::dialler(keys.secrets.clone(), opening, target.hello.clone());
         let failed = |why: transport::GreetError| {
             io::Error::new(io::ErrorKind::ConnectionRefused, format!("proxying to {}: {why}", target.address))
         };
-        transport::greet(&mut stream, handshake).await.map_err(failed)?;
-        transport::await_verdict(&mut stream).await.map_err(failed)?;
-        Ok(Self { stream, input: BytesMut::new(), ended: None, pending: 0 })
+        transport::greet(&mut channel, Side::Dialler, &keys, handshake).await.map_err(failed)?;
+        transport::await_verdict(&mut channel).await.map_err(failed)?;
+        Ok(Self { channel, input: BytesMut::new(), ended: None, pending: 0 })
     }
 
     /// Hands over whole commands. [`ProxyStream::receive`] must have told the end of the batch before.
@@ -175,10 +178,12 @@ impl ProxyStream {
             let mut frame = BytesMut::with_capacity(head.len() + requests.len());
             frame.put_slice(&head);
             frame.put_slice(requests);
-            return self.stream.write_all(&frame).await;
+            self.channel.write_all(&frame).await?;
+            return self.channel.flush().await;
         }
-        self.stream.write_all(&head).await?;
-        self.stream.write_all(requests).await
+        self.channel.write_all(&head).await?;
+        self.channel.write_all(requests).await?;
+        self.channel.flush().await
     }
 
     /// The next piece of the answer. May be dropped and called again without losing anything.
@@ -193,7 +198,7 @@ impl ProxyStream {
                 }
                 return Ok(reply);
             }
-            if self.stream.read_buf(&mut self.input).await? == 0 {
+            if self.channel.read_buf(&mut self.input).await? == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "the serving node closed the connection",

@@ -321,6 +321,13 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         from: State::Draining,
+        on: Trigger::PeerDeaf,
+        to: State::Doubt,
+        effects: &[],
+        why: "the backup does not hear this node and may take over",
+    },
+    Row {
+        from: State::Draining,
         on: Trigger::WasLate,
         to: State::Doubt,
         effects: &[],

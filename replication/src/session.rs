@@ -100,7 +100,7 @@ pub struct Means<'a> {
 }
 
 /// The master's end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sender {
     /// The follower's number for it.
     pub session: u32,
@@ -278,7 +278,10 @@ impl Sender {
         let mut payload = BytesMut::new();
         map.encode(&mut payload);
         means.counters.bytes_sent += payload.len() as u64;
+        // Whoever knows the plan knows the map.
+        let plan = self.marks.pop_back();
         self.marks.push_back(Frame::Dirty { plan: self.plans, payload: payload.freeze() });
+        self.marks.extend(plan);
     }
 
     fn plan(&mut self, way: Way, from: Vec<u64>, target: Vec<u64>) {
@@ -491,7 +494,7 @@ fn reload(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
 }
 
 /// The follower's end: what it asked for and what came of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Receiver {
     /// Its number; frames of other sessions are not for it.
     pub session: u32,
@@ -541,7 +544,7 @@ impl Receiver {
 }
 
 /// What a follower must not forget when the link is cut.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unfinished {
     /// Where it stood when it held everything last, and earlier.
     pub base: Vec<Position>,

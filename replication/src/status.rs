@@ -74,6 +74,9 @@ pub struct PairStatus {
     pub copy: Option<Progress>,
     /// The last epoch is safe on disk (always true without a state directory).
     pub state_saved: bool,
+    /// With an arbiter: whether it answered last (`None` before the first time), and whether this node
+    /// may serve by its word.
+    pub arbiter: Option<(Option<bool>, bool)>,
     /// Everything counted since the process began.
     pub counters: Counters,
 }

@@ -4,6 +4,7 @@
 //! called from the thread that runs the pair while clients' commands run on others.
 
 use crate::change::Change;
+pub use crate::change::Merged;
 
 /// The items of this node.
 pub trait Store: Send + Sync {
@@ -51,15 +52,4 @@ pub trait Store: Send + Sync {
 
     /// Which of the two nodes this is, stamped into versions so that no two nodes make the same one.
     fn set_slot(&self, slot: u8);
-}
-
-/// What came of [`Store::merge`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Merged {
-    /// It is done, and recorded.
-    Taken,
-    /// What is here is as new, or there was nothing to do.
-    Kept,
-    /// It may not be, or there is no memory for it.
-    Refused,
 }

@@ -15,7 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::handshake::{Agreed, Handshake, HandshakeError, read_verdict};
+use crate::channel::{Channel, SecureError};
+use crate::guard::GuardError;
+use crate::handshake::{Agreed, Handshake, HandshakeError, Side, read_verdict};
+use crate::keys::Keys;
 
 /// How long a connection may take to introduce itself.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
@@ -244,6 +247,8 @@ pub enum GreetError {
     Silent(bool),
     /// It said something wrong, or sent us away.
     Handshake(HandshakeError),
+    /// There is no TLS with it, or somebody meddles with the link.
+    Guard(GuardError),
 }
 
 impl fmt::Display for GreetError {
@@ -256,6 +261,24 @@ impl fmt::Display for GreetError {
             Self::Silent(true) => f.write_str("connected and said nothing for 2 s: is it a tandem node?"),
             Self::Silent(false) => f.write_str("did not finish the handshake within 2 s"),
             Self::Handshake(why) => write!(f, "{why}"),
+            Self::Guard(why) => {
+                write!(f, "{why}; do both nodes have --replication-tls-… files of one authority?")
+            }
+        }
+    }
+}
+
+impl From<GuardError> for GreetError {
+    fn from(why: GuardError) -> Self {
+        Self::Guard(why)
+    }
+}
+
+impl From<SecureError> for GreetError {
+    fn from(why: SecureError) -> Self {
+        match why {
+            SecureError::Io(why) => Self::Io(why),
+            SecureError::Guard(why) => Self::Guard(why),
         }
     }
 }
@@ -272,43 +295,80 @@ impl From<HandshakeError> for GreetError {
     }
 }
 
-/// Performs a handshake up to both introductions, within [`HANDSHAKE_TIME`]. Reads nothing beyond.
-pub async fn greet(stream: &mut TcpStream, mut handshake: Handshake) -> Result<Agreed, GreetError> {
-    match timeout(HANDSHAKE_TIME, exchange(stream, &mut handshake)).await {
+/// Performs a handshake up to both introductions, within [`HANDSHAKE_TIME`], under TLS if there are
+/// certificates. From then on the channel is guarded.
+pub async fn greet(
+    channel: &mut Channel,
+    side: Side,
+    keys: &Keys,
+    handshake: Handshake,
+) -> Result<Agreed, GreetError> {
+    let mut handshake = handshake;
+    match timeout(HANDSHAKE_TIME, exchange(channel, side, keys, &mut handshake)).await {
         Ok(result) => result?,
         Err(_) => return Err(GreetError::Silent(handshake.heard_nothing())),
+    }
+    if keys.tls.is_none() {
+        channel.guard_with(handshake.take_guard());
     }
     handshake.agreed().cloned().ok_or(GreetError::Handshake(HandshakeError::Malformed("it ended early")))
 }
 
-async fn exchange(stream: &mut TcpStream, handshake: &mut Handshake) -> Result<(), GreetError> {
+async fn exchange(
+    channel: &mut Channel,
+    side: Side,
+    keys: &Keys,
+    handshake: &mut Handshake,
+) -> Result<(), GreetError> {
+    if let Some(tls) = &keys.tls {
+        let session = tls.session(side == Side::Dialler).map_err(GuardError::from)?;
+        channel.secure(session).await.map_err(|why| match why {
+            SecureError::Io(why)
+                if matches!(why.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => io::Error::other(
+                "closed the connection instead of agreeing on TLS: give both nodes --replication-tls-… files",
+            )
+            .into(),
+            why => GreetError::from(why),
+        })?;
+    }
     let mut buffer = [0; crate::handshake::HELLO_BYTES_MAX];
     loop {
-        stream.write_all(&handshake.take_output()).await?;
+        channel.write_all(&handshake.take_output()).await?;
+        channel.flush().await?;
         let wants = handshake.wants();
         if wants == 0 {
             return Ok(());
         }
-        let read = stream.read(&mut buffer[..wants.min(crate::handshake::HELLO_BYTES_MAX)]).await?;
+        let read = channel.read(&mut buffer[..wants.min(crate::handshake::HELLO_BYTES_MAX)]).await;
+        let read = read.map_err(unseal)?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         if let Err(why) = handshake.handle(&buffer[..read]) {
             // The reason, if there is one to tell; whether it arrives changes nothing.
-            let _ = stream.write_all(&handshake.take_output()).await;
+            let _ = channel.write_all(&handshake.take_output()).await;
+            let _ = channel.flush().await;
             return Err(why.into());
         }
     }
 }
 
 /// The dialler's last step: what the acceptor thinks of us.
-pub async fn await_verdict(stream: &mut TcpStream) -> Result<(), GreetError> {
+pub async fn await_verdict(channel: &mut Channel) -> Result<(), GreetError> {
     let mut bytes = [0; 2];
-    match timeout(HANDSHAKE_TIME, stream.read_exact(&mut bytes)).await {
-        Ok(read) => read?,
+    match timeout(HANDSHAKE_TIME, channel.read_exact(&mut bytes)).await {
+        Ok(read) => read.map_err(unseal)?,
         Err(_) => return Err(GreetError::Silent(false)),
     };
     Ok(read_verdict(bytes)?)
+}
+
+/// What TLS said of bytes it did not like, not an error of the socket.
+fn unseal(why: io::Error) -> GreetError {
+    match why.downcast::<GuardError>() {
+        Ok(why) => GreetError::Guard(why),
+        Err(why) => GreetError::Io(why),
+    }
 }
 
 /// What a port of the peer's machine does when knocked on.

@@ -104,7 +104,7 @@ fn mixed(key: &[u8], version: u64, sum: u32) -> u64 {
 }
 
 /// A walk over all items, a step at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Walk {
     /// The groups to list; none sums up all of them.
     buckets: BTreeSet<u16>,
@@ -153,7 +153,7 @@ impl Walk {
 }
 
 /// The side that is asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answering {
     number: u32,
     walk: Walk,
@@ -210,7 +210,7 @@ enum Stage {
 }
 
 /// The side that asks: the master.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Comparison {
     number: u32,
     began: Mono,

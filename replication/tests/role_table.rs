@@ -34,7 +34,7 @@ const IGNORED: &[(State, &[Trigger], &str)] = {
         (Master, &[WeakerMaster, WeakerPassive, PeerAgrees], "the other will follow"),
         (Master, &[Synced, FellBehind, OfferReceived, Forced], "follows nobody"),
         (Master, &[Drained, YieldFailed, OfferUnanswered], "hands nothing over"),
-        (Draining, &[Alone, WeakerMaster, WeakerPassive, PeerAgrees, PeerDeaf], "ends by itself, soon"),
+        (Draining, &[Alone, WeakerMaster, WeakerPassive, PeerAgrees], "ends by itself, soon"),
         (Draining, &[Synced, FellBehind, OfferReceived], "follows nobody"),
         (Draining, &[Yield, OfferUnanswered, Forced, Stop], "ends by itself, soon"),
         (Offered, &[Alone, WeakerMaster, WeakerPassive, PeerAgrees, PeerDeaf], "ends by itself, soon"),

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use support::node::{PATIENCE, Place, TestNode, eventually};
 use tandem_replication::handshake::Secret;
+use tandem_replication::keys::{Keys, SharedKeys};
 use tandem_replication::transport::PeerAddress;
 
-fn secret(text: &str) -> Secret {
-    Secret::new(text.as_bytes().to_vec())
+fn secret(text: &str) -> Keys {
+    Secret::new(text.as_bytes().to_vec()).into()
 }
 
 fn linked(node: &TestNode) -> bool {
@@ -40,8 +41,8 @@ fn a_wrong_key_is_refused_by_either_side_and_named_on_both() {
     for (ours, theirs) in [("one", "two"), ("one", ""), ("", "two")] {
         let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
         let (at_a, at_b) = (a.address, b.address);
-        let a = TestNode::start(a, Some(at_b), |config| config.secret = secret(ours));
-        let b = TestNode::start(b, Some(at_a), |config| config.secret = secret(theirs));
+        let a = TestNode::start(a, Some(at_b), |config| config.keys = SharedKeys::new(secret(ours)));
+        let b = TestNode::start(b, Some(at_a), |config| config.keys = SharedKeys::new(secret(theirs)));
         for node in [&a, &b] {
             node.wait("the reason", |status| {
                 status.link_problem.as_ref().is_some_and(|why| why.contains("--psk-file"))
@@ -54,7 +55,7 @@ fn a_wrong_key_is_refused_by_either_side_and_named_on_both() {
 
 #[test]
 fn the_same_key_links() {
-    let (a, b) = TestNode::pair(|config| config.secret = secret("sesame"));
+    let (a, b) = TestNode::pair(|config| config.keys = SharedKeys::new(secret("sesame")));
     eventually("both are linked", || linked(&a) && linked(&b));
     assert_eq!(a.status().link_problem, None);
 }
@@ -75,7 +76,7 @@ fn random_bytes_get_not_a_byte_back() {
 fn the_silent_and_the_slow_are_dropped_and_block_nobody() {
     let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
     let (at_a, at_b) = (a.address, b.address);
-    let a = TestNode::start(a, Some(at_b), |config| config.secret = secret("sesame"));
+    let a = TestNode::start(a, Some(at_b), |config| config.keys = SharedKeys::new(secret("sesame")));
     // More than there are places: the oldest have to go long before their time is over.
     let mut silent: Vec<_> = (0..64).map(|_| knock(at_a)).collect();
     let slow = std::thread::spawn(move || {
@@ -89,7 +90,7 @@ fn the_silent_and_the_slow_are_dropped_and_block_nobody() {
         }
         began.elapsed()
     });
-    let b = TestNode::start(b, Some(at_a), |config| config.secret = secret("sesame"));
+    let b = TestNode::start(b, Some(at_a), |config| config.keys = SharedKeys::new(secret("sesame")));
     eventually("the real peer is linked all the same", || linked(&a) && linked(&b));
     for stream in silent.drain(..) {
         assert_eq!(told(stream), b"");

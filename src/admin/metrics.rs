@@ -266,6 +266,11 @@ pub fn of_status(status: &Status) -> Vec<Metric> {
             link.refused_strangers,
         ),
         Metric::counter(
+            "tandem_ignored_frames_total",
+            "Messages of a peer of a later release that this one does not know and may ignore.",
+            link.ignored_frames,
+        ),
+        Metric::counter(
             "tandem_diverged_items_total",
             "Items of the backup that differed from the master's and were sent anew.",
             link.diverged_items,

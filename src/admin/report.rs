@@ -186,6 +186,8 @@ pub struct Link {
     pub proxied_requests: u64,
     /// Strangers sent away from the replication port.
     pub refused_strangers: u64,
+    /// Messages of a later release that this one does not know and may ignore.
+    pub ignored_frames: u64,
     /// The backup is being compared with the master.
     pub verifying: bool,
     /// Items that the last comparison looked at.

@@ -1,11 +1,14 @@
 //! Builds, starts and stops every part; the only file that knows them all.
 
+mod etcd;
+mod hooks;
 mod meter;
 mod notify;
 mod pair;
 mod recorder;
 mod view;
 mod warm;
+mod witness;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -13,6 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tandem_replication::driver::Handle;
+use tandem_replication::keys::{KeyFiles, Keys};
 
 use crate::admin;
 use crate::admin::access::Access;
@@ -34,6 +38,7 @@ use pair::{PairSockets, Prepared, Running};
 use recorder::Columns;
 use view::View;
 use warm::Warm;
+pub use witness::Witness;
 
 /// A running node.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ pub struct App {
     server: Server,
     stats: Arc<Stats>,
     pair: Option<Handle>,
+    key_files: KeyFiles,
     migration: Option<Migration>,
     warm: Option<Warm>,
     /// Who may steer through the admin port.
@@ -191,7 +197,8 @@ impl App {
             serve_admin(sockets.admin, view, Arc::clone(&access)).map_err(threads)?;
         }
         let migration = warm::join_repcached(config, &engine, &gate, &clock).map_err(threads)?;
-        Ok(Self { server, stats, pair, migration, warm, access })
+        let key_files = config.pair.as_ref().map(|pair| pair.keys.clone()).unwrap_or_default();
+        Ok(Self { server, stats, pair, key_files, migration, warm, access })
     }
 
     /// Where TCP clients are served.
@@ -227,6 +234,14 @@ impl App {
             tracing::error!("{error}; the token of before stays in force");
         }
         self.server.reload_certificates();
+        let Some(pair) = self.pair.as_ref().filter(|_| self.key_files != KeyFiles::default()) else { return };
+        match Keys::read(&self.key_files) {
+            Ok(keys) => {
+                pair.replace_keys(keys);
+                tracing::info!("the pair's keys were read again; connections that are there stay");
+            }
+            Err(problem) => tracing::error!("{problem}; the pair's keys of before stay in force"),
+        }
     }
 
     /// Changes the memory for items, as `cache_memlimit` does.

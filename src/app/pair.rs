@@ -5,24 +5,29 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tandem_replication::arbiter::LEASE_MAX;
 use tandem_replication::backlog::Backlog;
-use tandem_replication::driver::{self, Handle, Snapshot};
-use tandem_replication::handshake::Secret;
+use tandem_replication::channel::Loose;
+use tandem_replication::driver::witness::Witnesses;
+use tandem_replication::driver::{self, Arbitrate, Handle, Snapshot};
 use tandem_replication::heal::Heal;
+use tandem_replication::keys::{Keys, SharedKeys};
 use tandem_replication::node;
 use tandem_replication::proxy::ProxyStream;
 use tandem_replication::transport::{self, PeerAddress};
 use tokio::sync::watch;
 
-use crate::config::{self, Config, Host, HostPort, Pair};
+use crate::config::{self, Arbiter, Config, Host, HostPort, Pair};
 use crate::engine::Engine;
 use crate::replica::gate::{BackupRequests, PairGate};
 use crate::replica::receipts::{AckPolicy, Receipts};
-use crate::replica::{EngineStore, NodeHost, PeerStream, Recorder};
+use crate::replica::{EngineStore, Fence, NodeHost, PeerStream, Recorder};
 use crate::server::clock::Clock;
 use crate::server::gate::{BoxFuture, Upstream};
-use crate::server::{Adopter, VERSION};
+use crate::server::{Adopter, PeerIo, VERSION};
 
+use super::etcd::{self, Etcd};
+use super::hooks;
 use super::meter::Meter;
 
 /// How long a request waits while nobody serves, before it is answered with the reason.
@@ -38,14 +43,14 @@ const FRAME_ROOM: usize = 128 << 10;
 #[derive(Debug)]
 pub(super) struct PairSockets {
     listeners: Vec<TcpListener>,
-    secret: Secret,
+    keys: SharedKeys,
 }
 
 impl PairSockets {
     /// Binds the replication listeners and reads the key.
     pub(super) fn bind(pair: &Pair) -> Result<Self, String> {
         let listeners = transport::bind(&addresses(&pair.listen, pair.port)?)?;
-        Ok(Self { listeners, secret: secret(pair)? })
+        Ok(Self { listeners, keys: SharedKeys::new(Keys::read(&pair.keys)?) })
     }
 }
 
@@ -69,21 +74,6 @@ pub(super) fn addresses(listen: &[HostPort], port: u16) -> Result<Vec<SocketAddr
     }
     found.dedup();
     Ok(found)
-}
-
-fn secret(pair: &Pair) -> Result<Secret, String> {
-    let Some(path) = &pair.psk_file else { return Ok(Secret::default()) };
-    let text = std::fs::read(path)
-        .map_err(|why| format!("--psk-file {}: {why}; let this user read it", path.display()))?;
-    let key = text.trim_ascii();
-    if key.len() < 16 {
-        return Err(format!(
-            "--psk-file {}: a key of {} bytes can be guessed; make one with `tandemctl genkey`",
-            path.display(),
-            key.len()
-        ));
-    }
-    Ok(Secret::new(key.to_vec()))
 }
 
 /// What engine and server need of the pair before it runs.
@@ -151,10 +141,15 @@ impl Prepared {
         parts: &Running<'_>,
     ) -> Result<Handle, String> {
         let meter = Arc::clone(parts.meter);
-        let host = NodeHost::new(self.gate, Box::new(move || meter.load()), self.receipts);
+        let named = pair.peer.as_ref().map(ToString::to_string).unwrap_or_default();
+        let fence = pair
+            .fence_command
+            .clone()
+            .map(|program| -> Fence { Arc::new(move || hooks::fence(&program, &named)) });
+        let host = NodeHost::new(self.gate, Box::new(move || meter.load()), self.receipts).fence_with(fence);
         let adopter = parts.adopter.clone();
-        host.adopt_with(Box::new(move |stream| {
-            if let Err(why) = adopter.adopt_proxied(stream) {
+        host.adopt_with(Box::new(move |stream: Loose| {
+            if let Err(why) = adopt(&adopter, stream) {
                 tracing::warn!(
                     "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
                 );
@@ -165,7 +160,9 @@ impl Prepared {
         let config = driver::Config {
             peer: peer(pair)?,
             listeners: sockets.listeners,
-            secret: sockets.secret,
+            arbiter: pair.arbiter.as_ref().map(|arbiter| arbitrate(arbiter, pair, &sockets.keys)),
+            fence: pair.fence_command.is_some(),
+            keys: sockets.keys,
             state_dir: pair.state_dir.clone(),
             client_port: parts.client_port,
             release: VERSION.to_string(),
@@ -191,9 +188,35 @@ impl Prepared {
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());
+        if let Some(program) = pair.on_role_change.clone() {
+            hooks::tell_roles(program, handle.subscribe())
+                .map_err(|why| format!("--on-role-change: {why}"))?;
+        }
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.subscribe());
         Ok(handle)
     }
+}
+
+/// The arbiter, and how long its leases are: three times the silence after which a node counts as dead.
+fn arbitrate(arbiter: &Arbiter, pair: &Pair, keys: &SharedKeys) -> (Arc<dyn Arbitrate>, Duration) {
+    let wanted = (3 * pair.dead_after).min(LEASE_MAX.into());
+    match arbiter {
+        Arbiter::Etcd { addresses, name } => (Arc::new(Etcd::new(addresses, name)), etcd::lease(wanted)),
+        Arbiter::Witnesses(addresses) => {
+            let address = |address: &HostPort| PeerAddress {
+                host: address.host.to_string(),
+                port: address.port.unwrap_or(pair.port),
+            };
+            let witnesses = Witnesses::new(addresses.iter().map(address).collect(), keys);
+            (Arc::new(witnesses), wanted)
+        }
+    }
+}
+
+/// Hands a stream of the peer's clients' requests to the server.
+fn adopt(adopter: &Adopter, channel: Loose) -> std::io::Result<()> {
+    let socket = channel.socket().try_clone()?;
+    adopter.adopt_proxied(&socket, Box::new(move || Ok(Box::new(channel.attach()?) as Box<dyn PeerIo>)))
 }
 
 /// What runs already when the driver starts.

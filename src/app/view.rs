@@ -190,6 +190,7 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         changes_applied: counters.changes_applied,
         proxied_requests,
         refused_strangers: snapshot.refused,
+        ignored_frames: snapshot.ignored_frames,
         verifying: pair.verify.running,
         verified_items: pair.verify.last.map_or(0, |last| last.items),
         verified_secs_ago: pair.verify.last.map(|_| pair.verify.age.as_millis() as f64 / 1e3),

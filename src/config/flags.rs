@@ -59,7 +59,7 @@ pub(super) fn default(arg: &Arg) -> Option<String> {
 }
 
 /// Flags that mean nothing without a pair.
-pub(super) const PAIR_ONLY: [&str; 19] = [
+pub(super) const PAIR_ONLY: [&str; 26] = [
     "verify-interval",
     "ack",
     "ack-prefix",
@@ -78,6 +78,13 @@ pub(super) const PAIR_ONLY: [&str; 19] = [
     "heal",
     "backlog",
     "psk-file",
+    "replication-tls-cert",
+    "replication-tls-key",
+    "replication-tls-ca",
+    "replication-tls-name",
+    "arbiter",
+    "on-role-change",
+    "fence-command",
     "insecure-replication",
 ];
 
@@ -156,7 +163,7 @@ fn memory(command: Command) -> Command {
 fn service(command: Command) -> Command {
     command.next_help_heading("Service").args([
         value("threads", Some('t'), "N", "Worker threads [default: 4]"),
-        value("io", None, "HOW", "How workers wait for their sockets: epoll, uring (io_uring; Linux 6.1 or newer), or auto: uring where it is allowed [default: auto]"),
+        value("io", None, "HOW", "How workers wait for their sockets: epoll, uring (io_uring; Linux 6.1 or newer), or auto: uring where it is allowed [default: epoll]"),
         value("auth-file", Some('Y'), "FILE", "Authentication for the text protocol: lines of user:password; SIGHUP reads it again"),
         switch("enable-sasl", Some('S'), "SASL authentication for the binary protocol (PLAIN; users in $MEMCACHED_SASL_PWDB)"),
         switch("enable-shutdown", Some('A'), "Allow the command `shutdown`"),
@@ -200,7 +207,15 @@ fn pair(command: Command) -> Command {
         Arg::new("replication-port-letter").short('X').value_name("PORT").num_args(0..=1).default_missing_value("")
             .help("Same as --replication-port, as in repcached; without a number same as --disable-dumping, as in memcached"),
         value("replication-listen", None, "ADDR", "Addresses replication listens on [default: those of -l]").action(ArgAction::Append),
-        value("psk-file", None, "FILE", "Pre-shared key that both nodes prove to each other (`tandemctl genkey` makes one)"),
+        value("psk-file", None, "FILE", "Pre-shared key that both nodes prove to each other and that seals the link (`tandemctl genkey` makes one); with two lines the first is used and both are taken; SIGHUP reads it again"),
+        value("replication-tls-cert", None, "FILE", "TLS between the nodes: this node's certificate (PEM); SIGHUP reads it again"),
+        value("replication-tls-key", None, "FILE", "Its private key (PEM)"),
+        value("replication-tls-ca", None, "FILE", "Who signs the certificates of both nodes (PEM)"),
+        value("replication-tls-name", None, "NAME", "The name in the peer's certificate [default: the host of -x]"),
+        value("arbiter", None, "LIST", "Who decides when the nodes do not hear each other: HOST:PORT of a witness (or of three), or etcd://HOST:PORT,…[/NAME]; then never two nodes serve at once"),
+        switch("witness", None, "Be a witness: no items, no clients, only the word who may serve"),
+        value("on-role-change", None, "PROGRAM", "Run after every change of role, without a shell: PROGRAM ROLE EPOCH REASON"),
+        value("fence-command", None, "PROGRAM", "Must succeed before a silent peer is replaced: PROGRAM PEER"),
         switch("insecure-replication", None, "Listen for replication beyond loopback without a key"),
         value("state-dir", None, "DIR", "Where epoch and history survive a restart [default: $STATE_DIRECTORY, if set]"),
         value("admin", None, "ADDR:PORT", "Admin port, or off [default: 127.0.0.1:11213 with a peer, else off]"),

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use environment::mistaken_variables;
 pub use extended::Extended;
 pub use listen::{Host, HostPort};
-pub use pair::{Ack, BackupRequests, Failback, Heal, Pair, Profile};
+pub use pair::{Ack, Arbiter, BackupRequests, Failback, Heal, Pair, Profile, Witness};
 pub use show::{Change, Source};
 pub use values::Origin;
 
@@ -41,6 +41,9 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The other node, if there is one.
     pub pair: Option<Pair>,
+    /// This process is a witness: `pair` says where it listens and with which keys, the rest does not
+    /// count.
+    pub witness: Option<Witness>,
     /// Where items survive a graceful stop (`-e`).
     pub memory_file: Option<PathBuf>,
     /// A repcached whose items are taken over (`--repcached-peer`).

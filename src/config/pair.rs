@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tandem_replication::keys::KeyFiles;
+
 use super::HostPort;
 
 /// How this node pairs.
@@ -40,10 +42,37 @@ pub struct Pair {
     pub verify_interval: Duration,
     /// Bytes of recent changes kept for a peer that was away for a moment.
     pub backlog_bytes: u64,
-    /// The pre-shared key that proves both sides to each other.
-    pub psk_file: Option<PathBuf>,
+    /// What proves both sides to each other: pre-shared key, certificates.
+    pub keys: KeyFiles,
+    /// Whom to ask who may serve when the two nodes cannot ask each other.
+    pub arbiter: Option<Arbiter>,
+    /// Run after every change of this node's role.
+    pub on_role_change: Option<PathBuf>,
+    /// Must succeed before a peer is replaced because it is silent.
+    pub fence_command: Option<PathBuf>,
     /// Listen beyond loopback without a key.
     pub insecure: bool,
+}
+
+/// See [`tandem_replication::arbiter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arbiter {
+    /// Processes started with `--witness`; most of them must agree.
+    Witnesses(Vec<HostPort>),
+    /// A lease in an etcd, under that name.
+    Etcd {
+        /// Its members' client ports.
+        addresses: Vec<HostPort>,
+        /// The pair's.
+        name: String,
+    },
+}
+
+/// This process is a witness and serves no clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// Where it keeps to whom it gave its word.
+    pub state_dir: PathBuf,
 }
 
 /// Presets of heartbeat and deadline.

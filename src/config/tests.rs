@@ -302,7 +302,7 @@ fn every_setting_has_the_same_meaning_in_all_three_places() {
             ("port" | "udp-port" | "sync-port" | "replication-port" | "queue-length", _) => ("7", "7"),
             ("protocol", _) => ("ascii", "\"ascii\""),
             ("log-format", _) => ("json", "\"json\""),
-            ("io", _) => ("epoll", "\"epoll\""),
+            ("io", _) => ("auto", "\"auto\""),
             ("profile", _) => ("fast", "\"fast\""),
             ("failback", _) => ("never", "\"never\""),
             ("backup-requests", _) => ("reject", "\"reject\""),

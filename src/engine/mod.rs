@@ -23,7 +23,7 @@ mod prefetch;
 pub(crate) use prefetch::prefetch;
 
 use tandem_replication::change::Change;
-use tandem_replication::store::Merged;
+use tandem_replication::change::Merged;
 
 use crate::command::{Command, Now, Pages, Replies};
 
@@ -75,7 +75,8 @@ pub trait Engine: Send + Sync {
     /// Whether an item is there, and why not. Changes and counts nothing.
     fn fate(&self, key: &[u8], now: Now) -> Fate;
 
-    /// Forgets every item without journaling it: a full copy is about to arrive.
+    /// Forgets every item and every flush, done or pending, without journaling it: a full copy is about
+    /// to arrive.
     fn clear(&self, now: Now);
 
     /// The instant of a pending delayed flush, in engine seconds.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tandem_replication::change::Merged;
 use tandem_replication::change::{self, Bits, Change, Put};
-use tandem_replication::store::Merged;
 
 use super::clock::Clock;
 use super::hash::{self, Hasher};
@@ -717,7 +717,10 @@ impl Engine for ModelEngine {
     }
 
     fn clear(&self, _now: Now) {
-        self.state().items.clear();
+        let mut state = self.state();
+        state.items.clear();
+        state.floor = 0;
+        self.flush_at.store(0, Ordering::Release);
     }
 
     fn pending_flush(&self) -> Option<u32> {

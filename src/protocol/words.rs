@@ -177,7 +177,7 @@ mod tests {
     fn a_key_ends_at_the_first_blank_or_control_character() {
         for length in 0..40 {
             for end in [b' ', b'\r', b'\n', 0, 0x1f] {
-                let mut bytes = vec![0x21, 0x7f, 0x80, 0xff].repeat(10);
+                let mut bytes = [0x21, 0x7f, 0x80, 0xff].repeat(10);
                 assert_eq!(graphic(&bytes[..length]), length);
                 bytes[length] = end;
                 assert_eq!(graphic(&bytes), length, "{end}");

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tandem_replication::channel::Loose;
 use tandem_replication::driver::{BoxFuture, Host};
 use tandem_replication::node::GateView;
 use tandem_replication::status::Load;
@@ -11,7 +12,7 @@ use super::gate::PairGate;
 use super::receipts::Receipts;
 
 /// Takes a stream of raw requests that the peer opened.
-pub type Adopt = Box<dyn Fn(std::net::TcpStream) + Send + Sync>;
+pub type Adopt = Box<dyn Fn(Loose) + Send + Sync>;
 
 /// This node, as its pair sees it.
 pub struct NodeHost {
@@ -20,7 +21,12 @@ pub struct NodeHost {
     receipts: Option<Arc<Receipts>>,
     /// Set when the server runs; the pair starts a moment earlier.
     adopt: OnceLock<Adopt>,
+    /// Makes sure that the peer serves nobody; may block.
+    fence: Option<Fence>,
 }
+
+/// See [`Host::fence`]; called where blocking is allowed.
+pub type Fence = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl NodeHost {
     /// How often a closing gate looks whether everybody has left: batches take microseconds.
@@ -32,7 +38,13 @@ impl NodeHost {
         load: Box<dyn Fn() -> Load + Send + Sync>,
         receipts: Option<Arc<Receipts>>,
     ) -> Self {
-        Self { gate, load, receipts, adopt: OnceLock::new() }
+        Self { gate, load, receipts, adopt: OnceLock::new(), fence: None }
+    }
+
+    /// Fences the peer so.
+    pub fn fence_with(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence;
+        self
     }
 
     /// From now on the peer's streams go there. Only the first call counts.
@@ -54,11 +66,19 @@ impl Host for NodeHost {
         })
     }
 
-    fn proxy(&self, stream: std::net::TcpStream) {
+    fn proxy(&self, channel: Loose) {
         // Before the server runs nobody could answer; the peer tries again.
         if let Some(adopt) = self.adopt.get() {
-            adopt(stream);
+            adopt(channel);
         }
+    }
+
+    fn fence(&self) -> BoxFuture<'_, bool> {
+        let fence = self.fence.clone();
+        Box::pin(async move {
+            let Some(fence) = fence else { return false };
+            tokio::task::spawn_blocking(move || fence()).await.unwrap_or(false)
+        })
     }
 
     fn load(&self) -> Load {

@@ -19,7 +19,7 @@ use tandem_replication::change::Change;
 use self::receipts::Receipts;
 use crate::engine::Journal;
 
-pub use self::host::{Adopt, NodeHost};
+pub use self::host::{Adopt, Fence, NodeHost};
 pub use self::store::EngineStore;
 pub use self::upstream::PeerStream;
 

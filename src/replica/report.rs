@@ -44,6 +44,7 @@ pub fn rows(
         ("diverged_items", counters.diverged.to_string()),
         ("proxied_requests", proxied_requests.to_string()),
         ("refused_strangers", snapshot.refused.to_string()),
+        ("ignored_frames", snapshot.ignored_frames.to_string()),
         ("last_role_change", since_unix(snapshot).to_string()),
         ("last_role_reason", pair.role.why.to_string()),
     ];
@@ -51,6 +52,10 @@ pub fn rows(
         rows.push(("ack_confirmed", acks.confirmed.to_string()));
         rows.push(("ack_degraded", acks.degraded.to_string()));
         rows.push(("ack_refused", acks.refused.to_string()));
+    }
+    if let Some((heard, granted)) = pair.arbiter {
+        rows.push(("arbiter", if heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
+        rows.push(("arbiter_grant", if granted { "yes" } else { "no" }.to_string()));
     }
     if let Some(copy) = pair.copy {
         rows.push(("copy_kind", if copy.whole { "full" } else { "missed" }.to_string()));

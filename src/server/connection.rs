@@ -568,6 +568,7 @@ impl Stream {
             Self::Tcp(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
             Self::Unix(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
             Self::Tls(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
+            Self::Peer(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), context, buffer),
         }
     }
 
@@ -582,6 +583,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut target),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut target),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, &mut target),
+            Self::Peer(stream) => Pin::new(stream).poll_read(context, &mut target),
         };
         polled.map_ok(|()| target.filled().len())
     }
@@ -607,13 +609,18 @@ impl Stream {
                     out.slices(&mut first);
                     break ready!(Pin::new(stream).poll_write(context, &first[0]))?;
                 }
+                Self::Peer(stream) => {
+                    let mut first = [io::IoSlice::new(&[])];
+                    out.slices(&mut first);
+                    break ready!(Pin::new(stream).poll_write(context, &first[0]))?;
+                }
             };
             match result {
                 Ok(written) => break written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(match self {
                     Self::Tcp(stream) => stream.poll_write_ready(context),
                     Self::Unix(stream) => stream.poll_write_ready(context),
-                    Self::Tls(_) => Poll::Ready(Ok(())),
+                    Self::Tls(_) | Self::Peer(_) => Poll::Ready(Ok(())),
                 })?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),

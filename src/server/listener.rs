@@ -440,7 +440,7 @@ async fn accept_tcp(
         }
         let ticket = service.register(Peer::Tcp(peer, place), stream.as_raw_fd(), durable);
         let socket = Socket::Tcp(stream);
-        service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
+        service.deal(&workers, Arrival { socket, protocol, security, ticket });
     }
 }
 
@@ -462,7 +462,7 @@ async fn accept_unix(
         let ticket = service.register(Peer::Unix, stream.as_raw_fd(), false);
         let socket = Socket::Unix(stream);
         let security = Security::Plain;
-        service.deal(&workers, Arrival { socket, protocol, security, proxied: false, ticket });
+        service.deal(&workers, Arrival { socket, protocol, security, ticket });
     }
 }
 

@@ -197,11 +197,6 @@ impl Server {
         &self.udp_addresses
     }
 
-    /// A connection from the peer that carries its clients' requests in frames (see `proxied`).
-    pub fn adopt_proxied(&self, stream: std::net::TcpStream) -> std::io::Result<()> {
-        self.adopter().adopt_proxied(stream)
-    }
-
     /// Hands proxied connections to the workers, from any thread and for as long as one likes.
     pub fn adopter(&self) -> Adopter {
         Adopter {
@@ -254,6 +249,14 @@ impl Server {
     }
 }
 
+/// A connection of the peer's, with whatever guards it.
+pub trait PeerIo: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> PeerIo for T {}
+
+/// Makes it a connection of the runtime it is called in.
+pub type Attach = Box<dyn FnOnce() -> std::io::Result<Box<dyn PeerIo>> + Send>;
+
 /// Hands proxied connections to the workers.
 #[derive(Clone, Debug)]
 pub struct Adopter {
@@ -262,21 +265,13 @@ pub struct Adopter {
 }
 
 impl Adopter {
-    /// See [`Server::adopt_proxied`].
-    pub fn adopt_proxied(&self, stream: std::net::TcpStream) -> std::io::Result<()> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let peer = stream.peer_addr()?;
+    /// A connection from the peer that carries its clients' requests in frames (see `proxied`).
+    /// `socket` is what it runs over, to be named and listed.
+    pub fn adopt_proxied(&self, socket: &std::net::TcpStream, attach: Attach) -> std::io::Result<()> {
+        let address = socket.peer_addr()?;
         let ticket =
-            self.service.register(Peer::Proxied(peer), std::os::fd::AsRawFd::as_raw_fd(&stream), false);
-        let arrival = worker::Arrival {
-            socket: worker::Socket::Tcp(stream),
-            protocol: Protocol::Auto,
-            security: Security::Plain,
-            proxied: true,
-            ticket,
-        };
-        self.service.deal(&self.workers, arrival);
+            self.service.register(Peer::Proxied(address), std::os::fd::AsRawFd::as_raw_fd(socket), false);
+        self.service.next_worker(&self.workers).give_peer(attach, ticket);
         Ok(())
     }
 }
@@ -352,8 +347,11 @@ impl Service {
 
     /// Gives a connection to the next worker.
     fn deal(&self, workers: &[worker::Inbox], arrival: worker::Arrival) {
-        let next = self.next_worker.fetch_add(1, Ordering::Relaxed) % workers.len();
-        workers[next].give(arrival);
+        self.next_worker(workers).give(arrival);
+    }
+
+    fn next_worker<'a>(&self, workers: &'a [worker::Inbox]) -> &'a worker::Inbox {
+        &workers[self.next_worker.fetch_add(1, Ordering::Relaxed) % workers.len()]
     }
 
     fn is_full(&self) -> bool {

@@ -11,9 +11,11 @@
 //! hands a request on, so two nodes cannot pass one back and forth.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::session::{Action, Input, Session};
@@ -203,5 +205,8 @@ async fn write(shared: &Shared, stream: &mut Stream, wire: &mut Output) -> bool 
         }
     }
     wire.clear();
-    true
+    match stream {
+        Stream::Peer(peer) => poll_fn(|context| Pin::new(&mut *peer).poll_flush(context)).await.is_ok(),
+        _ => true,
+    }
 }

@@ -167,7 +167,7 @@ impl Resting {
             return Some(self);
         }
         let socket = match self.stream {
-            Stream::Tls(_) => return Some(self),
+            Stream::Tls(_) | Stream::Peer(_) => return Some(self),
             Stream::Tcp(stream) => stream.into_std().map(Socket::Tcp),
             Stream::Unix(stream) => stream.into_std().map(Socket::Unix),
         };

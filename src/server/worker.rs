@@ -26,7 +26,7 @@ use super::plain::{Home, Plain, Seen};
 use super::resting::Client;
 use super::session::{Action, Input, Session};
 use super::tls::{Secured, Security};
-use super::{Service, Ticket, limits, proxied, udp, uring};
+use super::{Attach, PeerIo, Service, Ticket, limits, proxied, udp, uring};
 use crate::command::{Command, Now};
 use crate::protocol::{Output, Protocol};
 use crate::stats::WorkerCell;
@@ -46,16 +46,32 @@ pub(super) struct Inbox {
     bell: Arc<Bell>,
 }
 
-#[derive(Debug)]
 enum Message {
     Serve(Arrival),
+    /// From the peer, on behalf of its clients.
+    ServePeer(Attach, Ticket),
     Datagrams(std::net::UdpSocket, Protocol),
     Drain,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Serve(_) => "Serve",
+            Self::ServePeer(..) => "ServePeer",
+            Self::Datagrams(..) => "Datagrams",
+            Self::Drain => "Drain",
+        })
+    }
 }
 
 impl Inbox {
     pub(super) fn give(&self, arrival: Arrival) {
         self.send(Message::Serve(arrival));
+    }
+
+    pub(super) fn give_peer(&self, attach: Attach, ticket: Ticket) {
+        self.send(Message::ServePeer(attach, ticket));
     }
 
     pub(super) fn give_datagrams(&self, socket: std::net::UdpSocket, protocol: Protocol) {
@@ -97,8 +113,6 @@ pub(super) struct Arrival {
     pub(super) protocol: Protocol,
     /// Whether TLS comes first.
     pub(super) security: Security,
-    /// From the peer, on behalf of its clients.
-    pub(super) proxied: bool,
     pub(super) ticket: Ticket,
 }
 
@@ -263,6 +277,12 @@ fn read_mail(shared: &Rc<Shared>, plain: &mut Plane, inbox: &Receiver<Message>) 
     while let Ok(message) = inbox.try_recv() {
         match message {
             Message::Serve(arrival) => serve(shared, plain, arrival),
+            Message::ServePeer(attach, ticket) => {
+                // A socket that cannot be registered is closed; its other end sees that.
+                if let Ok(peer) = attach() {
+                    shared.spawn(proxied::serve(Rc::clone(shared), Stream::Peer(peer), ticket));
+                }
+            }
             Message::Datagrams(socket, protocol) => {
                 shared.spawn(udp::serve(Rc::clone(shared), socket, protocol));
             }
@@ -275,12 +295,6 @@ fn read_mail(shared: &Rc<Shared>, plain: &mut Plane, inbox: &Receiver<Message>) 
 fn serve(shared: &Rc<Shared>, plain: &mut Plane, arrival: Arrival) {
     let plainly = arrival.security == Security::Plain && !shared.service.auth.is_required();
     match arrival {
-        Arrival { socket: Socket::Tcp(stream), proxied: true, ticket, .. } => {
-            // A socket that cannot be registered is closed; its other end sees that.
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                shared.spawn(proxied::serve(Rc::clone(shared), Stream::Tcp(stream), ticket));
-            }
-        }
         Arrival { socket, protocol, ticket, .. } if plainly => {
             plain.adopt(Home { ticket, socket, protocol, session: None });
         }
@@ -488,9 +502,20 @@ impl Shared {
 }
 
 /// A client's socket.
-#[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Secured),
+    Peer(Box<dyn PeerIo>),
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Unix(_) => "Unix",
+            Self::Tls(_) => "Tls",
+            Self::Peer(_) => "Peer",
+        })
+    }
 }

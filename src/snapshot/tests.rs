@@ -231,3 +231,52 @@ fn the_lowest_version_is_one() {
 fn memory_small() -> ModelEngine {
     ModelEngine::new(1, 0, u64::MAX, MAX, Arc::new(NoJournal))
 }
+
+/// The file that the first release with this format wrote. Every later one that reads the format must read it, and
+/// write the same; `UPDATE=1` writes it if it is not there, and never changes it.
+#[test]
+fn the_recorded_file_is_read_and_written_as_it_was() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/v1/warm-restart.bin");
+    let put = |key, explicit, deadline, set| {
+        let value = tandem_replication::change::Bytes::Whole(b"a value\r\n\0\xff");
+        let bits = tandem_replication::change::Bits { stale: set, win_sent: set, binary_key: set };
+        let put = tandem_replication::change::Put {
+            key,
+            value,
+            flags: 9,
+            deadline,
+            version: 7 << 40,
+            explicit,
+            bits,
+        };
+        Change::Put(put)
+    };
+    let all = [
+        put(&b"plain"[..], None, 0, false),
+        put(b"with everything", Some(77), 2000, true),
+        Change::FlushAt { deadline: 1001 },
+    ];
+    let mut encoded = Vec::new();
+    all.iter().for_each(|change| change.encode(&mut encoded));
+    let header = Header { secs: 1000, wall_ms: 5_000_000, items: 2 };
+    let mut writer = Writer::begin(Vec::new(), header).unwrap();
+    writer.changes(&encoded, 2).unwrap();
+    let (today, _) = writer.end().unwrap();
+    if std::env::var_os("UPDATE").is_some() && !Path::new(path).exists() {
+        fs::write(path, &today).unwrap();
+    }
+    let then = fs::read(path).expect("UPDATE=1 records it");
+    assert!(
+        then == today,
+        "other bytes than the first release with this format wrote: that takes a new format"
+    );
+
+    let (mut reader, came) = Reader::begin(&then[..]).unwrap();
+    assert_eq!(came, header);
+    let mut read = Vec::new();
+    while reader.next_block(&mut |change| change.encode(&mut read)).unwrap() {}
+    assert_eq!(read, encoded);
+    let engine = memory();
+    let restored = restore(&then[..], &engine, now(1000, 5_000_000), MAX).unwrap();
+    assert_eq!((restored.applied, restored.expired, engine.pending_flush()), (2, 0, Some(1001)));
+}

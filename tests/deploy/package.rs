@@ -220,17 +220,21 @@ fn old_configurations_are_translated_flag_by_flag() {
         "HOME=/\nMEMCACHED_PORT=tcp://192.0.2.1:1\nexport SLAVE='192.0.2.13'\nMEMCACHED_USER=alice\nMEMCACHED_PASS=x\n",
     )
     .expect("a file");
-    let piped = std::fs::File::open(&plain).expect("the file");
-    let said = run(Command::new(Path::new(ROOT).join("deploy/repcached/translate")).arg("-").stdin(piped));
+    let translate_piped = format!("exec {ROOT}/deploy/repcached/translate - < {}", plain.display());
+    let said = run(Command::new("sh").args(["-c", &translate_piped]));
     assert!(said.ends_with(&format!("TANDEMD_OPTIONS=\"-x 192.0.2.13 -S {pair}\"\n")), "{said}");
     assert!(
         said.contains("\nMEMCACHED_SASL_PWDB=/etc/tandem/users\n") && said.contains("alice:PASSWORD"),
         "{said}"
     );
     // Every example is one that tandemd takes.
+    let key = directory.path().join("pair.key");
+    std::fs::write(&key, "a key that is long enough\n").expect("a file");
     for example in ["memcached.conf", "sysconfig-memcached", "container.env"] {
         let options = translate(&here(example));
         let options = options.trim_start_matches("TANDEMD_OPTIONS=\"").trim_end_matches('"');
+        // The key is there on the machine it is written for.
+        let options = options.replace("/etc/tandem/pair.key", key.to_str().expect("a path"));
         let words = options.split_whitespace().map(Into::into).chain(["-u".into(), "root".into()]);
         let parsed = tandemd::config::parse(words, |_| None, false);
         assert!(matches!(parsed, Ok(tandemd::config::Invocation::Run(_))), "{options}: {parsed:?}");

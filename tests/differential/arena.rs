@@ -150,7 +150,7 @@ impl<'a> Arena<'a> {
         let first = Server::start(crate::servers::MEMCACHED);
         let mut second = self.second.start();
         let addresses = (first.address(), second.address());
-        let mut comparer = Comparer::default();
+        let mut comparer = Comparer::new(self.allow);
         self.runtime.block_on(async {
             warm_up(addresses.0).await;
             warm_up(addresses.1).await;

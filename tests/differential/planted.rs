@@ -125,7 +125,7 @@ fn a_wrong_counter_is_found() {
         return;
     }
     let (commands, difference) =
-        found(|answer| replace(answer, b"STAT delete_misses 1\r", b"STAT delete_misses 2\r"));
+        found(|answer| replace(answer, b"STAT delete_misses 0\r", b"STAT delete_misses 7\r"));
     assert_eq!(commands, 1, "{difference}");
     assert!(difference.contains("delete_misses"), "{difference}");
 }

@@ -5,8 +5,9 @@ use crate::reference_is_installed;
 use crate::script::{Chop, Wire};
 use crate::servers::{MEMCACHED, Server, TANDEM};
 
-/// Keys that came or went between 1.6.18 and 1.6.45.
-const CHANGED: [&str; 4] = [
+/// Keys that came or went between 1.6.18 and 1.6.45, and `io`, which is Tandem's own.
+const CHANGED: [&str; 5] = [
+    "io",
     "slab_reassign_evictions_nomem",
     "slab_reassign_busy_nomem",
     "slab_reassign_last_busy_status",

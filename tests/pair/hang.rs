@@ -49,21 +49,28 @@ fn a_deposed_master_acknowledges_no_write_that_the_pair_does_not_have() {
 
 #[test]
 fn a_hung_backup_does_not_stop_the_master() {
-    // The default profile: a test machine that stops everything for a quarter of a second, as shared
-    // ones do, would be a hang of the master itself under `fast`.
     let pair = setup().start();
     let master = pair.wait_paired();
     pair.nodes[1 - master].freeze();
     let mut client = pair.nodes[master].client();
     let start = Instant::now();
-    let mut count = 0_u64;
+    let (mut count, mut refused) = (0_u64, 0);
     // Well beyond the deadline at which the peer counts as dead.
     while start.elapsed() < Duration::from_millis(2500) {
-        client.set(&format!("key-{count}"), b"v").expect("every write is acknowledged");
-        count += 1;
+        match client.set(&format!("key-{count}"), b"v") {
+            Ok(()) => count += 1,
+            // A test machine may stop the master, too: only then it may refuse, and only for a while.
+            Err(error) => {
+                refused += 1;
+                let stood_still = pair.nodes[master].log().contains("this process did not run for a while");
+                assert!(stood_still, "every write is acknowledged: {error:?}");
+            }
+        }
     }
-    assert_eq!(pair.nodes[master].role(), "master");
+    pair.nodes[master].wait_role("master");
     pair.nodes[1 - master].thaw();
     assert_eq!(pair.wait_paired(), master);
-    assert_eq!(pair.wait_converged(PATIENCE), count);
+    // What was refused may have been executed.
+    let items = pair.wait_converged(PATIENCE);
+    assert!((count..=count + refused).contains(&items), "{items} items, {count} acknowledged");
 }

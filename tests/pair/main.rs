@@ -2,12 +2,17 @@
 
 mod acks;
 mod adversity;
+mod arbiter;
 mod burst;
 mod cables;
 mod catch_up;
+mod chaos;
+mod checker;
 mod failover;
 mod hang;
 mod harness;
+mod hooks;
+mod linear;
 mod link;
 mod migration;
 mod operators;

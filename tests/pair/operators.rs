@@ -33,6 +33,13 @@ fn an_operator_sees_and_steers_both_nodes_from_either() {
     let (done, text) = tandemctl(&pair, backup, &["wait", "--synced", "--timeout", "30s"]);
     assert!(done, "{text}");
 
+    // The two are compared.
+    let (done, text) = tandemctl(&pair, backup, &["verify"]);
+    assert!(!done && text.contains("only a master"), "{text}");
+    pair.wait_synced();
+    let (done, text) = tandemctl(&pair, master, &["verify"]);
+    assert!(done && text.contains("1 items compared: the backup has what the master has"), "{text}");
+
     // Who is responsible for the machine sees that failovers are paused.
     let (done, text) = tandemctl(&pair, backup, &["pause-failover", "--yes"]);
     assert!(done && text.contains("takes and gives no role by itself"), "{text}");

@@ -146,7 +146,12 @@ fn entrance(master: &Gated) -> SocketAddr {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { return };
-            if adopter.adopt_proxied(stream).is_err() {
+            stream.set_nonblocking(true).unwrap();
+            let socket = stream.try_clone().unwrap();
+            let attach = Box::new(move || {
+                Ok(Box::new(tokio::net::TcpStream::from_std(stream)?) as Box<dyn tandemd::server::PeerIo>)
+            });
+            if adopter.adopt_proxied(&socket, attach).is_err() {
                 return;
             }
         }

@@ -8,7 +8,9 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::channel::Channel;
 use crate::frame::{Codec, Frame, FrameError};
+use crate::guard::{Guard, GuardError};
 use crate::handshake::Side;
 use crate::node::Down;
 
@@ -36,6 +38,12 @@ impl Broken {
     }
 }
 
+impl From<GuardError> for Broken {
+    fn from(why: GuardError) -> Self {
+        Self { down: Down::Lost, why: format!("{why}: starting over with a new connection") }
+    }
+}
+
 impl From<FrameError> for Broken {
     fn from(why: FrameError) -> Self {
         Self { down: Down::Lost, why: format!("{why}: starting over with a new connection") }
@@ -55,8 +63,14 @@ pub(super) enum Taken {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    guard: Guard,
     codec: Codec,
+    /// From the socket, not a whole record yet.
+    wire: BytesMut,
+    /// Of the peer, not a whole frame yet.
     input: BytesMut,
+    /// Frames to be sent, and what they become on the wire.
+    frames: BytesMut,
     output: BytesMut,
     /// Who connected.
     pub(super) side: Side,
@@ -65,11 +79,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, side: Side, payload_bytes_max: usize) -> Self {
+    pub(super) fn new(channel: Channel, side: Side, payload_bytes_max: usize) -> Self {
+        let Channel { stream, guard, wire_in, plain_in, .. } = channel;
         Self {
             stream,
+            guard,
             codec: Codec::new(payload_bytes_max),
-            input: BytesMut::new(),
+            wire: wire_in,
+            input: plain_in,
+            frames: BytesMut::new(),
             output: BytesMut::new(),
             side,
             since: tokio::time::Instant::now(),
@@ -87,10 +105,12 @@ impl Connection {
 
     /// Reads once, if the runtime knows of something to read.
     pub(super) fn read(&mut self) -> Result<Taken, Broken> {
-        self.input.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.input) {
+        let open = self.is_open();
+        let target = if open { &mut self.input } else { &mut self.wire };
+        target.reserve(READ_BYTES);
+        match self.stream.try_read_buf(target) {
             Ok(0) => Err(Broken::closed()),
-            Ok(_) => Ok(Taken::Some),
+            Ok(_) => self.opened(),
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(Taken::Dry),
             Err(why) => Err(Broken::io(&why)),
         }
@@ -99,17 +119,31 @@ impl Connection {
     /// Reads once what the kernel has, whether or not the runtime has noticed it yet. After a pause of
     /// the process the runtime's knowledge is as old as the pause.
     pub(super) fn read_queued(&mut self) -> Result<Taken, Broken> {
-        let start = self.input.len();
-        self.input.resize(start + READ_BYTES, 0);
-        let read = (&*SockRef::from(&self.stream)).read(&mut self.input[start..]);
-        self.input.truncate(start + *read.as_ref().unwrap_or(&0));
+        let open = self.is_open();
+        let target = if open { &mut self.input } else { &mut self.wire };
+        let start = target.len();
+        target.resize(start + READ_BYTES, 0);
+        let read = (&*SockRef::from(&self.stream)).read(&mut target[start..]);
+        target.truncate(start + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => Err(Broken::closed()),
-            Ok(_) => Ok(Taken::Some),
+            Ok(_) => self.opened(),
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(Taken::Dry),
             Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(Taken::Some),
             Err(why) => Err(Broken::io(&why)),
         }
+    }
+
+    /// Unguarded, frames are cut from what was read as it is.
+    fn is_open(&self) -> bool {
+        matches!(self.guard, Guard::Open)
+    }
+
+    fn opened(&mut self) -> Result<Taken, Broken> {
+        if !self.is_open() {
+            self.guard.open(&mut self.wire, &mut self.input)?;
+        }
+        Ok(Taken::Some)
     }
 
     /// The next whole frame of what was read.
@@ -117,10 +151,15 @@ impl Connection {
         Ok(self.codec.decode(&mut self.input)?)
     }
 
+    /// How many frames were skipped since this was asked last.
+    pub(super) fn take_ignored(&mut self) -> u64 {
+        self.codec.take_ignored()
+    }
+
     /// Puts a frame behind everything that waits to go out.
     pub(super) fn push(&mut self, frame: &Frame) -> Result<(), Broken> {
-        self.codec.encode(frame, &mut self.output)?;
-        if self.output.len() > OUTPUT_BYTES_MAX + READ_BYTES {
+        self.codec.encode(frame, &mut self.frames)?;
+        if self.output.len() + self.frames.len() > OUTPUT_BYTES_MAX + READ_BYTES {
             return Err(Broken { down: Down::Lost, why: "the peer does not read".to_string() });
         }
         Ok(())
@@ -128,7 +167,7 @@ impl Connection {
 
     /// Is something waiting to go out?
     pub(super) fn is_blocked(&self) -> bool {
-        !self.output.is_empty()
+        !self.output.is_empty() || !self.frames.is_empty()
     }
 
     /// Bytes that wait to go out.
@@ -138,6 +177,9 @@ impl Connection {
 
     /// Sends as much as the socket takes.
     pub(super) fn flush(&mut self) -> Result<(), Broken> {
+        if !self.frames.is_empty() {
+            self.guard.seal(&mut self.frames, &mut self.output)?;
+        }
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {
                 Ok(0) => return Err(Broken::closed()),

@@ -17,8 +17,10 @@ use tokio::time::{Instant, sleep};
 
 use super::Event;
 use super::log::Throttle;
+use crate::channel::Channel;
 use crate::frame::{Hello, Link};
-use crate::handshake::{Agreed, Handshake, HandshakeError, Kind, Opening, Refusal, Secret, Side, verdict};
+use crate::handshake::{Agreed, Handshake, HandshakeError, Kind, Opening, Refusal, Side, verdict};
+use crate::keys::SharedKeys;
 use crate::transport::{self, GreetError, Knock, PeerAddress, Resolver};
 use crate::{node, wire};
 
@@ -45,7 +47,7 @@ pub(super) struct Introduction {
 /// A connection whose other end has proven that it holds the key.
 #[derive(Debug)]
 pub(super) struct Greeted {
-    pub(super) stream: TcpStream,
+    pub(super) channel: Channel,
     pub(super) address: SocketAddr,
     pub(super) side: Side,
     pub(super) kind: Kind,
@@ -55,7 +57,7 @@ pub(super) struct Greeted {
 /// What all tasks of this module need.
 #[derive(Clone)]
 pub(super) struct Doors {
-    pub(super) secret: Secret,
+    pub(super) keys: SharedKeys,
     pub(super) introduction: Arc<Mutex<Introduction>>,
     pub(super) events: mpsc::Sender<Event>,
     /// Connections sent away since the process began.
@@ -89,10 +91,11 @@ impl Doors {
         }
     }
 
-    async fn answer(&self, mut stream: TcpStream, address: SocketAddr, log: &Mutex<Throttle>) {
-        match self.greet_as_acceptor(&mut stream).await {
+    async fn answer(&self, stream: TcpStream, address: SocketAddr, log: &Mutex<Throttle>) {
+        let mut channel = Channel::from(stream);
+        match self.greet_as_acceptor(&mut channel).await {
             Ok((kind, peer)) => {
-                let greeted = Greeted { stream, address, side: Side::Acceptor, kind, peer };
+                let greeted = Greeted { channel, address, side: Side::Acceptor, kind, peer };
                 let _ = self.events.send(Event::Greeted(Box::new(greeted))).await;
             }
             Err(why) => {
@@ -114,15 +117,16 @@ impl Doors {
         }
     }
 
-    async fn greet_as_acceptor(&self, stream: &mut TcpStream) -> Result<(Kind, Introduction), GreetError> {
-        transport::tune(stream, self.dead_after)?;
+    async fn greet_as_acceptor(&self, channel: &mut Channel) -> Result<(Kind, Introduction), GreetError> {
+        transport::tune(&channel.stream, self.dead_after)?;
+        let keys = self.keys.now();
         let opening = Opening::new(Kind::Control, 0, transport::nonce()?);
-        let handshake = Handshake::acceptor(self.secret.clone(), opening, self.introduce(None));
-        let agreed = transport::greet(stream, handshake).await?;
+        let handshake = Handshake::acceptor(keys.secrets.clone(), opening, self.introduce(None));
+        let agreed = transport::greet(channel, Side::Acceptor, &keys, handshake).await?;
         match read_introduction(&agreed) {
             Ok(peer) => Ok((agreed.kind, peer)),
             Err(refusal) => {
-                let _ = stream.try_write(&verdict(Err(refusal)));
+                channel.try_send(&verdict(Err(refusal)));
                 Err(HandshakeError::Refusing(refusal).into())
             }
         }
@@ -187,16 +191,18 @@ impl Doors {
     }
 
     async fn dial(&self, address: SocketAddr, kind: Kind) -> Result<Greeted, GreetError> {
-        let mut stream = transport::connect(address, self.source, self.patience()).await?;
+        let stream = transport::connect(address, self.source, self.patience()).await?;
         transport::tune(&stream, self.dead_after)?;
+        let mut channel = Channel::from(stream);
+        let keys = self.keys.now();
         let opening = Opening::new(kind, 0, transport::nonce()?);
         let hello = self.introduce(link_of(kind));
-        let handshake = Handshake::dialler(self.secret.clone(), opening, hello);
-        let agreed = transport::greet(&mut stream, handshake).await?;
+        let handshake = Handshake::dialler(keys.secrets.clone(), opening, hello);
+        let agreed = transport::greet(&mut channel, Side::Dialler, &keys, handshake).await?;
         let peer = read_introduction(&agreed)
             .map_err(|refusal| GreetError::from(HandshakeError::Refusing(refusal)))?;
-        transport::await_verdict(&mut stream).await?;
-        Ok(Greeted { stream, address, side: Side::Dialler, kind, peer })
+        transport::await_verdict(&mut channel).await?;
+        Ok(Greeted { channel, address, side: Side::Dialler, kind, peer })
     }
 
     /// This node's introduction, as bytes.
@@ -212,7 +218,7 @@ fn link_of(kind: Kind) -> Option<Link> {
     match kind {
         Kind::Control => Some(Link::Control),
         Kind::Data => Some(Link::Data),
-        Kind::Proxy => None,
+        Kind::Proxy | Kind::Heartbeat | Kind::Witness => None,
     }
 }
 
@@ -240,7 +246,7 @@ fn explain(why: &GreetError) -> String {
 #[derive(Clone)]
 pub(super) struct Unproven {
     places: Arc<Mutex<VecDeque<AbortHandle>>>,
-    log: Arc<Mutex<Throttle>>,
+    pub(super) log: Arc<Mutex<Throttle>>,
 }
 
 impl Unproven {
@@ -248,7 +254,7 @@ impl Unproven {
         Self { places: Arc::default(), log: Arc::new(Mutex::new(Throttle::new(STRANGERS_EVERY))) }
     }
 
-    fn admit(&self, task: AbortHandle) {
+    pub(super) fn admit(&self, task: AbortHandle) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.retain(|task| !task.is_finished());
         if places.len() >= UNPROVEN_MAX
@@ -294,6 +300,9 @@ impl Judge {
     /// May this connection stay? `dead_after`: how long a partner's place is kept for it.
     pub(super) fn judge(&self, greeted: &Greeted, now: Instant, dead_after: Duration) -> Result<(), Refusal> {
         let hello = &greeted.peer.hello;
+        if greeted.kind == Kind::Witness {
+            return Err(Refusal::NoWitness);
+        }
         if hello.node_id == self.node_id {
             let myself = hello.boot_id == self.boot_id;
             return Err(if myself { Refusal::Myself } else { Refusal::CopiedIdentity });
@@ -394,7 +403,13 @@ mod tests {
             release: String::new(),
         };
         let stream = TcpStream::connect(address).await.expect("it listens");
-        Greeted { stream, address, side, kind, peer: Introduction { hello, replication_port: 0 } }
+        Greeted {
+            channel: stream.into(),
+            address,
+            side,
+            kind,
+            peer: Introduction { hello, replication_port: 0 },
+        }
     }
 
     fn judge(node_id: u128, link: Option<(Side, Duration)>) -> Judge {

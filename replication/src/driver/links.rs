@@ -23,11 +23,11 @@ pub(super) const REPEAT_EVERY: Duration = Duration::from_secs(60);
 
 impl Loop {
     /// Keeps a connection, or sends it away.
-    pub(super) fn adopt(&mut self, greeted: Greeted) {
+    pub(super) fn adopt(&mut self, mut greeted: Greeted) {
         let judge = Judge { node_id: self.node_id, boot_id: self.boot_id, partner: self.partner };
         let judgement = judge.judge(&greeted, Instant::now(), self.dead_after);
         let told = match greeted.side {
-            Side::Acceptor => greeted.stream.try_write(&verdict(judgement)).is_ok_and(|bytes| bytes == 2),
+            Side::Acceptor => greeted.channel.try_send(&verdict(judgement)),
             Side::Dialler => true,
         };
         match judgement {
@@ -35,12 +35,14 @@ impl Loop {
             Ok(()) if told => match greeted.kind {
                 Kind::Control => self.link_control(greeted),
                 Kind::Data => self.link_data(greeted),
-                Kind::Proxy => match greeted.stream.into_std() {
-                    Ok(stream) => self.host.proxy(stream),
+                Kind::Proxy => match greeted.channel.loosen() {
+                    Ok(channel) => self.host.proxy(channel),
                     Err(why) => tracing::warn!(
                         "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
                     ),
                 },
+                // The judge has refused them.
+                Kind::Heartbeat | Kind::Witness => {}
             },
             Ok(()) => tracing::debug!("{} left before it was welcomed", greeted.address),
         }
@@ -85,7 +87,7 @@ impl Loop {
     }
 
     fn link_control(&mut self, greeted: Greeted) {
-        let Greeted { stream, address, side, peer, .. } = greeted;
+        let Greeted { channel, address, side, peer, .. } = greeted;
         let known = self.partner;
         let same = known.is_some_and(|partner| {
             (partner.node_id, partner.boot_id) == (peer.hello.node_id, peer.hello.boot_id)
@@ -114,7 +116,7 @@ impl Loop {
             peer.hello.release,
             if side == Side::Dialler { "dialled" } else { "accepted" }
         );
-        let connection = Connection::new(stream, side, self.payload_bytes_max);
+        let connection = Connection::new(channel, side, self.payload_bytes_max);
         self.partner = Some(Partner {
             node_id: peer.hello.node_id,
             boot_id: peer.hello.boot_id,
@@ -135,7 +137,7 @@ impl Loop {
 
     fn link_data(&mut self, greeted: Greeted) {
         self.lose(Link::Data, Broken { down: Down::Replaced, why: "a newer one took its place".to_string() });
-        self.data = Some(Connection::new(greeted.stream, greeted.side, self.payload_bytes_max));
+        self.data = Some(Connection::new(greeted.channel, greeted.side, self.payload_bytes_max));
         self.urgent = true;
         self.node.handle_link_up(Link::Data, &greeted.peer.hello, now());
     }

@@ -11,10 +11,13 @@
 
 mod connection;
 mod copies;
+#[cfg(test)]
+mod corpus;
 mod doors;
 mod links;
 mod log;
 mod run;
+pub mod witness;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -26,9 +29,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
-use crate::handshake::Secret;
+use crate::channel::Loose;
 use crate::heal::Heal;
+use crate::keys::{Keys, SharedKeys};
 use crate::node::{self, Failback, GateView, Operator, Saved};
 use crate::proxy::ProxyTarget;
 use crate::role::State;
@@ -56,8 +61,12 @@ pub struct Config {
     pub peer: Option<PeerAddress>,
     /// Where the peer may dial in; see [`transport::bind`](crate::transport::bind).
     pub listeners: Vec<TcpListener>,
-    /// The pair's key.
-    pub secret: Secret,
+    /// What the nodes prove themselves with.
+    pub keys: SharedKeys,
+    /// Whom to ask when the peer cannot be asked, and for leases of which length; see [`crate::arbiter`].
+    pub arbiter: Option<(Arc<dyn Arbitrate>, Duration)>,
+    /// Whoever is silent is fenced ([`Host::fence`]) before it is replaced.
+    pub fence: bool,
     /// Where the node keeps what it must not forget; without, it is a new node with every start.
     pub state_dir: Option<PathBuf>,
     /// Where clients are served, for the peer's probes; 0 if they cannot reach it by TCP.
@@ -94,7 +103,9 @@ impl Config {
         Self {
             peer: None,
             listeners: Vec::new(),
-            secret: Secret::default(),
+            keys: SharedKeys::default(),
+            arbiter: None,
+            fence: false,
             state_dir: None,
             client_port: 0,
             release: env!("CARGO_PKG_VERSION").to_string(),
@@ -122,6 +133,16 @@ impl Default for Config {
 /// A future in a box, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// An arbiter, as it is asked; see [`crate::arbiter`].
+pub trait Arbitrate: std::fmt::Debug + Send + Sync + 'static {
+    /// Puts a question to it. May be given up at any time; whatever comes of it then, counts as no
+    /// answer.
+    fn ask(&self, asker: Asker, ask: Ask) -> BoxFuture<'_, Outcome>;
+
+    /// For people.
+    fn name(&self) -> String;
+}
+
 /// What the pair calls back. All but the future of [`Host::drained`] must return at once: they are
 /// called between two heartbeats.
 pub trait Host: Send + Sync + 'static {
@@ -132,11 +153,16 @@ pub trait Host: Send + Sync + 'static {
     fn drained(&self) -> BoxFuture<'_, ()>;
 
     /// The peer opened a stream of raw requests (see [`crate::proxy`]); it has been authenticated.
-    /// Nonblocking.
-    fn proxy(&self, stream: std::net::TcpStream);
+    fn proxy(&self, channel: Loose);
 
     /// What the next heartbeat says of this node.
     fn load(&self) -> Load;
+
+    /// Makes sure that the peer serves nobody, in a bounded time; whether that is certain. Only asked
+    /// with [`Config::fence`].
+    fn fence(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
 
     /// As master: what the backup has applied, per shard, and whether it will acknowledge more; `None`
     /// for a node that leads no more or has begun a new history. Called when it changes.
@@ -167,6 +193,8 @@ pub struct Snapshot {
     pub state_problem: Option<String>,
     /// Connections sent away since the process began: strangers, wrong keys, third nodes.
     pub refused: u64,
+    /// Frames of a later release that were skipped, as they may be; see [`MAY_IGNORE`](crate::frame::MAY_IGNORE).
+    pub ignored_frames: u64,
     /// How to open a stream of raw requests to the peer, while there is one.
     pub proxy: Option<ProxyTarget>,
     /// The last changes of this node's role, oldest first; none is missing between two of them.
@@ -205,6 +233,8 @@ enum Event {
         result: Result<Box<doors::Greeted>, String>,
     },
     DialledData(Result<Box<doors::Greeted>, String>),
+    Arbitrated(Answer),
+    Fenced(bool),
     Probed(node::Probe),
     Persisted(Result<(), StateError>),
     Drained(u64),
@@ -218,6 +248,7 @@ enum Event {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<Snapshot>>,
+    keys: SharedKeys,
     patience: Duration,
     thread: std::thread::JoinHandle<()>,
 }
@@ -231,6 +262,11 @@ impl Handle {
     /// Hears of every change of the status.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.status.clone()
+    }
+
+    /// New connections are proven with these keys from now on; those there are stay.
+    pub fn replace_keys(&self, keys: Keys) {
+        self.keys.replace(keys);
     }
 
     /// A copy that can ask and command but not end the node.
@@ -348,7 +384,8 @@ pub fn start(
     let (commands, inbox) = mpsc::channel(16);
     let (publisher, status) = watch::channel(Arc::new(Snapshot::default()));
     let patience = config.drain_timeout + 2 * config.dead_after + Duration::from_secs(1);
-    let parts = run::Parts { config, identity, store, backlog, host, inbox, publisher };
+    let keys = config.keys.clone();
+    let parts = run::Parts { config, identity, keys: keys.clone(), store, backlog, host, inbox, publisher };
     let thread = std::thread::Builder::new()
         .name("pair".to_string())
         .spawn(move || {
@@ -357,7 +394,7 @@ pub fn start(
             runtime.shutdown_background();
         })
         .map_err(|why| format!("cannot start the pair's thread: {why}"))?;
-    Ok(Handle { commands, status, patience, thread })
+    Ok(Handle { commands, status, keys, patience, thread })
 }
 
 /// Who this node is, and what it remembers.

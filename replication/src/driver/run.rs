@@ -16,10 +16,12 @@ use super::copies::Copies;
 use super::doors::{Doors, Introduction, Partner, Unproven};
 use super::links::REPEAT_EVERY;
 use super::log::Throttle;
-use super::{Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
+use super::{Arbitrate, Command, Config, Event, Host, Identity, RoleChange, Snapshot, now};
+use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::history::Position;
+use crate::keys::SharedKeys;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::state::StateError;
@@ -53,6 +55,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) identity: Identity,
+    pub(super) keys: SharedKeys,
     pub(super) store: Arc<dyn Store>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) host: Arc<dyn Host>,
@@ -90,6 +93,9 @@ pub(super) struct Loop {
     pub(super) backlog: Arc<Backlog>,
     pub(super) news: Arc<Notify>,
     pub(super) doors: Doors,
+    pub(super) arbiter: Option<Arc<dyn Arbitrate>>,
+    /// What the log knows of it.
+    pub(super) arbiter_heard: Option<bool>,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) publisher: watch::Sender<Arc<Snapshot>>,
@@ -133,6 +139,8 @@ pub(super) struct Loop {
     pub(super) link_problem: Option<(String, Instant)>,
     pub(super) throttle: Throttle,
     pub(super) role_changes: Arc<VecDeque<RoleChange>>,
+    /// Of all connections.
+    pub(super) ignored_frames: u64,
     pub(super) copies: Copies,
     pub(super) stopped: bool,
     /// Something happened since the last publication; something worth telling at once.
@@ -175,7 +183,7 @@ pub(super) async fn run(parts: Parts) {
 
 impl Loop {
     fn new(parts: Parts) -> (Self, Vec<TcpListener>) {
-        let Parts { config, identity, store, backlog, host, inbox, publisher } = parts;
+        let Parts { config, identity, keys, store, backlog, host, inbox, publisher } = parts;
         let Identity { saved, boot_id, directory, problem } = identity;
         let node_id = saved.node_id;
         let (sender, events) = mpsc::channel(64);
@@ -214,8 +222,8 @@ impl Loop {
                 drain_timeout: config.drain_timeout.into(),
                 heal: config.heal,
                 verify_every: config.verify_every.into(),
-                arbiter: None,
-                fence: false,
+                arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
+                fence: config.fence,
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -229,7 +237,7 @@ impl Loop {
         let introduction = Introduction { hello: node.hello(None), replication_port };
         let linked = Arc::new(AtomicBool::new(false));
         let doors = Doors {
-            secret: config.secret,
+            keys,
             introduction: Arc::new(Mutex::new(introduction)),
             events: sender,
             refused: Arc::new(AtomicU64::new(0)),
@@ -243,6 +251,8 @@ impl Loop {
             backlog,
             news,
             doors,
+            arbiter: config.arbiter.map(|(arbiter, _)| arbiter),
+            arbiter_heard: None,
             events,
             inbox,
             publisher,
@@ -275,6 +285,7 @@ impl Loop {
             link_problem: None,
             throttle: Throttle::new(REPEAT_EVERY),
             role_changes: Arc::default(),
+            ignored_frames: 0,
             copies: Copies::default(),
             stopped: false,
             stale: true,
@@ -352,12 +363,24 @@ impl Loop {
     fn handle_frames(&mut self, link: Link) {
         loop {
             let Some(connection) = self.connection(link).as_mut() else { return };
-            match connection.next_frame() {
+            let frame = connection.next_frame();
+            let ignored = connection.take_ignored();
+            self.count_ignored(ignored);
+            match frame {
                 Ok(Some(frame)) => self.node.handle_frame(link, frame, now()),
                 Ok(None) => return,
                 Err(broken) => return self.lose(link, broken),
             }
         }
+    }
+
+    fn count_ignored(&mut self, frames: u64) {
+        if frames > 0 && self.ignored_frames == 0 {
+            tracing::info!(
+                "link: the peer's release says what this one does not know and may ignore: it is skipped and counted"
+            );
+        }
+        self.ignored_frames += frames;
     }
 
     /// Does everything the node wants, and sends what the sockets take.
@@ -480,7 +503,15 @@ impl Loop {
                 String::from_utf8_lossy(&key)
             ),
             Output::Stopped => self.stopped = true,
-            Output::Arbiter(_) | Output::Fence => {}
+            Output::Arbiter(ask) => self.ask_arbiter(ask),
+            Output::Fence => {
+                tracing::warn!("the peer is silent: fencing it before it is replaced");
+                let (host, events) = (self.host.clone(), self.doors.events.clone());
+                tokio::spawn(async move {
+                    let fenced = host.fence().await;
+                    let _ = events.send(Event::Fenced(fenced)).await;
+                });
+            }
         }
     }
 
@@ -525,6 +556,14 @@ impl Loop {
                     Err(why) => tracing::debug!("no data connection yet: {why}"),
                 }
             }
+            Event::Arbitrated(answer) => self.arbitrated(answer),
+            Event::Fenced(fenced) => {
+                match fenced {
+                    true => tracing::info!("the peer is fenced: it serves nobody"),
+                    false => tracing::error!("the fence command did not succeed: the peer is not replaced"),
+                }
+                self.node.handle_fenced(fenced, now());
+            }
             Event::Probed(found) => self.node.handle_probe(found, now()),
             Event::Persisted(result) => self.saved(result),
             Event::Drained(closing) => {
@@ -540,6 +579,31 @@ impl Loop {
             }
             Event::Refused => {}
         }
+    }
+
+    fn ask_arbiter(&self, ask: Ask) {
+        let Some(arbiter) = self.arbiter.clone() else { return };
+        let asker = Asker { node: self.node_id, boot: self.boot_id };
+        let (events, patience) = (self.doors.events.clone(), self.dead_after / 2);
+        tokio::spawn(async move {
+            let outcome = timeout(patience, arbiter.ask(asker, ask)).await.unwrap_or(Outcome::Silent);
+            let _ = events.send(Event::Arbitrated(Answer { number: ask.number, outcome })).await;
+        });
+    }
+
+    fn arbitrated(&mut self, answer: Answer) {
+        let heard = Some(answer.outcome != Outcome::Silent);
+        if heard != self.arbiter_heard {
+            let name = self.arbiter.as_ref().map(|arbiter| arbiter.name()).unwrap_or_default();
+            match heard {
+                Some(true) => tracing::info!("the arbiter answers: {name}"),
+                _ => tracing::warn!(
+                    "the arbiter does not answer: {name}; while both nodes hear each other that does no harm"
+                ),
+            }
+            (self.arbiter_heard, self.urgent) = (heard, true);
+        }
+        self.node.handle_arbiter(answer, now());
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -613,9 +677,10 @@ impl Loop {
             state_problem: self.state_problem.clone(),
             role_changes: Arc::clone(&self.role_changes),
             refused: self.doors.refused.load(Ordering::Relaxed),
+            ignored_frames: self.ignored_frames,
             proxy: partner.filter(|partner| partner.address.port() != 0).map(|partner| ProxyTarget {
                 address: partner.address,
-                secret: self.doors.secret.clone(),
+                keys: self.doors.keys.clone(),
                 hello: self.doors.introduce(None),
                 patience: self.dead_after,
                 dead_after: self.dead_after,

@@ -5,6 +5,7 @@ use crate::dirty::DirtyMap;
 use crate::frame::{Frame, Handover, Heartbeat, Hello, Link};
 use crate::heal;
 use crate::history::{Fork, History, Position};
+use crate::liveness::Verdict;
 use crate::role::{self, Data, Effect, State, Trigger};
 use crate::session::Debt;
 use crate::time::{Mono, Span};
@@ -47,7 +48,10 @@ impl Node {
             self.send_heartbeat(now);
             self.next_heartbeat = now + self.config.heartbeat;
         }
-        if self.watches() && self.liveness.ask(now) {
+        let watches = self.watches();
+        #[cfg(feature = "testing")]
+        let watches = watches && !self.planted(crate::testing::Plant::NeverAsk);
+        if watches && self.liveness.ask(now) {
             self.outputs.push_back(Output::Probe);
         }
         self.note_acknowledged();
@@ -118,7 +122,9 @@ impl Node {
         }
         let before = peer.heartbeat.as_ref().map(|before| before.state);
         let doubts = heartbeat.state == State::Doubt && before != Some(State::Doubt);
-        let promotable = heartbeat.state.follows();
+        // Who has offered its role, or doubts, serves again when it has heard nothing for long enough.
+        let promotable =
+            heartbeat.state.follows() || matches!(heartbeat.state, State::Offered | State::Doubt);
         if heartbeat.state == State::Stopped {
             self.liveness.gone();
         }
@@ -140,7 +146,7 @@ impl Node {
             && self.following == offer.epoch
             && self.position.as_ref() == Some(&offer.position)
             // The master serves again `dead_after` after it last heard us: by then, nobody takes this.
-            && offer.echo.is_some_and(|echo| now.since(echo) < self.config.lease());
+            && offer.echo.is_some_and(|echo| now.since(echo) < self.offer_lasts());
         #[cfg(feature = "testing")]
         let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
         if level && self.fire(Trigger::OfferReceived, now) {
@@ -148,6 +154,15 @@ impl Node {
         } else {
             self.outputs.push_back(Output::Send(Link::Control, Frame::Declined { number: offer.number }));
         }
+    }
+
+    /// How old an offer may be that is taken.
+    fn offer_lasts(&self) -> Span {
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::TakeLateOffers) {
+            return Span(u64::MAX);
+        }
+        self.config.lease()
     }
 
     pub(super) fn grant(&mut self, wish: Operator, now: Mono) -> Result<(), Refusal> {
@@ -232,7 +247,9 @@ impl Node {
         if self.stopping && state != State::Stopped && !handing_over {
             return Some(Trigger::Stop);
         }
-        if let Some(trigger) = self.judge() {
+        // What the dead said last is no longer so.
+        let silent = self.liveness.verdict(now) >= Verdict::Silent;
+        if let Some(trigger) = self.judge().filter(|_| !silent) {
             return Some(trigger);
         }
         let dead = self.is_peer_dead(now);
@@ -243,7 +260,9 @@ impl Node {
             }
             State::Joining if self.is_complete() => Some(Trigger::Synced),
             State::Master if self.is_arbitrated() => self.is_forsaken(now).then_some(Trigger::Forsaken),
-            State::Master => self.is_deaf(now).then_some(Trigger::PeerDeaf),
+            State::Master | State::Draining if !self.is_arbitrated() && self.is_deaf(now) => {
+                Some(Trigger::PeerDeaf)
+            }
             State::Draining if self.has_drained() => Some(Trigger::Drained),
             State::Draining if now >= self.handover_due => Some(Trigger::YieldFailed),
             State::Offered if now >= self.handover_due => Some(Trigger::OfferUnanswered),
@@ -303,6 +322,10 @@ impl Node {
             State::Master | State::Draining | State::Offered | State::Doubt => heartbeat.claim < self.claim,
             State::Stopped => false,
         };
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::AgreeTooEasily) {
+            return yields;
+        }
         yields && heartbeat.echo.is_some_and(|echo| echo >= self.doubt_since)
     }
 
@@ -310,6 +333,10 @@ impl Node {
         let level = self.sender.as_ref().is_some_and(|sender| sender.is_level(&self.backlog));
         #[cfg(feature = "testing")]
         let level = level || self.planted(crate::testing::Plant::HandOverUnchecked);
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::IgnoreBatches) {
+            return level;
+        }
         self.drained && level
     }
 
@@ -368,6 +395,10 @@ impl Node {
         match state {
             State::Boot => {
                 self.receiver = None;
+                #[cfg(feature = "testing")]
+                if self.planted(crate::testing::Plant::PartIsWhole) && self.claim.data == Data::Partial {
+                    self.claim.data = Data::Complete;
+                }
                 let complete = self.claim.data == Data::Complete;
                 self.alone_at = if complete { now } else { now + self.config.dead_after };
             }
@@ -408,12 +439,20 @@ impl Node {
     fn begin_epoch(&mut self, now: Mono) {
         let forks = self.fork();
         let seen = self.saved.epoch.max(self.claim.epoch).max(self.following);
-        let epoch = role::next_epoch(seen, self.slot);
+        let slot = self.slot;
+        #[cfg(feature = "testing")]
+        let slot = if self.planted(crate::testing::Plant::SameParity) { 0 } else { slot };
+        let epoch = role::next_epoch(seen, slot);
         #[cfg(feature = "testing")]
         let epoch = if self.planted(crate::testing::Plant::ReuseEpoch) { seen.max(1) } else { epoch };
         self.claim.epoch = epoch;
+        self.age_at_first = self.claim.age.min(u32::MAX / 2);
         self.master_since = now;
         self.history = History::begin(self.config.node_id, self.config.boot_id, epoch, forks);
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::OneHistory) {
+            self.history.id = 1;
+        }
         self.sender = None;
         self.receiver = None;
         self.acknowledged = None;
@@ -478,7 +517,7 @@ impl Node {
     fn grow_older(&mut self, now: Mono) {
         if self.role.state.leads() && self.claim.data != Data::Complete {
             let age = now.since(self.master_since).0 / self.config.dead_after.0;
-            self.claim.age = u32::try_from(age).unwrap_or(u32::MAX).saturating_add(1);
+            self.claim.age = u32::try_from(age).unwrap_or(u32::MAX).saturating_add(self.age_at_first + 1);
         }
     }
 
@@ -490,6 +529,10 @@ impl Node {
     pub(super) fn take_own_position(&mut self) {
         if self.position.is_none() && self.history.id != 0 {
             self.position = Some(self.own_position());
+            #[cfg(feature = "testing")]
+            if self.planted(crate::testing::Plant::DenyOwnWrites) {
+                self.position = self.history.forks.last().map(|fork| fork.position.clone());
+            }
         }
     }
 
@@ -546,6 +589,10 @@ impl Node {
 
     /// Doubles with every change of roles lately, so that a flapping pair comes to rest.
     fn failback_delay(&self, now: Mono) -> Span {
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::PingPong) {
+            return Span(1);
+        }
         let recent = self.role_changes.iter().filter(|at| now.since(**at) < FLAP_WINDOW).count();
         let doublings = recent.saturating_sub(FLAPS_FREE).min(16) as u32;
         let longest = FAILBACK_DELAY_MAX.max(self.config.failback_delay);
@@ -584,7 +631,7 @@ impl Node {
         if let Some(since) = self.level_since {
             soonest = soonest.min(since + self.failback_delay(now));
         }
-        if self.role.state == State::Master && self.guarded {
+        if matches!(self.role.state, State::Master | State::Draining) && self.guarded {
             let lease_end = self.lease_end();
             soonest = if lease_end > now { soonest.min(lease_end) } else { soonest };
         }

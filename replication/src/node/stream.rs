@@ -111,6 +111,11 @@ impl Node {
 
     fn begin_sender(&mut self, follow: &Follow, now: Mono) {
         self.walk_since = now;
+        #[cfg(feature = "testing")]
+        let follow = &match self.planted(crate::testing::Plant::AlwaysCopy) {
+            true => Follow { positions: Vec::new(), cut: None, ..follow.clone() },
+            false => follow.clone(),
+        };
         let (epoch, history) = (self.claim.epoch, self.history.clone());
         #[cfg(feature = "testing")]
         self.forget_missed_if_planted();
@@ -179,11 +184,16 @@ impl Node {
         let Some(map) = DirtyMap::decode(payload) else {
             return self.give_up_link("bytes that are no map");
         };
-        if self.receives() {
+        if self.role.state.follows() && self.receiver.is_some() {
             self.unfinished.suspects.merge(&map);
+            if let Some(receiver) = &mut self.receiver {
+                // The plan that follows says when everything has come.
+                receiver.target = None;
+            }
             if self.claim.data == Data::Complete {
                 self.unfinished.base = self.known_positions();
                 self.claim.data = Data::Partial;
+                self.claim.age = self.inherited_age();
                 self.fire(Trigger::FellBehind, now);
             }
         } else if self.role.state.leads() {
@@ -226,13 +236,14 @@ impl Node {
         let behind = plan.way != Way::Continue || self.unfinished.suffix.is_some();
         if behind {
             self.claim.data = Data::Partial;
+            self.claim.age = if plan.way == Way::Copy { 0 } else { self.inherited_age() };
         }
         self.position = Some(plan.from);
         if let Some(receiver) = &mut self.receiver {
             receiver.planned = true;
             receiver.target = (plan.way == Way::Continue).then_some(plan.target);
             receiver.plan = plan.number;
-            receiver.reports = Reports::of(plan.number);
+            receiver.reports = Reports::of(plan.number, plan.way != Way::Continue);
             receiver.settled = false;
             receiver.ack_due = Some(now);
         }
@@ -240,6 +251,20 @@ impl Node {
             self.fire(Trigger::FellBehind, now);
         }
         self.note_complete(now);
+    }
+
+    /// A node that misses part of what its master has holds nearly as much: more than any that began with
+    /// nothing since.
+    fn inherited_age(&self) -> u32 {
+        if self.unfinished.base.is_empty() {
+            return 0;
+        }
+        let heartbeat = self.peer.as_ref().and_then(|peer| peer.heartbeat.as_ref());
+        match heartbeat.map(|heartbeat| heartbeat.claim) {
+            Some(claim) if claim.data == Data::Complete => u32::MAX / 2,
+            Some(claim) => claim.age.saturating_sub(1),
+            None => 0,
+        }
     }
 
     /// What this node did that the master does not have: everything since their pasts parted.
@@ -316,11 +341,6 @@ impl Node {
             return Err("changes are missing in the stream");
         }
         let store = &*self.store;
-        #[cfg(feature = "testing")]
-        let deaf = crate::testing::store::WithoutDeletes(store);
-        #[cfg(feature = "testing")]
-        let store: &dyn crate::store::Store =
-            if self.config.plant == Some(crate::testing::Plant::SkipDeletes) { &deaf } else { store };
         let count = session::apply(store, secs, payload).map_err(|_| "bytes that are no change")?;
         *applied += count;
         receiver.bytes_unacked += payload.len();
@@ -361,6 +381,7 @@ impl Node {
         receiver.settled = true;
         receiver.ack_due = Some(now);
         self.claim.data = Data::Complete;
+        self.claim.age = 0;
         self.unfinished = Unfinished::default();
         // Whatever this node did itself is the master's now.
         self.backlog.forget();

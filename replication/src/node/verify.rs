@@ -7,7 +7,7 @@ use crate::time::{Mono, Span};
 use crate::verify::{Answer, Answering, Comparison, Findings, Question, Room, Step};
 
 /// What a node compares, and when it compared last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Verifying {
     comparison: Option<Comparison>,
     /// What was recorded when the first look was over.

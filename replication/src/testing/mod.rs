@@ -4,17 +4,22 @@
 //! ([`oracle`]). Scenario scripts and the simulation are both drivers of it.
 
 mod arbiter;
+mod clients;
+mod faults;
+pub mod model;
 mod network;
 pub mod oracle;
 pub mod random;
 pub mod script;
 pub mod store;
+mod watch;
 mod world;
 
 pub use arbiter::Arbiter;
+pub use faults::StateFault;
 pub use network::{Direction, Network};
 pub use random::Random;
-pub use store::MapStore;
+pub use store::{MapStore, Wish};
 pub use world::{Options, Process, World};
 
 /// Bugs, each one line, that tests switch on to see that they are found.
@@ -46,6 +51,50 @@ pub enum Plant {
     SyncedTooSoon,
     /// A follower skips deletes.
     SkipDeletes,
+    /// The delete of an item that is not there is not recorded: the peer may have it.
+    SkipDeleteMisses,
+    /// A frame with a wrong bit is believed.
+    TrustBits,
+    /// One of a hundred changes is acknowledged but not applied.
+    LoseSome,
+    /// A master's lease outlasts its backup's patience.
+    LeaseTooLong,
+    /// Part of a copy counts as all of it when its source is lost.
+    PartIsWhole,
+    /// A follower ignores flushes.
+    IgnoreFlush,
+    /// A delayed flush is not part of a copy.
+    ForgetPendingFlush,
+    /// A follower ignores touches.
+    IgnoreTouch,
+    /// A follower misreads when items expire.
+    MisreadDeadlines,
+    /// An emptied store still refuses what is older than its last flush.
+    KeepFloor,
+    /// Both nodes take epochs of the same parity.
+    SameParity,
+    /// A deposed master says that it stands where it took over.
+    DenyOwnWrites,
+    /// A handover is offered while commands are still being executed.
+    IgnoreBatches,
+    /// A doubting master believes what its peer said before it doubted.
+    AgreeTooEasily,
+    /// An offer is taken however long it was under way.
+    TakeLateOffers,
+    /// A master whose backup died waits for it.
+    GuardForever,
+    /// A silent peer is never asked.
+    NeverAsk,
+    /// The backlog takes twice its budget.
+    DoubleBacklog,
+    /// Whoever asks to continue gets a copy.
+    AlwaysCopy,
+    /// Every history has the same name.
+    OneHistory,
+    /// The role goes back and forth without a pause.
+    PingPong,
+    /// The version clock stands still.
+    FrozenVersions,
     /// A master that was replaced follows without telling what only it has.
     KeepSuffix,
     /// A node promoted in the middle of a catch-up serves what may be stale.
@@ -72,7 +121,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 46] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -86,6 +135,28 @@ impl Plant {
         Self::KeepLeftovers,
         Self::SyncedTooSoon,
         Self::SkipDeletes,
+        Self::SkipDeleteMisses,
+        Self::TrustBits,
+        Self::LoseSome,
+        Self::LeaseTooLong,
+        Self::PartIsWhole,
+        Self::IgnoreFlush,
+        Self::ForgetPendingFlush,
+        Self::IgnoreTouch,
+        Self::MisreadDeadlines,
+        Self::KeepFloor,
+        Self::SameParity,
+        Self::DenyOwnWrites,
+        Self::IgnoreBatches,
+        Self::AgreeTooEasily,
+        Self::TakeLateOffers,
+        Self::GuardForever,
+        Self::NeverAsk,
+        Self::DoubleBacklog,
+        Self::AlwaysCopy,
+        Self::OneHistory,
+        Self::PingPong,
+        Self::FrozenVersions,
         Self::KeepSuffix,
         Self::TrustSuspects,
         Self::ForgetMissed,

@@ -13,8 +13,8 @@ pub type Direction = usize;
 pub struct Connection {
     /// What it is for.
     pub link: Link,
-    /// Frames under way, by sending node.
-    pub pipes: [VecDeque<Frame>; 2],
+    /// Frames under way, by sending node, each with the epoch its sender was in.
+    pub pipes: [VecDeque<(Frame, u64)>; 2],
     /// Whether a delivery is scheduled, by sending node.
     pub pumping: [bool; 2],
     /// Whether each node believes that it is up.
@@ -35,6 +35,12 @@ pub struct Network {
     pub refused: bool,
     /// A message takes up to so long.
     pub delay_max: Span,
+    /// So many of a hundred messages have to be sent again, which takes a while.
+    pub loss: u64,
+    /// One bit of so many in a thousand messages is wrong.
+    pub flips: u64,
+    /// Until then, something is under way that takes long.
+    pub slow_until: Mono,
     /// Since when control frames get through, by sending node.
     pub usable_since: [Option<Mono>; 2],
 }
@@ -48,6 +54,9 @@ impl Default for Network {
             pair_blocked: false,
             refused: false,
             delay_max: DELAY_USUAL,
+            loss: 0,
+            flips: 0,
+            slow_until: Mono(0),
             usable_since: [None; 2],
         }
     }
@@ -95,9 +104,9 @@ impl Network {
 
     /// Brings `usable_since` up to date.
     pub fn note_usable(&mut self, now: Mono) {
-        let whole = self.whole(Link::Control).is_some();
+        let whole = self.whole(Link::Control).is_some() && now >= self.slow_until;
         for node in 0..2 {
-            if whole && self.passes(node) && self.delay_max < LONG_DELAY {
+            if whole && self.passes(node) && self.delay_max < LONG_DELAY && self.loss == 0 {
                 self.usable_since[node].get_or_insert(now);
             } else {
                 self.usable_since[node] = None;
@@ -110,4 +119,4 @@ impl Network {
 pub(super) const DELAY_USUAL: Span = Span(800);
 
 /// A wire this slow is as good as cut.
-const LONG_DELAY: Span = Span::from_millis(30);
+pub(super) const LONG_DELAY: Span = Span::from_millis(30);

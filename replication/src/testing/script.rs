@@ -7,18 +7,21 @@
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! hold a | release a | resync a                                 no failover there, failovers again, a new copy
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
-//! run 100 | write a 50 [bytes] | delete a 50                    keys 0 to 49
+//! run 100 | write a 50 [bytes] | delete a 50 | touch a 50 seconds | flush a [seconds]     keys 0 to 49
 //! set a 7 | drop a 7                                            one key
+//! disk 100 | tear a | age a | replace control | jump a -3600000
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
 //! expect a backup | expect a serves | expect a waits | expect settled | expect same
 //! expect copies 2 | expect continued 1                          counted on both ends
 //! expect caught_up [2] | expect resumed 2                       the same
 //! expect a has 7 | expect a lacks 7 | expect conflicts 1        one key, by number
+//! expect items a 40                                             live ones
 //! ```
 //! Times are in milliseconds. A `#` begins a comment. The oracles judge at the end of every line.
 
-use super::Plant;
 use super::world::{Options, World};
+use super::{Plant, StateFault, Wish};
+use crate::frame::Link;
 use crate::heal::Heal;
 use crate::node::Operator;
 use crate::role::State;
@@ -100,6 +103,21 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["write", name, count] => write(world, name, count, Some(10))?,
         ["write", name, count, bytes] => write(world, name, count, Some(number(bytes)? as usize))?,
         ["delete", name, count] => write(world, name, count, None)?,
+        ["touch", name, count, seconds] => {
+            let seconds = number(seconds)? as u32;
+            for key in 0..number(count)? {
+                request(world, name, key, Wish::Touch(seconds))?;
+            }
+        }
+        ["flush", name] => request(world, name, 0, Wish::Flush(0))?,
+        ["flush", name, seconds] => request(world, name, 0, Wish::Flush(number(seconds)? as u32))?,
+        ["tear", name] => world.damage(node(name)?, StateFault::Torn),
+        ["age", name] => world.damage(node(name)?, StateFault::Stale),
+        ["replace", "control"] => world.replace(Link::Control),
+        ["replace", "data"] => world.replace(Link::Data),
+        ["jump", name, millis] => {
+            world.jump(node(name)?, millis.parse().map_err(|_| format!("not a number: {millis}"))?);
+        }
         ["until", millis, condition @ ..] => {
             let end = world.now + millis_of(millis)?;
             while !holds(world, condition)? {
@@ -123,7 +141,7 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
 fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
     Ok(match condition {
         ["settled"] => world.is_converged(),
-        ["same"] => world.contents(0) == world.contents(1),
+        ["same"] => world.difference().is_none(),
         ["copies", count] => counted(world)[0] == number(count)?,
         ["continued", count] => counted(world)[1] == number(count)?,
         ["caught_up"] => counted(world)[2] > 0,
@@ -140,6 +158,9 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
         }
         [name, "serves"] => world.write(node(name)?, 0, Some(1)),
         [name, "waits"] => !world.write(node(name)?, 0, Some(1)),
+        ["items", name, count] => {
+            world.contents(node(name)?).is_some_and(|items| number(count) == Ok(items.len() as u64))
+        }
         [name, "stopped"] => world.state(node(name)?).is_none(),
         [name, state] => {
             let known = State::ALL.into_iter().find(|known| known.name() == *state);
@@ -153,7 +174,7 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
 fn counted(world: &World) -> [u64; 4] {
     let mut sum = [world.full_copies, world.partial_resyncs, world.catch_ups, world.resumed];
     for process in (0..2).filter_map(|node| world.process(node)) {
-        let counters = process.node.status(world.now).counters;
+        let counters = process.node.counters();
         sum[0] += counters.full_copies;
         sum[1] += counters.partial_resyncs;
         sum[2] += counters.catch_ups;
@@ -169,6 +190,11 @@ fn write(world: &mut World, name: &str, count: &str, bytes: Option<usize>) -> Re
         }
     }
     Ok(())
+}
+
+fn request(world: &mut World, name: &str, key: u64, wish: Wish) -> Result<(), String> {
+    let taken = world.request(node(name)?, key, wish);
+    if taken { Ok(()) } else { Err(format!("{name} does not take requests: {}", describe(world))) }
 }
 
 fn write_one(world: &mut World, name: &str, key: &str, bytes: Option<usize>) -> Result<(), String> {

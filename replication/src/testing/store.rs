@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Plant;
 use crate::backlog::Backlog;
 use crate::change::{Bits, Bytes, Change, Put};
 use crate::store::{Merged, Store};
@@ -19,8 +20,34 @@ pub struct Item {
     pub version: u64,
 }
 
-/// Version and value by key.
-pub type Contents = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+/// An item as anybody sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// When it was written.
+    pub version: u64,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// Seconds until it expires, if it ever does.
+    pub left: Option<u32>,
+}
+
+/// Live items by key.
+pub type Contents = BTreeMap<Vec<u8>, Held>;
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The item shall be this, for so many seconds (0 for ever).
+    Set(Vec<u8>, u32),
+    /// There shall be no item.
+    Delete,
+    /// The item shall stay for so many seconds (0 for ever).
+    Touch(u32),
+    /// What is there?
+    Get,
+    /// All items shall be gone, at once or in so many seconds.
+    Flush(u32),
+}
 
 /// What a write did: where it stands in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +56,14 @@ pub struct Written {
     pub shard: usize,
     /// In the backlog.
     pub sequence: u64,
-    /// What was written.
+    /// What was written; empty for a flush.
     pub key: Vec<u8>,
-    /// Of the item, or of the delete.
+    /// Of the item, of the delete, or the floor of the flush.
     pub version: u64,
     /// It was deleted.
     pub deleted: bool,
+    /// It expires after so many seconds, 0 never.
+    pub seconds: u32,
 }
 
 /// A store in a few maps, without tombstones: a delete leaves nothing behind, so a change that comes
@@ -46,13 +75,22 @@ pub struct MapStore {
     secs: AtomicU32,
     /// Milliseconds of a wall clock, set from outside.
     millis: AtomicU64,
+    /// When everything goes, in this store's seconds, 0 never.
+    flush_at: AtomicU32,
+    /// A shard takes no more items than that.
+    items_max: usize,
     /// What was here when it was last cleared.
     cleared: Mutex<Option<Contents>>,
+    /// What was dropped to make room since the last question: key and version.
+    evicted: Mutex<Vec<(Vec<u8>, u64)>>,
+    /// Counts the peer's changes.
+    applied: AtomicU64,
+    plant: Option<Plant>,
     /// Deletes that were merged.
     merged_deletes: Mutex<Vec<(Vec<u8>, u64)>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Shard {
     /// In hash order, as an engine would walk them.
     items: BTreeMap<(u64, Vec<u8>), Item>,
@@ -69,9 +107,26 @@ impl MapStore {
             slot: AtomicU64::new(0),
             secs: AtomicU32::new(1),
             millis: AtomicU64::new(0),
+            flush_at: AtomicU32::new(0),
+            items_max: usize::MAX,
             cleared: Mutex::new(None),
+            evicted: Mutex::default(),
+            applied: AtomicU64::new(0),
+            plant: None,
             merged_deletes: Mutex::default(),
         }
+    }
+
+    /// The same with little room.
+    pub fn with_room_for(mut self, items: Option<usize>) -> Self {
+        self.items_max = items.map_or(usize::MAX, |items| items.div_ceil(self.shards.len()).max(1));
+        self
+    }
+
+    /// The same with a bug.
+    pub fn with_plant(mut self, plant: Option<Plant>) -> Self {
+        self.plant = plant;
+        self
     }
 
     /// What its clocks read.
@@ -80,40 +135,120 @@ impl MapStore {
         self.millis.store(millis, Ordering::Relaxed);
     }
 
-    /// Stores `value`, or deletes the item if there is none.
+    /// Does what a client wants; returns what was written.
+    pub fn execute(&self, key: &[u8], wish: &Wish) -> Option<Written> {
+        match wish {
+            Wish::Set(value, seconds) => Some(self.store(key, Some((value, *seconds)))),
+            Wish::Delete => Some(self.store(key, None)),
+            Wish::Touch(seconds) => self.touch(key, *seconds),
+            Wish::Get => None,
+            Wish::Flush(0) => {
+                self.flush_at.store(0, Ordering::Relaxed);
+                Some(self.flush())
+            }
+            Wish::Flush(seconds) => {
+                let deadline = self.secs() + seconds;
+                self.flush_at.store(deadline, Ordering::Relaxed);
+                for shard in 0..self.shards.len() {
+                    self.backlog.record(shard, &Change::FlushAt { deadline });
+                }
+                None
+            }
+        }
+    }
+
+    /// A master's timer: a delayed flush may be due.
+    pub fn flush_if_due(&self) -> Option<Written> {
+        let at = self.flush_at.load(Ordering::Relaxed);
+        if at == 0 || at > self.secs() {
+            return None;
+        }
+        self.flush_at.store(0, Ordering::Relaxed);
+        Some(self.flush())
+    }
+
+    /// Stores `value` for ever, or deletes the item if there is none.
     pub fn write(&self, key: &[u8], value: Option<&[u8]>) -> Written {
+        self.store(key, value.map(|value| (value, 0)))
+    }
+
+    fn store(&self, key: &[u8], value: Option<(&[u8], u32)>) -> Written {
         let index = self.shard_of(key);
         let mut shard = self.lock(index);
         let version = self.next_version(&shard, index);
         shard.last_version = version;
         let place = (hash(key), key.to_vec());
-        let change = match value {
-            Some(value) => {
-                let item = Item { value: value.to_vec(), deadline: 0, version };
+        let (change, missing) = match value {
+            Some((value, seconds)) => {
+                let deadline = self.deadline(seconds);
+                let item = Item { value: value.to_vec(), deadline, version };
                 shard.items.insert(place, item);
-                put(key, value, 0, version)
+                (put(key, value, deadline, version), false)
             }
-            None => {
-                shard.items.remove(&place);
-                Change::Delete { key, version }
-            }
+            None => (Change::Delete { key, version }, shard.items.remove(&place).is_none()),
         };
-        self.backlog.record(index, &change);
+        if !(missing && self.plant == Some(Plant::SkipDeleteMisses)) {
+            self.backlog.record(index, &change);
+        }
+        self.make_room(&mut shard, key);
         let sequence = self.backlog.last_of(index);
-        Written { shard: index, sequence, key: key.to_vec(), version, deleted: value.is_none() }
+        let seconds = value.map_or(0, |(_, seconds)| seconds);
+        Written { shard: index, sequence, key: key.to_vec(), version, deleted: value.is_none(), seconds }
     }
 
-    /// The item of `key`.
+    fn touch(&self, key: &[u8], seconds: u32) -> Option<Written> {
+        let index = self.shard_of(key);
+        let mut shard = self.lock(index);
+        let deadline = self.deadline(seconds);
+        let (floor, secs) = (shard.floor, self.secs());
+        let item = shard.items.get_mut(&(hash(key), key.to_vec()))?;
+        if !is_live(item, floor, secs) {
+            return None;
+        }
+        item.deadline = deadline;
+        let version = item.version;
+        self.backlog.record(index, &Change::Touch { key, deadline, version });
+        let sequence = self.backlog.last_of(index);
+        Some(Written { shard: index, sequence, key: key.to_vec(), version, deleted: false, seconds })
+    }
+
+    fn flush(&self) -> Written {
+        let floors = (0..self.shards.len()).map(|index| self.next_version(&self.lock(index), index));
+        let floor = floors.max().unwrap_or(0);
+        for index in 0..self.shards.len() {
+            let mut shard = self.lock(index);
+            shard.flush(floor);
+            self.backlog.record(index, &Change::Flush { floor });
+        }
+        let sequence = self.backlog.last_of(0);
+        Written { shard: 0, sequence, key: Vec::new(), version: floor, deleted: true, seconds: 0 }
+    }
+
+    fn deadline(&self, seconds: u32) -> u32 {
+        if seconds == 0 { 0 } else { self.secs() + seconds }
+    }
+
+    /// The live item of `key`.
     pub fn item(&self, key: &[u8]) -> Option<Item> {
-        self.lock(self.shard_of(key)).items.get(&(hash(key), key.to_vec())).cloned()
+        let shard = self.lock(self.shard_of(key));
+        let item = shard.items.get(&(hash(key), key.to_vec()));
+        item.filter(|item| is_live(item, shard.floor, self.secs())).cloned()
     }
 
-    /// All items by key.
+    /// How many changes of a peer came so far.
+    pub fn changes_seen(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    /// All live items by key.
     pub fn contents(&self) -> Contents {
         let mut all = BTreeMap::new();
-        for shard in 0..self.shards.len() {
-            for ((_, key), item) in &self.lock(shard).items {
-                all.insert(key.clone(), (item.version, item.value.clone()));
+        let secs = self.secs();
+        for index in 0..self.shards.len() {
+            let shard = self.lock(index);
+            for ((_, key), item) in shard.items.iter().filter(|(_, item)| is_live(item, shard.floor, secs)) {
+                let left = (item.deadline > 0).then(|| item.deadline.saturating_sub(secs));
+                all.insert(key.clone(), Held { version: item.version, value: item.value.clone(), left });
             }
         }
         all
@@ -124,6 +259,45 @@ impl MapStore {
         self.cleared.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// What was dropped to make room since the last question.
+    pub fn take_evicted(&self) -> Vec<(Vec<u8>, u64)> {
+        std::mem::take(&mut *self.evicted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An independent copy that records in `backlog`.
+    pub fn duplicate(&self, backlog: Arc<Backlog>) -> Self {
+        let shards = (0..self.shards.len()).map(|index| Mutex::new(self.lock(index).clone())).collect();
+        let number = |atomic: &AtomicU64| AtomicU64::new(atomic.load(Ordering::Relaxed));
+        let small = |atomic: &AtomicU32| AtomicU32::new(atomic.load(Ordering::Relaxed));
+        Self {
+            shards,
+            backlog,
+            slot: number(&self.slot),
+            secs: small(&self.secs),
+            millis: number(&self.millis),
+            flush_at: small(&self.flush_at),
+            items_max: self.items_max,
+            cleared: Mutex::new(None),
+            evicted: Mutex::default(),
+            merged_deletes: Mutex::default(),
+            applied: number(&self.applied),
+            plant: self.plant,
+        }
+    }
+
+    /// Drops the first item in hash order behind that of `key`, as long as there are too many.
+    fn make_room(&self, shard: &mut Shard, key: &[u8]) {
+        while shard.items.len() > self.items_max {
+            let place = (hash(key), key.to_vec());
+            let mut behind =
+                shard.items.range((std::ops::Bound::Excluded(&place), std::ops::Bound::Unbounded));
+            let victim = behind.next().or_else(|| shard.items.iter().next()).map(|(place, _)| place.clone());
+            let Some(item) = victim.as_ref().and_then(|victim| shard.items.remove(victim)) else { return };
+            let evicted = victim.map(|(_, key)| (key, item.version));
+            self.evicted.lock().unwrap_or_else(PoisonError::into_inner).extend(evicted);
+        }
+    }
+
     /// Deletes that were merged since the last question.
     pub fn take_merged_deletes(&self) -> Vec<(Vec<u8>, u64)> {
         std::mem::take(&mut self.merged_deletes.lock().unwrap_or_else(PoisonError::into_inner))
@@ -132,6 +306,9 @@ impl MapStore {
     fn next_version(&self, shard: &Shard, index: usize) -> u64 {
         let stamp = (index as u64) << 1 | self.slot.load(Ordering::Relaxed);
         let now = self.millis.load(Ordering::Relaxed) << 22 | stamp;
+        if self.plant == Some(Plant::FrozenVersions) {
+            return now.max(shard.last_version);
+        }
         if now > shard.last_version { now } else { ((shard.last_version >> 9) + 1) << 9 | stamp }
     }
 
@@ -141,6 +318,27 @@ impl MapStore {
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a bug on purpose swallows this change.
+    fn swallows(&self, change: &Change<'_>) -> bool {
+        let Some(plant) = self.plant else { return false };
+        match (plant, change) {
+            (Plant::SkipDeletes, Change::Delete { .. })
+            | (Plant::IgnoreFlush, Change::Flush { .. })
+            | (Plant::IgnoreTouch, Change::Touch { .. }) => true,
+            (Plant::LoseSome, _) => self.changes_seen() % 97 == 96,
+            _ => false,
+        }
+    }
+}
+
+impl Shard {
+    fn flush(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+        self.last_version = self.last_version.max(floor);
+        let floor = self.floor;
+        self.items.retain(|_, item| item.version >= floor);
     }
 }
 
@@ -155,18 +353,27 @@ impl Store for MapStore {
 
     fn clear(&self) {
         *self.cleared.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.contents());
-        (0..self.shards.len()).for_each(|shard| self.lock(shard).items.clear());
+        self.flush_at.store(0, Ordering::Relaxed);
+        for shard in 0..self.shards.len() {
+            let mut shard = self.lock(shard);
+            shard.items.clear();
+            shard.floor = if self.plant == Some(Plant::KeepFloor) { shard.floor } else { 0 };
+        }
     }
 
     fn apply(&self, change: &Change<'_>) {
-        if let Change::Flush { floor } = change {
-            for shard in &self.shards {
-                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                shard.floor = shard.floor.max(*floor);
-                let floor = shard.floor;
-                shard.items.retain(|_, item| item.version >= floor);
-            }
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        if self.swallows(change) {
             return;
+        }
+        match change {
+            Change::Flush { floor } => {
+                self.flush_at.store(0, Ordering::Relaxed);
+                (0..self.shards.len()).for_each(|shard| self.lock(shard).flush(*floor));
+                return;
+            }
+            Change::FlushAt { deadline } => return self.flush_at.store(*deadline, Ordering::Relaxed),
+            _ => {}
         }
         let Some((key, version)) = change.key_and_version() else { return };
         let mut shard = self.lock(self.shard_of(key));
@@ -176,7 +383,10 @@ impl Store for MapStore {
         match change {
             Change::Put(put) if held.is_none_or(|held| held < version) && version >= shard.floor => {
                 let value = put.value.pieces().collect::<Vec<_>>().concat();
-                shard.items.insert(place, Item { value, deadline: put.deadline, version });
+                let wrong = self.plant == Some(Plant::MisreadDeadlines) && put.deadline > 0;
+                let deadline = if wrong { put.deadline + 500 } else { put.deadline };
+                shard.items.insert(place, Item { value, deadline, version });
+                self.make_room(&mut shard, key);
             }
             Change::Touch { deadline, .. } => {
                 if let Some(item) = shard.items.get_mut(&place).filter(|item| item.version == version) {
@@ -191,10 +401,17 @@ impl Store for MapStore {
     }
 
     fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
-        let Some((key, version)) = change.key_and_version() else { return Merged::Kept };
+        let Some((key, version)) = change.key_and_version() else {
+            self.apply(change);
+            for shard in 0..self.shards.len() {
+                self.backlog.record(shard, change);
+            }
+            return Merged::Taken;
+        };
         let shard = self.shard_of(key);
         let before = self.item(key);
         match (&before, change) {
+            (_, Change::Put(_)) if version < self.lock(shard).floor => return Merged::Refused,
             (Some(item), Change::Put(_)) if item.version >= version => return Merged::Kept,
             (None, Change::Put(_)) if !may_create(shard) => return Merged::Refused,
             _ => self.apply(change),
@@ -243,8 +460,10 @@ impl Store for MapStore {
         if let Some(version) = theirs {
             self.backlog.record(self.shard_of(key), &Change::Delete { key, version });
         }
-        let value = self.item(key).map(|item| item.value);
-        self.write(key, value.as_deref());
+        let item = self.item(key);
+        let seconds =
+            |deadline: u32| if deadline == 0 { 0 } else { deadline.saturating_sub(self.secs()).max(1) };
+        self.store(key, item.as_ref().map(|item| (&item.value[..], seconds(item.deadline))));
     }
 
     fn secs(&self) -> u32 {
@@ -252,12 +471,17 @@ impl Store for MapStore {
     }
 
     fn pending_flush(&self) -> Option<u32> {
-        None
+        let at = self.flush_at.load(Ordering::Relaxed);
+        (at > 0 && self.plant != Some(Plant::ForgetPendingFlush)).then_some(at)
     }
 
     fn set_slot(&self, slot: u8) {
         self.slot.store(u64::from(slot), Ordering::Relaxed);
     }
+}
+
+fn is_live(item: &Item, floor: u64, secs: u32) -> bool {
+    item.version >= floor && (item.deadline == 0 || item.deadline > secs)
 }
 
 fn put<'a>(key: &'a [u8], value: &'a [u8], deadline: u32, version: u64) -> Change<'a> {
@@ -270,61 +494,4 @@ fn hash(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
-}
-
-/// A bug on purpose: a store that does not apply deletes.
-pub(crate) struct WithoutDeletes<'a>(pub(crate) &'a dyn Store);
-
-impl Store for WithoutDeletes<'_> {
-    fn apply(&self, change: &Change<'_>) {
-        if !matches!(change, Change::Delete { .. }) {
-            self.0.apply(change);
-        }
-    }
-
-    fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
-        self.0.merge(change, may_create)
-    }
-
-    fn shards(&self) -> usize {
-        self.0.shards()
-    }
-
-    fn items(&self) -> u64 {
-        self.0.items()
-    }
-
-    fn clear(&self) {
-        self.0.clear();
-    }
-
-    fn scan(
-        &self,
-        shard: usize,
-        cursor: u64,
-        max_bytes: usize,
-        visit: &mut dyn FnMut(&Change<'_>),
-    ) -> Option<u64> {
-        self.0.scan(shard, cursor, max_bytes, visit)
-    }
-
-    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&Change<'_>)) -> bool {
-        self.0.read(key, visit)
-    }
-
-    fn restate(&self, key: &[u8], theirs: Option<u64>) {
-        self.0.restate(key, theirs);
-    }
-
-    fn secs(&self) -> u32 {
-        self.0.secs()
-    }
-
-    fn pending_flush(&self) -> Option<u32> {
-        self.0.pending_flush()
-    }
-
-    fn set_slot(&self, slot: u8) {
-        self.0.set_slot(slot);
-    }
 }

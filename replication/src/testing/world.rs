@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::Plant;
 use super::arbiter::Arbiter;
-use super::network::{DELAY_USUAL, Network};
-use super::oracle::{Acknowledged, Oracle, Truth};
+use super::network::{DELAY_USUAL, LONG_DELAY, Network};
+use super::oracle::{Oracle, Truth};
 use super::random::Random;
-use super::store::{Contents, MapStore, Written};
+use super::store::{Contents, MapStore, Wish, Written};
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
@@ -37,6 +37,18 @@ pub struct Options {
     pub preferred: Option<(usize, Span)>,
     /// A node without a state directory.
     pub unsettled: Option<usize>,
+    /// Each node's store takes about so many items.
+    pub items_max: [Option<usize>; 2],
+    /// How much faster than true time each node's clock runs, in millionths.
+    pub drift: [i64; 2],
+    /// Wall clocks jump.
+    pub wall_jumps: bool,
+    /// Commands take a while between admission and execution.
+    pub slow_batches: bool,
+    /// Values may be too long for the backlog: what a failover loses need not be the end of a shard.
+    pub long_values: bool,
+    /// Nothing happens but that links break: no copy is needed.
+    pub gentle: bool,
     /// What becomes of keys that both nodes changed.
     pub heal: Heal,
     /// There is an arbiter; how fast its clock runs, in thousandths.
@@ -59,6 +71,12 @@ impl Options {
             keys: 40,
             preferred: None,
             unsettled: None,
+            items_max: [None, None],
+            drift: [0, 0],
+            wall_jumps: false,
+            slow_batches: false,
+            long_values: false,
+            gentle: false,
             heal: Heal::default(),
             arbiter: None,
             plant: None,
@@ -73,29 +91,39 @@ pub struct Process {
     pub node: Node,
     /// Its items.
     pub store: Arc<MapStore>,
+    /// Who it believes to be.
+    pub node_id: u128,
     /// Never the same twice.
     pub boot_id: u64,
     /// The last the node said.
     pub gate: GateView,
+    /// Its changes.
+    pub(super) backlog: Arc<Backlog>,
     /// Stopped until then.
-    paused_until: Mono,
+    pub(super) paused_until: Mono,
     /// Since when it serves.
-    serving_since: Option<Mono>,
+    pub(super) serving_since: Option<Mono>,
     /// An operator made it master against all caution.
-    forced: bool,
+    pub(super) forced: bool,
     /// Batches that are executing.
-    inside: u32,
+    pub(super) inside: u32,
     /// The node waits for the last batch to leave.
-    draining: bool,
+    pub(super) draining: bool,
+    /// The last epoch it followed.
+    followed: u64,
+    /// Since when it could serve alone and does not.
+    pub(super) idle_since: Mono,
     /// What its clock reads at the beginning of the world.
     clock: u64,
+    /// How much faster it runs, in millionths.
+    drift: i64,
     /// When its timer is set to.
     wake_at: Mono,
 }
 
 /// Something that will happen.
-enum Event {
-    Wake { node: usize, boot: u64 },
+pub(super) enum Event {
+    Wake { node: usize, boot: u64, at: Mono },
     Deliver { connection: usize, from: usize },
     Detach { connection: usize, node: usize, why: Down },
     Dial { link: Link },
@@ -104,7 +132,8 @@ enum Event {
     Drained { node: usize, boot: u64 },
     Ask { asker: Asker, node: usize, ask: Ask, back: Span },
     Answer { node: usize, boot: u64, answer: Answer },
-    Leave { node: usize, boot: u64, epoch: u64, written: Written },
+    Execute { node: usize, boot: u64, epoch: u64, key: Vec<u8>, wish: Wish },
+    Leave { node: usize, boot: u64, epoch: u64, written: Option<Written> },
 }
 
 /// Two processes and everything around them.
@@ -123,9 +152,25 @@ pub struct World {
     pub oracle: Oracle,
     /// How often each row of the role table fired.
     pub fired: Vec<u64>,
-    processes: [Option<Process>; 2],
+    pub(super) processes: [Option<Process>; 2],
     /// What each node's state directory holds.
-    disks: [Saved; 2],
+    pub(super) disks: [Saved; 2],
+    /// What it held before.
+    pub(super) past: [Vec<Saved>; 2],
+    /// Saves fail.
+    pub(super) disk_fails: [bool; 2],
+    /// The file cannot be read.
+    pub(super) torn: [bool; 2],
+    /// The node has lost its memory at some time, or never had one, or could not save it.
+    pub(super) forgetful: [bool; 2],
+    /// Whoever lost its identity got one that gives it the same slot: only then no epoch is used twice.
+    pub(super) identities_ordered: bool,
+    /// How far each node's wall clock is ahead, in milliseconds.
+    pub(super) wall: [i64; 2],
+    /// Faults, and what operators and failback did.
+    pub strikes: u64,
+    pub(super) promotions: u64,
+    pub(super) copies_when_settled: Option<u64>,
     /// How much longer than usual a save takes.
     pub disk_pause: Span,
     /// When the last save under way is done.
@@ -134,7 +179,7 @@ pub struct World {
     scheduled: u64,
     boots: u64,
     events: u64,
-    values: u64,
+    pub(super) values: u64,
     /// Mixes everything that happened: two runs of a seed must agree on it.
     pub trace: u64,
     /// Counters of processes that are no more are added here.
@@ -143,8 +188,6 @@ pub struct World {
     truths: [Option<Truth>; 2],
     /// The same by plan: process, session and number.
     plans: BTreeMap<(u64, u32, u32), Truth>,
-    /// The plan each node heard last.
-    heard: [(u32, u32); 2],
     /// The same, for streams continued.
     pub partial_resyncs: u64,
     /// The same, for catch-ups.
@@ -158,7 +201,8 @@ pub struct World {
 struct Scheduled {
     at: Mono,
     number: u64,
-    event: Event,
+    /// Behind a pointer: the queue moves it often.
+    event: Box<Event>,
 }
 
 impl PartialEq for Scheduled {
@@ -182,7 +226,7 @@ impl Ord for Scheduled {
 }
 
 /// The two nodes' names for ever; the first has slot 0.
-const NODE_IDS: [u128; 2] = [10, 11];
+const NODE_IDS: [u128; 2] = [1000, 1001];
 
 impl World {
     /// A world in which nothing runs yet.
@@ -195,6 +239,15 @@ impl World {
             oracle: Oracle::default(),
             fired: vec![0; ROWS.len()],
             processes: [None, None],
+            past: [Vec::new(), Vec::new()],
+            disk_fails: [false; 2],
+            torn: [false; 2],
+            forgetful: [0, 1].map(|node| options.unsettled == Some(node)),
+            identities_ordered: true,
+            wall: [0; 2],
+            strikes: 0,
+            promotions: 0,
+            copies_when_settled: None,
             disks: NODE_IDS.map(|node_id| Saved { node_id, ..Saved::default() }),
             disk_pause: Span(0),
             disk_free_at: [Mono(0); 2],
@@ -207,7 +260,6 @@ impl World {
             full_copies: 0,
             truths: Default::default(),
             plans: BTreeMap::new(),
-            heard: [(0, 0); 2],
             partial_resyncs: 0,
             catch_ups: 0,
             resumed: 0,
@@ -217,7 +269,25 @@ impl World {
         for link in [Link::Control, Link::Data] {
             world.schedule(Span(1), Event::Dial { link });
         }
+        world.oracle.versions_may_repeat = world.options.wall_jumps;
+        world.expect_delays(Span(0));
         world
+    }
+
+    /// A node that has forgotten who it was. Half of the time chance gives it its old slot.
+    pub(super) fn fresh_identity(&mut self, node: usize) -> Saved {
+        let other = self.process(1 - node).map_or(self.disks[1 - node].node_id, |other| other.node_id);
+        let chosen = u128::from(self.random.within(1..1000));
+        let node_id = match (self.random.chance(50), node) {
+            (false, _) => chosen + 1500 * u128::from(self.random.chance(50)),
+            (true, 0) => (chosen & !1) | 2,
+            (true, _) => (2 * other + chosen) | 1,
+        };
+        let node_id = if node_id == other { other + 1 } else { node_id };
+        // Before it knows its peer, a node takes its slot from its own name.
+        self.identities_ordered &= (node_id < other) == (node == 0) && (node_id & 1) as usize == node;
+        self.oracle.versions_may_repeat |= !self.identities_ordered;
+        Saved { node_id, ..Saved::default() }
     }
 
     /// A peer is dead after so much silence.
@@ -241,20 +311,29 @@ impl World {
             return;
         }
         self.boots += 1;
+        self.strikes += 1;
         let boot_id = self.boots;
-        let backlog = Arc::new(Backlog::new(self.options.shards[node], self.options.backlog_bytes));
-        let store = Arc::new(MapStore::new(self.options.shards[node], Arc::clone(&backlog)));
+        let plant = self.options.plant;
+        let factor = if plant == Some(Plant::DoubleBacklog) { 2 } else { 1 };
+        let backlog = Backlog::new(self.options.shards[node], factor * self.options.backlog_bytes);
+        let backlog = Arc::new(backlog);
+        let store = MapStore::new(self.options.shards[node], Arc::clone(&backlog));
+        let store = Arc::new(store.with_room_for(self.options.items_max[node]).with_plant(plant));
         let clock = self.random.within(1_000_000..1_000_000_000);
-        let settled = self.options.unsettled != Some(node);
+        let settled = self.options.unsettled != Some(node) && !self.torn[node];
+        let saved = if settled { self.disks[node].clone() } else { self.fresh_identity(node) };
+        let node_id = saved.node_id;
+        let flaps = plant == Some(Plant::PingPong);
         let config = Config {
-            saved: self.disks[node].clone(),
+            saved,
             settled,
             heartbeat: self.options.heartbeat,
             dead_after: self.dead_after(),
             start_wait: self.dead_after().scaled(2, 1),
-            preferred: self.options.preferred.is_some_and(|(preferred, _)| preferred == node),
+            preferred: flaps || self.options.preferred.is_some_and(|(preferred, _)| preferred == node),
             failback: match self.options.preferred {
                 Some(_) => crate::node::Failback::Auto,
+                None if flaps => crate::node::Failback::Auto,
                 None => crate::node::Failback::Manual,
             },
             failback_delay: self.options.preferred.map_or(Span(1), |(_, delay)| delay),
@@ -262,13 +341,20 @@ impl World {
             heal: self.options.heal,
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
-            plant: self.options.plant,
-            ..Config::new(NODE_IDS[node], boot_id)
+            plant,
+            ..Config::new(node_id, boot_id)
         };
-        let local = Mono(self.now.0 + clock);
+        let local = local(self.now, clock, self.options.drift[node]);
         let process = Process {
-            node: Node::new(config, Arc::clone(&store) as Arc<dyn crate::store::Store>, backlog, local),
+            node: Node::new(
+                config,
+                Arc::clone(&store) as Arc<dyn crate::store::Store>,
+                Arc::clone(&backlog),
+                local,
+            ),
             store,
+            backlog,
+            node_id,
             boot_id,
             gate: GateView::Park,
             paused_until: Mono(0),
@@ -276,19 +362,23 @@ impl World {
             forced: false,
             inside: 0,
             draining: false,
+            followed: 0,
+            idle_since: Mono::NEVER,
             clock,
+            drift: self.options.drift[node],
             wake_at: self.now + Span(1),
         };
         self.processes[node] = Some(process);
         self.note(node as u64, 1);
         self.say(|| format!("{} starts", name(node)));
-        self.schedule(Span(1), Event::Wake { node, boot: boot_id });
+        self.schedule(Span(1), Event::Wake { node, boot: boot_id, at: self.now + Span(1) });
     }
 
     /// Kills the process of `node`. Its kernel closes the connections, if that gets through.
     pub fn kill(&mut self, node: usize) {
         let Some(process) = self.processes[node].take() else { return };
         self.say(|| format!("{} dies", name(node)));
+        self.strikes += 1;
         self.account(&process);
         self.oracle.forget_pending(node);
         let survivor = self.contents(1 - node);
@@ -307,6 +397,7 @@ impl World {
     /// Stops the process of `node` for a while, as SIGSTOP does.
     pub fn pause(&mut self, node: usize, length: Span) {
         let until = self.now + length;
+        self.expect_delays(length);
         if let Some(process) = &mut self.processes[node] {
             process.paused_until = process.paused_until.max(until);
             self.say(|| format!("{} is stopped for {} ms", name(node), length.as_millis()));
@@ -360,49 +451,15 @@ impl World {
     /// An operator's wish.
     pub fn operate(&mut self, node: usize, wish: Operator) -> Result<(), Refusal> {
         self.say(|| format!("{} is told to {wish:?}", name(node)));
+        self.strikes += 1;
         let now = self.local(node);
         let process = self.processes[node].as_mut().filter(|process| process.paused_until <= self.now);
         let process = process.ok_or(Refusal("it does not run"))?;
-        let dropped = process.node.status(now).counters.suspects_dropped;
+        let dropped = process.node.counters().suspects_dropped;
         let granted = process.node.handle_operator(wish, now);
         self.note_dropped(node, dropped);
         self.work(node);
         granted
-    }
-
-    /// A client sends a write to `node`, which executes or forwards it, or does not.
-    pub fn write(&mut self, node: usize, key: u64, value_bytes: Option<usize>) -> bool {
-        self.offer(node, key, value_bytes, true)
-    }
-
-    fn offer(&mut self, node: usize, key: u64, value_bytes: Option<usize>, may_forward: bool) -> bool {
-        let local = self.local(node);
-        let now = self.now;
-        let Some(process) = self.processes[node].as_mut() else { return false };
-        if process.paused_until > now {
-            return false;
-        }
-        match process.gate {
-            GateView::Serve { until } if local < until => {}
-            GateView::Forward if may_forward && self.network.clients_pass() => {
-                return self.offer(1 - node, key, value_bytes, false);
-            }
-            _ => return false,
-        }
-        self.values += 1;
-        let key = format!("key{key}").into_bytes();
-        let mut value = format!("value{}", self.values).into_bytes();
-        value.resize(value.len() + value_bytes.unwrap_or(0), b'.');
-        process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, now.0 / 1000 + 1000);
-        process.inside += 1;
-        let written = process.store.write(&key, value_bytes.map(|_| &value[..]));
-        let (boot, epoch) = (process.boot_id, process.node.claim().epoch);
-        self.oracle.made(node, written.clone());
-        let length = if self.random.chance(5) { 5000 } else { 200 };
-        let takes = Span(self.random.within(1..length));
-        self.schedule(takes, Event::Leave { node, boot, epoch, written });
-        self.work(node);
-        true
     }
 
     /// Runs for so long.
@@ -413,14 +470,21 @@ impl World {
         {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = next.at;
+            self.oracle.now = self.now;
             self.events += 1;
             if self.events > EVENTS_MAX {
                 self.oracle.violate("something repeats itself for ever".into());
                 break;
             }
-            self.happen(next.event);
+            let known = self.oracle.violations.len();
+            self.happen(*next.event);
+            if let Some(violation) = self.oracle.violations.get(known) {
+                self.say(|| format!("VIOLATION: {violation}"));
+            }
         }
         self.now = end;
+        self.oracle.now = end;
+        self.watch();
     }
 
     /// Ends all faults of the wire.
@@ -432,7 +496,22 @@ impl World {
             arbiter.repair();
         }
         self.network.delay_max = DELAY_USUAL;
+        self.network.loss = 0;
+        self.network.flips = 0;
+        self.disk_fails = [false; 2];
+        self.disk_pause = Span(0);
         self.network.note_usable(self.now);
+    }
+
+    /// When the last stopped process goes on.
+    pub fn paused_until(&self) -> Mono {
+        let all = self.processes.iter().flatten().map(|process| process.paused_until);
+        all.max().unwrap_or_default()
+    }
+
+    /// How often a node became master anew.
+    pub fn promotions(&self) -> u64 {
+        self.promotions
     }
 
     /// One master, one level backup, and both hold the same.
@@ -444,7 +523,7 @@ impl World {
             _ => return false,
         };
         let Some(process) = self.process(master) else { return false };
-        matches!(process.gate, GateView::Serve { .. }) && self.contents(0) == self.contents(1)
+        matches!(process.gate, GateView::Serve { .. }) && self.difference().is_none()
     }
 
     /// What a node's store holds.
@@ -466,7 +545,7 @@ impl World {
         for (sum, fired) in self.fired.iter_mut().zip(process.node.fired()) {
             *sum += fired;
         }
-        let counters = process.node.status(Mono(0)).counters;
+        let counters = process.node.counters();
         self.full_copies += counters.full_copies;
         self.partial_resyncs += counters.partial_resyncs;
         self.catch_ups += counters.catch_ups;
@@ -475,7 +554,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Wake { node, boot } => self.wake(node, boot),
+            Event::Wake { node, boot, at } => self.wake(node, boot, at),
             Event::Deliver { connection, from } => self.deliver(connection, from),
             Event::Detach { connection, node, why } => self.detach(connection, node, why),
             Event::Dial { link } => self.dial(link),
@@ -494,11 +573,16 @@ impl World {
             Event::Saved { node, boot, saved } => {
                 let event = Event::Saved { node, boot, saved: saved.clone() };
                 if self.awake(node, boot, event) {
+                    let nowhere = self.options.unsettled == Some(node);
+                    let fails = self.torn[node] || (self.disk_fails[node] && !nowhere);
                     // Written in order, whatever a pause did to the order of these events.
-                    if self.options.unsettled != Some(node) && saved.epoch >= self.disks[node].epoch {
-                        self.disks[node] = saved;
+                    if !fails && !nowhere && saved.epoch >= self.disks[node].epoch {
+                        let before = std::mem::replace(&mut self.disks[node], saved);
+                        self.past[node].push(before);
                     }
-                    self.tell(node, |node, now| node.handle_persisted(true, now));
+                    // A full disk stops nobody; who restarts then has forgotten.
+                    self.forgetful[node] |= fails;
+                    self.tell(node, |node, now| node.handle_persisted(!fails, now));
                 }
             }
             Event::Drained { node, boot } => {
@@ -506,10 +590,16 @@ impl World {
                     self.tell(node, Node::handle_drained);
                 }
             }
+            Event::Execute { node, boot, epoch, key, wish } => {
+                let event = Event::Execute { node, boot, epoch, key: key.clone(), wish: wish.clone() };
+                if self.awake(node, boot, event) {
+                    self.execute(node, boot, epoch, &key, &wish);
+                }
+            }
             Event::Leave { node, boot, epoch, written } => {
                 let event = Event::Leave { node, boot, epoch, written: written.clone() };
                 if self.awake(node, boot, event) {
-                    self.leave(node, epoch, &written);
+                    self.leave(node, epoch, written.as_ref());
                 }
             }
         }
@@ -528,16 +618,14 @@ impl World {
         false
     }
 
-    fn wake(&mut self, node: usize, boot: u64) {
-        if !self.awake(node, boot, Event::Wake { node, boot }) {
+    fn wake(&mut self, node: usize, boot: u64, at: Mono) {
+        if !self.awake(node, boot, Event::Wake { node, boot, at }) {
             return;
         }
-        if let Some(process) = &mut self.processes[node] {
-            // A timer that was set before an earlier one: that one has set the next.
-            if self.now < process.wake_at {
-                return;
-            }
-            process.wake_at = Mono::NEVER;
+        match &mut self.processes[node] {
+            Some(process) if process.wake_at == at => process.wake_at = Mono::NEVER,
+            // The timer was set anew meanwhile.
+            _ => return,
         }
         let local = self.local(node);
         let due = self.process(node).is_some_and(|process| process.node.poll_timeout() <= local);
@@ -546,43 +634,6 @@ impl World {
         } else {
             self.set_timer(node);
         }
-    }
-
-    fn leave(&mut self, node: usize, epoch: u64, written: &Written) {
-        let local = self.local(node);
-        let other = self.processes[1 - node].as_ref().and_then(|other| {
-            let serves = matches!(other.gate, GateView::Serve { until } if self.local(1 - node) < until);
-            Some((other.node.claim().epoch, other.serving_since.filter(|_| serves && !other.forced)?))
-        });
-        let Some(process) = self.processes[node].as_mut() else { return };
-        process.inside -= 1;
-        let open = matches!(process.gate, GateView::Serve { until } if local < until);
-        if process.inside == 0 && process.draining {
-            process.draining = false;
-            let boot = process.boot_id;
-            self.schedule(Span(20), Event::Drained { node, boot });
-        }
-        let Some(process) = self.processes[node].as_ref() else { return };
-        let alone = self.arbiter.is_some() && !process.forced;
-        if !open || process.node.claim().epoch != epoch {
-            return;
-        }
-        let saved_epoch = if self.options.unsettled == Some(node) { epoch } else { self.disks[node].epoch };
-        // Without a state directory a new process cannot know which epochs were used before.
-        let boot = if self.options.unsettled == Some(node) { 0 } else { process.boot_id };
-        let by = Acknowledged {
-            node,
-            boot,
-            epoch,
-            saved_epoch,
-            other,
-            audible_since: self.network.usable_since[1 - node],
-            dead_after: self.dead_after(),
-            alone,
-        };
-        let promised = (!self.may_forget()).then_some(written);
-        self.oracle.acknowledge(by, promised, self.now);
-        self.note(written.version, epoch);
     }
 
     fn dial(&mut self, link: Link) {
@@ -600,6 +651,11 @@ impl World {
                 self.network.connection(old).attached[node] = false;
             }
         }
+        self.connect(link);
+    }
+
+    /// A connection between both processes is made.
+    pub(super) fn connect(&mut self, link: Link) {
         self.network.open(link);
         self.network.note_usable(self.now);
         let hellos =
@@ -628,7 +684,7 @@ impl World {
             return;
         }
         let link = pipe.link;
-        let Some(frame) = pipe.pipes[from].pop_front() else {
+        let Some((frame, epoch)) = pipe.pipes[from].pop_front() else {
             pipe.pumping[from] = false;
             return;
         };
@@ -641,8 +697,19 @@ impl World {
         if let Frame::Plan(plan) = &frame {
             self.say(|| format!("{} hears: {:?} from {:?}", name(to), plan.way, plan.from.applied));
         }
+        let wrong = self.network.flips > 0 && self.random.within(0..1000) < self.network.flips;
+        let Some(frame) = (if wrong { self.flip(frame) } else { Some(frame) }) else {
+            return self.give_up(connection, to);
+        };
+        let applied = self.process(to).map_or(0, |process| process.store.changes_seen());
+        let follows = self.process(to).map_or(0, |process| process.node.role().epoch);
         self.note_map(to, &frame);
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
+        let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
+        if applies && follows != epoch {
+            let text = format!("{} follows epoch {follows} and applies epoch {epoch}", name(to));
+            self.oracle.violate(text);
+        }
         self.work(from);
     }
 
@@ -663,7 +730,7 @@ impl World {
         self.tell(node, |node, now| node.handle_link_down(link, why, now));
     }
 
-    fn close_other_end(&mut self, connection: usize, node: usize) {
+    pub(super) fn close_other_end(&mut self, connection: usize, node: usize) {
         if self.network.passes(node) {
             let takes = Span(self.random.within(100..5_000));
             self.schedule(takes, Event::Detach { connection, node: 1 - node, why: Down::Closed });
@@ -671,12 +738,15 @@ impl World {
     }
 
     /// Hands something to a node, then does what it asks for.
-    fn tell(&mut self, node: usize, fact: impl FnOnce(&mut Node, Mono)) {
+    pub(super) fn tell(&mut self, node: usize, fact: impl FnOnce(&mut Node, Mono)) {
         let (local, may_forget) = (self.local(node), self.may_forget());
+        let (secs, millis) = self.clocks(node);
         let Some(process) = self.processes[node].as_mut() else { return };
-        process.store.set_clocks((local.0 / 1_000_000) as u32 + 1, self.now.0 / 1000 + 1000);
-        let dropped = process.node.status(local).counters.suspects_dropped;
+        process.store.set_clocks(secs, millis);
+        let dropped = process.node.counters().suspects_dropped;
+        let holder = process.node.is_holder();
         fact(&mut process.node, local);
+        self.oracle.evicted(process.store.take_evicted());
         self.note_dropped(node, dropped);
         let Some(process) = self.processes[node].as_mut() else { return };
         for (key, version) in process.store.take_merged_deletes() {
@@ -684,7 +754,12 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            self.oracle.cleared(&before, source.as_ref());
+            // Who has the arbiter's grant leads, whatever it holds. And where the source of a copy died in its
+            // middle, what came of it gives way to whoever serves.
+            match self.arbiter.is_some() || source.is_some() && !holder {
+                true => self.oracle.died(source.as_ref()),
+                false => self.oracle.cleared(&before, source.as_ref()),
+            }
             self.oracle.broke(node, source.as_ref());
         }
         self.note_complete(node);
@@ -695,7 +770,7 @@ impl World {
     /// A node that caught up is master now, and has forgotten what may be stale.
     fn note_dropped(&mut self, node: usize, before: u64) {
         let Some(process) = &self.processes[node] else { return };
-        if process.node.status(self.now).counters.suspects_dropped > before {
+        if process.node.counters().suspects_dropped > before {
             let contents = process.store.contents();
             self.oracle.died(Some(&contents));
             self.oracle.broke(node, None);
@@ -703,7 +778,7 @@ impl World {
     }
 
     /// Nobody knows of every key what became of it: changes are overwritten, or rules say so.
-    fn may_forget(&self) -> bool {
+    pub(super) fn may_forget(&self) -> bool {
         self.options.backlog_bytes < PLENTY_BYTES || self.options.heal != Heal::Newest
     }
 
@@ -728,21 +803,18 @@ impl World {
 
     /// A node learns what of its items may be stale: should its master die, it must not serve them.
     fn note_map(&mut self, to: usize, frame: &Frame) {
-        let Some(boot) = self.process(1 - to).map(|process| process.boot_id) else { return };
-        match frame {
-            Frame::Plan(plan) => self.heard[to] = (plan.session, plan.number),
-            Frame::Dirty { .. } => {
-                let (session, number) = self.heard[to];
-                if let Some(truth) = self.plans.get(&(boot, session, number)) {
-                    self.truths[to] = Some(truth.clone());
-                }
-            }
-            _ => {}
+        let Frame::Dirty { plan, .. } = frame else { return };
+        let Some(master) = self.process(1 - to) else { return };
+        let Some((session, _)) = master.node.planned() else { return };
+        if self.process(to).is_some_and(|process| process.node.role().state.follows())
+            && let Some(truth) = self.plans.get(&(master.boot_id, session, *plan))
+        {
+            self.truths[to] = Some(truth.clone());
         }
     }
 
     /// What the driver does after everything: outputs, bulk, the next timer.
-    fn work(&mut self, node: usize) {
+    pub(super) fn work(&mut self, node: usize) {
         while let Some(output) = self.processes[node].as_mut().and_then(|process| process.node.poll_output())
         {
             self.output(node, output);
@@ -761,12 +833,17 @@ impl World {
         let now = self.now;
         let Some(process) = &mut self.processes[node] else { return };
         let boot = process.boot_id;
-        let due = Mono(process.node.poll_timeout().0.saturating_sub(process.clock)) + jitter;
+        let due = process.node.poll_timeout().0.saturating_sub(process.clock);
+        let due = match due < FAR {
+            true => due * 1_000_000 / 1_000_000u64.saturating_add_signed(process.drift),
+            false => FAR,
+        };
+        let due = Mono(due + 1) + jitter;
         if due >= process.wake_at {
             return;
         }
         process.wake_at = due;
-        self.schedule(due.since(now), Event::Wake { node, boot });
+        self.schedule(due.since(now), Event::Wake { node, boot, at: due });
     }
 
     fn pump_bulk(&mut self, node: usize) {
@@ -782,7 +859,8 @@ impl World {
         }
         while self.network.connection(connection).pipes[node].len() < BULK_FRAMES_MAX {
             let Some(frame) = process.node.poll_data(bulk_bytes, local) else { break };
-            self.network.connection(connection).pipes[node].push_back(frame);
+            let epoch = process.node.claim().epoch;
+            self.network.connection(connection).pipes[node].push_back((frame, epoch));
         }
         self.pump(connection, node);
     }
@@ -827,15 +905,26 @@ impl World {
             Output::RoleChanged { from, to, epoch, why } => {
                 self.say(|| format!("{} {} -> {} in {epoch}: {why}", name(node), from.name(), to.name()));
                 self.note(epoch, to as u64);
+                if to == State::Backup
+                    && let Some(process) = &mut self.processes[node]
+                {
+                    process.followed = epoch;
+                }
+                let begins =
+                    to == State::Master && !matches!(from, State::Draining | State::Offered | State::Doubt);
+                let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
+                if begins || (to == State::Master && forced) {
+                    self.promotions += 1;
+                    self.judge_loss(node, from);
+                    self.oracle.promoted(node, epoch);
+                }
                 if to == State::Master {
-                    self.oracle.forget_pending(node);
                     let by_plan = role::row(from, Trigger::OfferReceived);
                     if by_plan.is_some_and(|(_, row)| row.why == why)
                         && let Some(contents) = self.contents(node)
                     {
                         self.oracle.handed_over(1 - node, &contents);
                     }
-                    let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
                     if let Some(process) = &mut self.processes[node] {
                         process.forced = forced;
                     }
@@ -910,6 +999,17 @@ impl World {
         }
     }
 
+    /// What the new master misses of the old one's changes are the last ones.
+    fn judge_loss(&mut self, node: usize, from: State) {
+        let followed = self.process(node).map_or(0, |process| process.followed);
+        if from == State::Backup
+            && !self.options.long_values
+            && let Some(contents) = self.contents(node)
+        {
+            self.oracle.took_over(1 - node, followed, &contents);
+        }
+    }
+
     /// Nobody takes over from a master that answers clients.
     fn judge_promotion(&mut self, node: usize, from: State) {
         // With an arbiter, serving alone is what must not be, and that is judged at every write.
@@ -933,7 +1033,8 @@ impl World {
         if self.network.connection(connection).broken {
             return;
         }
-        self.network.connection(connection).pipes[node].push_back(frame);
+        let epoch = self.process(node).map_or(0, |process| process.node.claim().epoch);
+        self.network.connection(connection).pipes[node].push_back((frame, epoch));
         self.pump(connection, node);
     }
 
@@ -957,26 +1058,40 @@ impl World {
             Link::Control => self.network.delay_max.0,
             Link::Data => self.network.delay_max.0.max(1000),
         };
-        Span(self.random.within(50..longest.max(51)))
+        let mut takes = self.random.within(50..longest.max(51));
+        if self.network.loss > 0 && self.random.chance(self.network.loss) {
+            // It is sent again when nobody acknowledges it; what is behind it waits.
+            takes += self.random.within(20_000..400_000);
+        }
+        if takes >= LONG_DELAY.0 {
+            self.network.slow_until = self.network.slow_until.max(self.now + Span(takes));
+        }
+        Span(takes)
     }
 
-    fn local(&self, node: usize) -> Mono {
-        Mono(self.now.0 + self.process(node).map_or(0, |process| process.clock))
+    pub(super) fn local(&self, node: usize) -> Mono {
+        self.process(node).map_or(self.now, |process| local(self.now, process.clock, process.drift))
     }
 
-    fn schedule(&mut self, after: Span, event: Event) {
+    /// The seconds of a node's store, and the milliseconds of its wall clock.
+    pub(super) fn clocks(&self, node: usize) -> (u32, u64) {
+        let millis = (self.now.0 / 1000 + WALL_CLOCK_BEGIN).saturating_add_signed(self.wall[node]);
+        ((self.local(node).0 / 1_000_000) as u32 + 1, millis)
+    }
+
+    pub(super) fn schedule(&mut self, after: Span, event: Event) {
         self.scheduled += 1;
-        let scheduled = Scheduled { at: self.now + after, number: self.scheduled, event };
+        let scheduled = Scheduled { at: self.now + after, number: self.scheduled, event: Box::new(event) };
         self.queue.push(Reverse(scheduled));
     }
 
-    fn note(&mut self, one: u64, two: u64) {
+    pub(super) fn note(&mut self, one: u64, two: u64) {
         self.trace = (self.trace ^ one.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ two ^ self.now.0)
             .rotate_left(23)
             .wrapping_mul(0xbf58_476d_1ce4_e5b9);
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if self.options.verbose {
             println!("{:>10.3} ms  {}", self.now.0 as f64 / 1000.0, what());
         }
@@ -987,8 +1102,20 @@ fn name(node: usize) -> &'static str {
     ["a", "b"][node]
 }
 
+/// What a clock reads that began at `clock` and runs too fast by `drift` millionths.
+fn local(now: Mono, clock: u64, drift: i64) -> Mono {
+    let ahead = now.0 as i64 * drift / 1_000_000;
+    Mono((clock + now.0).saturating_add_signed(ahead))
+}
+
+/// Wall clocks jump, but not to before their beginning.
+const WALL_CLOCK_BEGIN: u64 = 10_000_000;
+
+/// No world lasts that long.
+const FAR: u64 = 1 << 40;
+
 /// A run has some thousands.
-const EVENTS_MAX: u64 = 300_000;
+const EVENTS_MAX: u64 = 600_000;
 
 /// A backlog that no run fills.
 const PLENTY_BYTES: usize = 256 * 1024;

@@ -1,10 +1,11 @@
 //! A whole node over a map: store, backlog, driver, and a host that remembers what it was told.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use tandem_replication::channel::Loose;
 use tandem_replication::driver::{BoxFuture, Config, Handle, Host, Snapshot, now, start};
 use tandem_replication::node::GateView;
 use tandem_replication::role::State;
@@ -23,7 +24,7 @@ pub struct TestHost {
     gate: Mutex<GateView>,
     /// Writes being executed.
     inside: AtomicU64,
-    proxies: Mutex<mpsc::Sender<TcpStream>>,
+    proxies: Mutex<mpsc::Sender<Loose>>,
 }
 
 impl Host for TestHost {
@@ -39,8 +40,8 @@ impl Host for TestHost {
         })
     }
 
-    fn proxy(&self, stream: TcpStream) {
-        let _ = self.proxies.lock().expect("not poisoned").send(stream);
+    fn proxy(&self, channel: Loose) {
+        let _ = self.proxies.lock().expect("not poisoned").send(channel);
     }
 
     fn load(&self) -> Load {
@@ -83,7 +84,7 @@ pub struct TestNode {
     pub host: Arc<TestHost>,
     pub store: Arc<MapStore>,
     pub address: SocketAddr,
-    pub proxied: mpsc::Receiver<TcpStream>,
+    pub proxied: mpsc::Receiver<Loose>,
 }
 
 impl TestNode {

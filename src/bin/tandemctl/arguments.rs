@@ -55,6 +55,12 @@ pub(crate) enum Verb {
     Demote,
     /// Let a backup drop what it holds and copy everything from the master.
     Resync(Sure),
+    /// Compare all items of the backup with this master's, and send anew what differs.
+    Verify {
+        /// How long that may take.
+        #[arg(long, value_name = "TIME", default_value = "600s", value_parser = bench::plan::seconds)]
+        timeout: Duration,
+    },
     /// Keep roles as they are, whatever happens to the other node, until resume-failover.
     PauseFailover(Sure),
     /// End pause-failover.

@@ -56,6 +56,7 @@ fn run(arguments: Arguments) -> Result<String, Failure> {
         Verb::Promote { force, sure } => steer::promote(&client, force, sure),
         Verb::Demote => steer::act(&client, &admin::Verb::Demote),
         Verb::Resync(sure) => steer::resync(&client, sure),
+        Verb::Verify { timeout } => steer::verify(&client, timeout),
         Verb::PauseFailover(sure) => steer::pause(&client, sure),
         Verb::ResumeFailover => steer::act(&client, &admin::Verb::ResumeFailover),
         Verb::Wait(wait) => steer::wait(&client, &wait),

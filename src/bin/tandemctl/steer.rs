@@ -46,6 +46,44 @@ pub(crate) fn resync(client: &Client, sure: Sure) -> Result<String, Failure> {
     act(client, &Verb::Resync)
 }
 
+/// Compares both nodes and waits for what comes of it. That something differed is a failure, though it is repaired:
+/// somebody should know.
+pub(crate) fn verify(client: &Client, timeout: Duration) -> Result<String, Failure> {
+    let start = Instant::now();
+    let link = || client.status().map(|status| status.link.unwrap_or_default()).map_err(failure);
+    let before = link()?.diverged_items;
+    client.act(&Verb::Verify).map_err(failure)?;
+    let mut begun = false;
+    loop {
+        let link = link()?;
+        let ended = link.verified_secs_ago.is_some_and(|ago| ago < start.elapsed().as_secs_f64());
+        // What is published of a node is a moment old.
+        begun |= link.verifying || ended;
+        if !link.verifying && (begun || start.elapsed() > Duration::from_secs(1)) {
+            if !ended {
+                return Err((
+                    FAILED,
+                    "the comparison was broken off: the link or the roles changed; try again".to_owned(),
+                ));
+            }
+            let (items, differed) = (link.verified_items, link.diverged_items.saturating_sub(before));
+            if differed == 0 {
+                return Ok(format!("{items} items compared: the backup has what the master has\n"));
+            }
+            let text = format!(
+                "{differed} of {items} items differed on the backup and were sent anew; if it happens again, suspect a machine's memory"
+            );
+            return Err((FAILED, text));
+        }
+        if start.elapsed() >= timeout {
+            let text =
+                "the comparison is not over yet; it goes on: `tandemctl status --json` shows what it finds";
+            return Err((FAILED, text.to_owned()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 pub(crate) fn pause(client: &Client, sure: Sure) -> Result<String, Failure> {
     be_sure(
         sure,

@@ -31,6 +31,7 @@ impl Reader<'_> {
         let server = self.server(&extended);
         let process = self.process(env, is_root);
         let pair = self.pair(&server.listen);
+        let witness = self.witness();
         let admin = self.admin(pair.is_some());
         let memory_file = self.memory_file();
         let repcached = self.repcached();
@@ -38,6 +39,7 @@ impl Reader<'_> {
             server,
             engine,
             pair,
+            witness,
             memory_file,
             repcached,
             admin,

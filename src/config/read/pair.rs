@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tandem_replication::keys::{KeyFiles, TlsFiles};
+
 use super::Reader;
 use crate::config::values::{Given, Origin};
 use crate::config::{
-    Ack, BackupRequests, EXIT_USAGE, Failback, Heal, Host, HostPort, Pair, Problem, Profile, bytes, flags,
+    Ack, Arbiter, BackupRequests, EXIT_USAGE, Failback, Heal, Host, HostPort, Pair, Problem, Profile,
+    Witness, bytes, flags,
 };
 use crate::server::Listen;
 
@@ -68,8 +71,10 @@ impl Reader<'_> {
                 ),
             );
         }
+        let tls = self.replication_tls(peer.as_ref().map(|peer| &peer.host));
+        let keys = KeyFiles { secrets: psk_file, tls };
         let insecure = self.flag("insecure-replication");
-        if psk_file.is_none()
+        if keys == KeyFiles::default()
             && !insecure
             && let Some(open) = listen.iter().find(|listen| !is_loopback(&listen.host))
         {
@@ -77,7 +82,7 @@ impl Reader<'_> {
                 EXIT_USAGE,
                 format!(
                     "the replication listener on {} can be reached from outside without a key: give both nodes --psk-file FILE \
-                     (`tandemctl genkey` makes one), bind it to loopback with --replication-listen, or say --insecure-replication",
+                     (`tandemctl genkey` makes one) or certificates (--replication-tls-cert), bind it to loopback with --replication-listen, or say --insecure-replication",
                     open.host
                 ),
             );
@@ -136,9 +141,120 @@ impl Reader<'_> {
             ack: self.ack(),
             verify_interval: self.duration("verify-interval", Duration::from_secs(3600)),
             backlog_bytes,
-            psk_file,
+            keys,
+            arbiter: self.arbiter(),
+            on_role_change: self.program("on-role-change"),
+            fence_command: self.program("fence-command"),
             insecure,
         })
+    }
+
+    /// Certificates for the link: all three files or none.
+    fn replication_tls(&mut self, peer: Option<&Host>) -> Option<TlsFiles> {
+        const FILES: [&str; 3] = ["replication-tls-cert", "replication-tls-key", "replication-tls-ca"];
+        let files = FILES.map(|id| self.text(id).map(PathBuf::from));
+        let name = self.text("replication-tls-name");
+        if files.iter().all(Option::is_none) {
+            if name.is_some() {
+                let text = format!("--replication-tls-name needs certificates: --{}", FILES.join(", --"));
+                self.problem(EXIT_USAGE, text);
+            }
+            return None;
+        }
+        for (id, path) in FILES.iter().zip(&files) {
+            let problem = match path {
+                None => format!("--{id}: missing; certificates need --{}", FILES.join(", --")),
+                Some(path) => match std::fs::File::open(path) {
+                    Ok(_) => continue,
+                    Err(error) => format!("--{id} {}: {error}; let this user read it", path.display()),
+                },
+            };
+            self.problem(EXIT_USAGE, problem);
+        }
+        let name = name.or_else(|| match peer {
+            Some(Host::Name(name)) => Some(name.clone()),
+            _ => None,
+        });
+        if name.is_none() {
+            let text = "--replication-tls-name: without -x, say the name in the peer's certificate";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
+        let [certificate, key, authority] = files;
+        Some(TlsFiles { certificate: certificate?, key: key?, authority: authority?, name: name? })
+    }
+
+    fn arbiter(&mut self) -> Option<Arbiter> {
+        let text = self.text("arbiter")?;
+        let (list, name) = match text.strip_prefix("etcd://") {
+            Some(rest) => match rest.split_once('/') {
+                Some((list, name)) => (list, Some(if name.is_empty() { "tandem" } else { name })),
+                None => (rest, Some("tandem")),
+            },
+            None => (&*text, None),
+        };
+        let mut addresses = Vec::new();
+        for element in list.split(',').map(str::trim) {
+            let address = self.address("--arbiter", element)?;
+            if address.host == Host::Any {
+                self.problem(EXIT_USAGE, format!("--arbiter {text}: `*` is no address"));
+                return None;
+            }
+            addresses.push(address);
+        }
+        if name.is_none() && addresses.len() % 2 == 0 {
+            let text = format!(
+                "--arbiter {text}: {} witnesses; name one, or three of which two must agree",
+                addresses.len()
+            );
+            self.problem(EXIT_USAGE, text);
+        }
+        Some(match name {
+            Some(name) => Arbiter::Etcd { addresses, name: name.to_owned() },
+            None => Arbiter::Witnesses(addresses),
+        })
+    }
+
+    /// A program to be run as it is, without a shell.
+    fn program(&mut self, id: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.text(id)?);
+        match path.metadata() {
+            Ok(file) if file.is_file() && path.is_absolute() => {}
+            Err(error) => {
+                self.problem(EXIT_USAGE, format!("--{id} {}: {error}; name a program", path.display()))
+            }
+            Ok(_) => self.problem(
+                EXIT_USAGE,
+                format!("--{id} {}: takes the absolute path of one program, no arguments", path.display()),
+            ),
+        }
+        Some(path)
+    }
+
+    /// `--witness`: a third node that only answers who may serve.
+    pub(super) fn witness(&mut self) -> Option<Witness> {
+        if !self.flag("witness") {
+            return None;
+        }
+        for id in ["peer", "arbiter", "admin", "repcached-peer"] {
+            if self.values.get(id).is_some() {
+                self.problem(
+                    EXIT_USAGE,
+                    format!("--{id}: a witness (--witness) has no such thing; remove it"),
+                );
+            }
+        }
+        if self.text("replication-port").is_none() && self.texts("replication-listen").is_empty() {
+            self.problem(
+                EXIT_USAGE,
+                "--witness: say where nodes ask it, with -X PORT or --replication-listen".to_owned(),
+            );
+        }
+        let state_dir = self.text("state-dir").map(PathBuf::from);
+        if state_dir.is_none() {
+            let text = "--witness needs --state-dir DIR: it must not forget to whom it gave its word";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
+        Some(Witness { state_dir: state_dir.unwrap_or_default() })
     }
 
     /// Received is applied here: a backup applies what it receives in the same step.

@@ -64,12 +64,12 @@ impl Reader<'_> {
             text.bytes().next().unwrap_or(b':')
         });
         let io = match self.text("io").as_deref() {
-            None | Some("auto") => Io::Auto,
-            Some("epoll") => Io::Epoll,
+            None | Some("epoll") => Io::Epoll,
+            Some("auto") => Io::Auto,
             Some("uring") => Io::Uring,
             Some(other) => {
-                self.problem(EXIT_USAGE, format!("--io {other}: takes auto, epoll or uring"));
-                Io::Auto
+                self.problem(EXIT_USAGE, format!("--io {other}: takes epoll, auto or uring"));
+                Io::Epoll
             }
         };
         let listen = self.listen();

@@ -1,7 +1,7 @@
 //! What the pair needs: applying the peer's changes, and walking all items in hash order for a copy.
 
+use tandem_replication::change::Merged;
 use tandem_replication::change::{Bytes, Change, Put};
-use tandem_replication::store::Merged;
 
 use super::commands::At;
 use super::item::Marks;

@@ -31,8 +31,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
+use tandem_replication::change::Merged;
 use tandem_replication::change::{self, Change};
-use tandem_replication::store::Merged;
 
 pub use self::geometry::Geometry;
 
@@ -465,6 +465,7 @@ impl Engine for Memory {
     }
 
     fn clear(&self, _now: Now) {
+        self.flush_at.store(0, Ordering::Release);
         for id in 0..self.shards.len() {
             // Freed without the lock: a big shard has many segments.
             let old = self.shard(id).empty();
@@ -569,8 +570,9 @@ impl Remains {
 }
 
 impl Shard {
-    /// Forgets every item; the clock, the floor and what was counted stay.
+    /// Forgets every item and every flush; the clock and what was counted stay.
     fn empty(&mut self) -> Remains {
+        self.floor = 0;
         let geometry = self.shared.geometry;
         self.victim = None;
         self.crawl = expiry::Crawl::default();

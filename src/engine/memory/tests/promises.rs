@@ -1,6 +1,6 @@
 //! What clients and the operator may rely on, one promise each.
 
-use tandem_replication::store::Merged;
+use tandem_replication::change::Merged;
 
 use super::*;
 use crate::command::{Deadline, Delete, Pages, ReadKind};
@@ -448,6 +448,21 @@ fn a_cleared_engine_takes_a_copy_whatever_its_age() {
     let mut seen = None;
     engine.read(b"k1", at(START), &mut |change| seen = Some(Recorded::of(change)));
     assert_eq!(seen, Some(Recorded::of(&Change::Put(put))), "explicit CAS and meta bits come along");
+}
+
+/// A node that yields after a partition may have been flushed meanwhile: what the other has is older.
+#[test]
+fn a_cleared_engine_has_forgotten_its_flushes() {
+    let engine = engine(8 << 20);
+    engine.flush(None, at(START));
+    engine.flush(Some(START + 100), at(START));
+    engine.clear(at(START));
+    let (flags, deadline, explicit, bits) = (0, 0, None, Bits::default());
+    let value = Bytes::Whole(b"older");
+    let put = Put { key: b"k", value, flags, deadline, version: 5, explicit, bits };
+    engine.apply(&Change::Put(put), at(START));
+    assert!(engine.read(b"k", at(START), &mut |_| ()), "the copy is taken");
+    assert_eq!(engine.pending_flush(), None);
 }
 
 #[test]
