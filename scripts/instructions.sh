@@ -34,7 +34,7 @@ finish() {
 trap finish EXIT
 
 valgrind -q --tool=callgrind --callgrind-out-file="$work/out" \
-    "$binaries/tandemd" -l 127.0.0.1 -p "$port" -t 1 -m 256 -u "$(id -un)" 2>"$work/log" &
+    "$binaries/tandemd" -l 127.0.0.1 -p "$port" -t 1 -m 256 --io epoll -u "$(id -un)" 2>"$work/log" &
 server=$!
 
 load() {

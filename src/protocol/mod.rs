@@ -289,11 +289,17 @@ impl Codec {
 
     /// Decodes the request at the front of `input`. To be called again for what is behind it, until it
     /// answers [`Decoded::Incomplete`] or [`Decoded::Close`] (which may come for an empty rest too).
-    #[inline]
+    #[inline(always)]
     pub fn decode<'b>(&mut self, input: &'b [u8]) -> Decoded<'b> {
         if matches!((&self.state, self.protocol), (State::Idle, Protocol::Text)) && !input.is_empty() {
-            return text::decode(self, input);
+            text::decode(self, input)
+        } else {
+            self.decode_further(input)
         }
+    }
+
+    /// Decodes what is no new line of text, as far as is known.
+    fn decode_further<'b>(&mut self, input: &'b [u8]) -> Decoded<'b> {
         if let State::Closing(reason) = self.state {
             return Decoded::Close(reason);
         }

@@ -267,14 +267,8 @@ impl Pen<'_> {
         match number {
             0..10 => self.put(&PAIRS[low][1..]),
             10..100 => self.put(&PAIRS[low]),
-            100..1_000 => {
-                self.put(&PAIRS[high][1..]);
-                self.put(&PAIRS[low]);
-            }
-            1_000..10_000 => {
-                self.put(&PAIRS[high]);
-                self.put(&PAIRS[low]);
-            }
+            100..1_000 => self.put(&[PAIRS[high][1], PAIRS[low][0], PAIRS[low][1]]),
+            1_000..10_000 => self.put(&[PAIRS[high][0], PAIRS[high][1], PAIRS[low][0], PAIRS[low][1]]),
             _ => self.put(itoa::Buffer::new().format(number).as_bytes()),
         }
     }

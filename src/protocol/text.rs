@@ -545,7 +545,8 @@ impl Form {
             return;
         }
         let line: &[u8] = match outcome {
-            Outcome::Stored(_) => b"STORED\r\n",
+            // Of a length that is known here.
+            Outcome::Stored(_) => return out.extend(b"STORED\r\n"),
             Outcome::NotStored => b"NOT_STORED\r\n",
             Outcome::Exists => b"EXISTS\r\n",
             Outcome::NotFound | Outcome::Miss => b"NOT_FOUND\r\n",

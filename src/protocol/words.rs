@@ -131,28 +131,26 @@ pub(super) fn unsigned(word: &[u8]) -> Option<u64> {
 /// and [`unsigned`].
 #[inline]
 pub(super) fn plain_numbers(bytes: &[u8]) -> Option<([u32; 3], usize)> {
+    let mut rest = bytes;
+    // What most clients send of flags and of an expiration time.
+    let unset = bytes.starts_with(b" 0 0 ");
+    if unset {
+        rest = &bytes[4..];
+    }
     let mut numbers = [0u32; 3];
-    let mut at = 0;
-    for number in &mut numbers {
-        if *bytes.get(at)? != b' ' {
-            return None;
-        }
-        let first = at + 1;
-        at = first;
-        loop {
-            let digit = bytes.get(at)?.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
+    for number in &mut numbers[if unset { 2 } else { 0 }..] {
+        let [b' ', digits @ ..] = rest else { return None };
+        rest = digits;
+        while let [digit @ b'0'..=b'9', behind @ ..] = rest {
             // Wrong beyond nine digits, but then it is not used.
-            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit));
-            at += 1;
+            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
+            rest = behind;
         }
-        if !(1..=9).contains(&(at - first)) {
+        if !(1..=9).contains(&(digits.len() - rest.len())) {
             return None;
         }
     }
-    bytes.get(at..)?.starts_with(b"\r\n").then_some((numbers, at + 2))
+    rest.starts_with(b"\r\n").then_some((numbers, bytes.len() - rest.len() + 2))
 }
 
 /// A signed decimal number that fills the word.

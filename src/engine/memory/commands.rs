@@ -62,6 +62,7 @@ impl Shard {
         }
     }
 
+    #[inline(never)]
     fn find_now(&mut self, at: At<'_>) -> Option<u32> {
         self.find_live(at).map(|found| found.location)
     }
@@ -74,8 +75,7 @@ impl Shard {
         }
     }
 
-    #[inline]
-    fn get(&mut self, at: At<'_>, get: &Get, reply: &mut Reply<'_>) {
+    pub(super) fn get(&mut self, at: At<'_>, get: &Get, reply: &mut Reply<'_>) {
         let roomy = get.vivify.is_some() && self.prepare(self.slot_max(at.key, 0), at.now);
         let Some(Found { location, header: before }) = self.find_live(at) else {
             match get.vivify {
@@ -110,7 +110,7 @@ impl Shard {
         if get.touch.is_some() {
             self.set_header(location, header);
             self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
-        } else if header != before {
+        } else if (header.marks, header.accessed) != (before.marks, before.accessed) {
             write_access(self.segments.bytes_mut(location), &header);
         }
         // As it was found.
@@ -139,6 +139,7 @@ impl Shard {
         self.counters.class(class).touch_hits += 1;
     }
 
+    #[inline(never)]
     fn miss(&mut self, get: &Get, reply: &mut Reply<'_>) {
         match get.kind {
             ReadKind::GetAndTouch => {
@@ -155,6 +156,7 @@ impl Shard {
     }
 
     /// A miss that creates an empty item, which the client then fills.
+    #[inline(never)]
     fn vivify(&mut self, at: At<'_>, get: &Get, exptime: Exptime, reply: &mut Reply<'_>) {
         let draft = Draft {
             key: at.key,
@@ -418,21 +420,22 @@ impl Shard {
         (super::item::OVERHEAD_MAX + key.len() + value).next_multiple_of(4)
     }
 
-    fn count_store(&mut self, at: At<'_>, store: &Store<'_>) {
-        let size = memcached_size(at.key.len(), store.value.len(), store.flags, self.shared.cas);
+    #[inline]
+    fn count_store(&mut self, size: usize) {
         self.counters.commands.cmd_set += 1;
         self.counters.class(memcached_class(size)).cmd_set += 1;
     }
 
-    /// Set, add, replace and cas, with the value where it is to stay.
+    /// Set, add, replace and cas, with the value where it is to stay. `size` is what memcached would count.
     pub(super) fn store(
         &mut self,
         at: At<'_>,
         store: &Store<'_>,
         content: Content<'_>,
+        size: usize,
         reply: &mut Reply<'_>,
     ) {
-        self.count_store(at, store);
+        self.count_store(size);
         let mut draft = Draft {
             key: at.key,
             content,
@@ -476,6 +479,7 @@ impl Shard {
         self.finish_store(at, &mut draft, old, reply);
     }
 
+    #[inline]
     fn finish_store(&mut self, at: At<'_>, draft: &mut Draft<'_>, old: Option<u32>, reply: &mut Reply<'_>) {
         draft.version = self.clock.next(at.now);
         let kept = Kept { cas: self.shown(draft.explicit.unwrap_or(draft.version)), len: draft.len() };
@@ -536,7 +540,7 @@ impl Shard {
         let outcome = self.extend_found(at, store, old, (roomy, result), &mut scratch, reply);
         self.scratch = scratch;
         if outcome.is_ok() {
-            self.count_store(at, store);
+            self.count_store(memcached_size(at.key.len(), store.value.len(), store.flags, self.shared.cas));
         }
         outcome
     }

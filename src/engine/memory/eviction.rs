@@ -178,7 +178,9 @@ impl Shard {
         if !self.index.is_settled() {
             self.tend_index(MOVES_PER_STORE);
         }
-        if self.segments.free.len() >= self.reserve() {
+        // The reserve is smaller at times, and never larger.
+        let free = self.segments.free.len();
+        if free >= RESERVE || free >= self.reserve() {
             return self.index.can_insert();
         }
         self.make_room(bytes, now) && self.index.can_insert()

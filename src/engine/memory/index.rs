@@ -283,6 +283,19 @@ impl Index {
         (Side::Current, self.table.home(position))
     }
 
+    /// The home of a hash, and the table it is in.
+    #[inline]
+    fn home(&self, hash: u64) -> (&Table, usize) {
+        let position = position(hash);
+        if let Some(resize) = &self.resize {
+            let home = resize.old.home(position);
+            if home >= resize.moved {
+                return (&resize.old, home);
+            }
+        }
+        (&self.table, self.table.home(position))
+    }
+
     #[inline]
     fn side(&self, side: Side) -> &Table {
         match (side, &self.resize) {
@@ -312,24 +325,24 @@ impl Index {
     /// The location with this hash for which `is_it` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let (side, home) = self.locate(position(hash));
-        let (table, tag) = (self.side(side), tag(hash));
-        let bucket = table.bucket(home);
+        let (table, home) = self.home(hash);
+        let (bucket, tag) = (table.bucket(home), tag(hash));
         for lane in bucket.lanes(tag) {
             if is_it(bucket.locations[lane]) {
                 return Some(bucket.locations[lane]);
             }
         }
-        if bucket.meta == 0 { None } else { self.find_further(table, home, tag, is_it) }
+        if bucket.meta == 0 { None } else { self.find_further(table, home, tag, &mut is_it) }
     }
 
     /// Looks where items go that their home bucket had no lane for.
+    #[inline(never)]
     fn find_further(
         &self,
         table: &Table,
         home: usize,
         tag: u8,
-        mut is_it: impl FnMut(u32) -> bool,
+        is_it: &mut dyn FnMut(u32) -> bool,
     ) -> Option<u32> {
         let mut look = |bucket: &Bucket| {
             bucket.lanes(tag).map(|lane| bucket.locations[lane]).find(|&location| is_it(location))
@@ -354,8 +367,8 @@ impl Index {
     /// Hints that the bucket of this hash will be needed.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        let (side, home) = self.locate(position(hash));
-        prefetch(self.side(side).bucket(home));
+        let (table, home) = self.home(hash);
+        prefetch(table.bucket(home));
     }
 
     /// Whether [`Index::insert`] and a step of a resize have the overflow buckets they may need.

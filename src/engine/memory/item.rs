@@ -127,15 +127,15 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// Whether the slot that `bytes` begins with has this key.
 #[inline]
 pub(super) fn has_key(bytes: &[u8], key: &[u8]) -> bool {
-    let word = u32_at(bytes, 16);
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else { return false };
+    let word = u32_at(header, 16);
     if word as u8 as usize != key.len() {
         return false;
     }
     let marks = Marks((word >> 22) as u16);
-    let lead = HEADER
-        + if marks.has(Marks::HAS_FLAGS) { 4 } else { 0 }
-        + if marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 };
-    bytes[lead..lead + key.len()] == *key
+    let start =
+        if marks.has(Marks::HAS_FLAGS) { 4 } else { 0 } + if marks.has(Marks::HAS_EXPLICIT) { 8 } else { 0 };
+    rest.get(start..start + key.len()) == Some(key)
 }
 
 /// Notes a read: when it was, and what is remembered of it. Nothing else of the header changes.
@@ -231,6 +231,25 @@ pub(super) fn write(
     }
     put(key);
     put(value);
+}
+
+/// As [`write`], where an item of this key and this shape lies already.
+#[inline]
+pub(super) fn overwrite(
+    bytes: &mut [u8],
+    header: &Header,
+    flags: u32,
+    explicit: Option<u64>,
+    key: &[u8],
+    value: &[u8],
+) {
+    debug_assert!(has_key(bytes, key));
+    if header.lead() != HEADER {
+        return write(bytes, header, flags, explicit, key, value);
+    }
+    header.write(bytes);
+    let start = HEADER + key.len();
+    bytes[start..start + value.len()].copy_from_slice(value);
 }
 
 impl Header {

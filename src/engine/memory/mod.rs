@@ -28,8 +28,9 @@ mod shard;
 mod tests;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use tandem_replication::change::Merged;
 use tandem_replication::change::{self, Change};
 
@@ -142,7 +143,7 @@ impl Memory {
     }
 
     fn shard(&self, id: usize) -> MutexGuard<'_, Shard> {
-        self.shards[id].0.lock().expect("a thread panicked in this shard: its state is unknown")
+        self.shards[id].0.lock()
     }
 
     fn place(&self, key: &[u8]) -> (u64, usize) {
@@ -156,23 +157,24 @@ impl Memory {
         // A contended shard is not worth waiting for: its owner is warming it anyway.
         let shard = |hash| self.shards[hash::shard(hash, self.shards.len())].0.try_lock();
         for &hash in hashes {
-            if let Ok(shard) = shard(hash) {
+            if let Some(shard) = shard(hash) {
                 shard.index.prefetch(hash);
             }
         }
         let mut hints = [None; BATCH];
         for (hint, &hash) in hints.iter_mut().zip(hashes) {
-            if let Ok(shard) = shard(hash) {
+            if let Some(shard) = shard(hash) {
                 *hint = shard.warm(hash);
             }
         }
         hints
     }
 
-    #[inline]
+    #[inline(always)]
     fn execute_one(&self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
         let id = hash::shard(at.hash, self.shards.len());
         match &command.op {
+            Op::Get(get) => self.shard(id).get(at, get, reply),
             Op::Store(store) => self.store(id, at, store, reply),
             _ => self.shard(id).execute(command, at, reply),
         }
@@ -200,7 +202,7 @@ impl Memory {
                 }
             },
         };
-        self.shard(id).store(at, store, content, reply);
+        self.shard(id).store(at, store, content, size, reply);
     }
 
     /// Append and prepend: a large result is put together without the lock, and only counts if

@@ -194,7 +194,7 @@ impl Shard {
     }
 
     /// As [`Shard::find`], after a look at where the key probably is.
-    #[inline]
+    #[inline(always)]
     fn find_at(&self, at: At<'_>) -> Option<u32> {
         if let Some(Hint { location, moves }) = at.hint
             && moves == self.moves
@@ -212,7 +212,7 @@ impl Shard {
     }
 
     /// The living item of this key. A dead one is removed and counted.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find_live(&mut self, at: At<'_>) -> Option<Found> {
         self.secs = at.now.secs;
         let location = self.find_at(at)?;
@@ -220,13 +220,19 @@ impl Shard {
         if !self.is_dead(&header, at.now) {
             return Some(Found { location, header });
         }
+        self.found_dead(at.hash, location, &header);
+        None
+    }
+
+    /// Removes a dead item that was asked for.
+    #[cold]
+    fn found_dead(&mut self, hash: u64, location: u32, header: &Header) {
         if header.version < self.floor {
             self.counters.commands.get_flushed += 1;
         } else {
             self.counters.commands.get_expired += 1;
         }
-        self.kill(at.hash, location);
-        None
+        self.kill(hash, location);
     }
 
     /// What a command would find.
@@ -242,6 +248,7 @@ impl Shard {
 
     /// As [`Shard::find_live`], for a command that is about to store the key: a dead item that gives
     /// way is `reclaimed`, as memcached counts it, and not found flushed or expired.
+    #[inline]
     pub(super) fn find_to_store(&mut self, at: At<'_>) -> Option<u32> {
         self.secs = at.now.secs;
         let location = self.find_at(at)?;
@@ -249,10 +256,16 @@ impl Shard {
         if !self.is_dead(&header, at.now) {
             return Some(location);
         }
+        self.give_way(at, location);
+        None
+    }
+
+    /// Removes a dead item that gives way to a store.
+    #[cold]
+    fn give_way(&mut self, at: At<'_>, location: u32) {
         self.kill(at.hash, location);
         let class = memcached_class(memcached_size(at.key.len(), 0, 0, self.shared.cas));
         self.counters.class(class).reclaimed += 1;
-        None
     }
 
     #[inline]
@@ -446,7 +459,11 @@ impl Shard {
             }
         };
         let bytes = self.segments.bytes_mut(location);
-        item::write(bytes, &header, draft.flags, draft.explicit, draft.key, value);
+        if alike {
+            item::overwrite(bytes, &header, draft.flags, draft.explicit, draft.key, value);
+        } else {
+            item::write(bytes, &header, draft.flags, draft.explicit, draft.key, value);
+        }
         self.note(location, &header);
         if !alike {
             self.enter(location);
