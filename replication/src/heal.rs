@@ -48,6 +48,9 @@ pub struct Suffix {
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     plan: u32,
+    /// Changes were left out of the stream: what they made of an item shows in the item, unless it has made
+    /// room for others since, or has expired.
+    gaps: bool,
     stage: Stage,
     /// Sent and not answered.
     unanswered: usize,
@@ -92,9 +95,14 @@ pub struct Matter<'a> {
 pub struct Hopeless;
 
 impl Reports {
-    /// Those of a plan.
-    pub fn of(plan: u32) -> Self {
-        Self { plan, ..Self::default() }
+    /// Those of a plan. `gaps`: it leaves changes out.
+    pub fn of(plan: u32, gaps: bool) -> Self {
+        Self { plan, gaps, ..Self::default() }
+    }
+
+    /// Some of the items here may be gone there.
+    fn compares(&self, suspects: &DirtyMap) -> bool {
+        suspects.has_removed() || (self.gaps && suspects.has_written())
     }
 
     /// Everything was told and answered.
@@ -105,7 +113,7 @@ impl Reports {
     /// The master has said everything. `false`: there is nothing to tell it.
     pub fn begin(&mut self, suspects: &DirtyMap, suffix: Option<&Suffix>) {
         if matches!(self.stage, Stage::Waiting) {
-            let nothing = !suspects.has_removed() && suffix.is_none();
+            let nothing = !self.compares(suspects) && suffix.is_none();
             self.stage = if nothing { Stage::Done } else { Stage::Comparing(Walk::default()) };
         }
     }
@@ -134,13 +142,14 @@ impl Reports {
     /// sent too: it keeps this node from looking on without a pause.
     pub fn poll(&mut self, bytes_max: usize, matter: &Matter<'_>) -> Result<Option<Frame>, Hopeless> {
         let store = matter.store;
+        let (gaps, compares) = (self.gaps, self.compares(matter.suspects));
         while self.unanswered < UNANSWERED_MAX {
             let mut payload = BytesMut::new();
             match &mut self.stage {
                 Stage::Waiting | Stage::Done => return Ok(None),
-                Stage::Comparing(walk) if matter.suspects.has_removed() && !walk.is_over(store) => {
+                Stage::Comparing(walk) if compares && !walk.is_over(store) => {
                     walk.step(bytes_max, store, &mut payload, &mut |change, payload| {
-                        name_removed(change, matter.suspects, payload);
+                        name_gone(change, matter.suspects, gaps, payload);
                     });
                     self.unanswered += 1;
                     return Ok(Some(report(self.plan, true, payload, matter)));
@@ -239,21 +248,26 @@ impl Suffix {
 }
 
 /// The item of `key`, if what was written then is what is there. If the other node has written it since,
-/// that both did is told by a delete that comes too late.
+/// that both did is told by a delete that comes too late. If it made room for others, or expired, what it
+/// replaced is gone as well.
 fn tell_item(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
-    store.read(key, &mut |change| match change.key_and_version() {
-        Some((_, held)) if held == version => change.encode(payload),
-        Some((_, held)) if held > version && (held ^ version) & SLOT_BIT != 0 => {
-            Change::Delete { key, version }.encode(payload);
+    let mut tells = true;
+    store.read(key, &mut |change| {
+        let held = change.key_and_version().map_or(0, |(_, held)| held);
+        if held == version {
+            change.encode(payload);
         }
-        _ => {}
+        tells = held < version || (held > version && (held ^ version) & SLOT_BIT != 0);
     });
+    if tells {
+        Change::Delete { key, version }.encode(payload);
+    }
 }
 
 /// An item that may be gone, as key, version and deadline.
-fn name_removed(change: &Change<'_>, suspects: &DirtyMap, payload: &mut BytesMut) {
+fn name_gone(change: &Change<'_>, suspects: &DirtyMap, gaps: bool, payload: &mut BytesMut) {
     if let Change::Put(put) = change
-        && suspects.is_removed(put.key, put.version)
+        && (suspects.is_removed(put.key, put.version) || (gaps && suspects.is_suspect(put.key, put.version)))
     {
         Change::Touch { key: put.key, deadline: put.deadline, version: put.version }.encode(payload);
     }
@@ -339,6 +353,8 @@ fn merge(
     let change = if both && !touches && heal == Heal::Invalidate { &neither } else { theirs };
     match means.store.merge(change, &may_create) {
         Merged::Taken => means.counters.merged += 1,
+        // There is nothing here to delete, but what was here until it made room for others is on its way.
+        Merged::Kept if matches!(theirs, Change::Delete { .. }) => theirs.encode(payload),
         Merged::Kept => {}
         Merged::Refused => Change::Delete { key, version: version + 1 }.encode(payload),
     }
@@ -356,7 +372,7 @@ pub(crate) fn doubt_removed(
 ) -> BytesMut {
     let (mut asked, mut gone) = (BytesMut::new(), BytesMut::new());
     walk.step(bytes_max, store, &mut asked, &mut |change, asked| match change {
-        Change::Put(put) if put.version < parted_at => name_removed(change, map, asked),
+        Change::Put(put) if put.version < parted_at => name_gone(change, map, false, asked),
         Change::Put(put) if map.is_removed(put.key, put.version) => {
             Change::Delete { key: put.key, version: put.version + 1 }.encode(&mut gone);
         }

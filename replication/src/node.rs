@@ -698,7 +698,8 @@ impl Node {
         let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{}{}", self.paused, self.resync);
         let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
         let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
-        let times = (self.master_since, self.alone_at, self.handover_due, self.doubt_since);
+        let times =
+            (self.master_since, self.age_at_first, self.alone_at, self.handover_due, self.doubt_since);
         let timers = (self.next_heartbeat, self.wake_at, self.level_since, self.gate, self.stopping);
         let _ = write!(text, "{flags:?}{numbers:?}{times:?}{timers:?}");
         self.backlog.describe(text);

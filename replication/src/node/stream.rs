@@ -243,7 +243,7 @@ impl Node {
             receiver.planned = true;
             receiver.target = (plan.way == Way::Continue).then_some(plan.target);
             receiver.plan = plan.number;
-            receiver.reports = Reports::of(plan.number);
+            receiver.reports = Reports::of(plan.number, plan.way != Way::Continue);
             receiver.settled = false;
             receiver.ack_due = Some(now);
         }

@@ -274,7 +274,8 @@ impl Oracle {
         let newest = self.deletes.entry(key.clone()).or_default();
         let by_client = *newest >= version;
         *newest = version.max(*newest);
-        if !by_client && !may_forget {
+        let gone = by_client || self.floors.0 > version || self.may_miss(&key, version);
+        if !gone && !may_forget {
             let key = String::from_utf8_lossy(&key);
             self.violate(format!("{key} was forgotten in a merge though everything was known of it"));
         }
@@ -362,7 +363,10 @@ impl Oracle {
             .durable
             .iter()
             .filter(|(key, entry)| !self.holds(store, key, **entry))
-            .map(|(key, entry)| format!("{} {entry:?}", String::from_utf8_lossy(key)))
+            .map(|(key, (version, deleted))| {
+                let held = store.get(key).map(|held| held.version);
+                format!("{} {version:#x} {deleted}, now {held:x?}", String::from_utf8_lossy(key))
+            })
             .collect();
         if let Some(first) = missing.first() {
             let count = missing.len();
