@@ -394,7 +394,9 @@ fn text_is_clean_and_names_no_machine() {
             continue;
         };
         let name = path.display().to_string();
+        // What was recorded byte for byte is no text, even where it looks like some.
         let generated = name.ends_with("Cargo.lock")
+            || name.ends_with(".bin")
             || name.starts_with("LICENSE")
             || name.contains("proptest-regressions");
         if generated {
