@@ -30,8 +30,10 @@ async fn keys(server: &Server, family: &str) -> Vec<String> {
     });
     let mut keys: Vec<_> = keys.collect();
     if family == "conns" {
-        // In the order of descriptors, which are each server's own.
+        // In the order of descriptors, which are each server's own; and whoever asked before may not be
+        // gone yet.
         keys.sort();
+        keys.dedup();
     }
     keys
 }
