@@ -8,7 +8,7 @@
 //! | `GET /readyz` | 200 where clients may go, else 503; `?role=master` only on the master |
 //! | `GET /role` | the role's name; 200 on the master, else 503, for checks that look at the code only |
 //! | `GET /metrics` | Prometheus' text format, or OpenMetrics for those who accept it |
-//! | `GET /history` | the last [`Event`](crate::admin::report::Event)s as JSON |
+//! | `GET /history` | the last [`Event`]s as JSON |
 //! | `GET /events` | the same as server-sent events, and from then on each new one |
 //! | `GET /samples` | [`Samples`](crate::admin::report::Samples) as JSON; `?from=N` only the newest |
 //! | `POST /…` | a [`Verb`]; who may is for [`Access`] to say |

@@ -3,7 +3,7 @@
 //! A comparison looks at every user and every byte whatever the answer, so that time tells nothing.
 //! SIGHUP reads the file again; a file that cannot be read leaves the old users in force.
 //!
-//! Who has not said yet who it is has an [`Entrance`]: a moment by which it must have, and a number of bytes.
+//! Who has not said yet who it is has an `Entrance`: a moment by which it must have, and a number of bytes.
 
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};

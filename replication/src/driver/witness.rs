@@ -209,7 +209,7 @@ impl Witness {
 /// How a witness is run.
 #[derive(Debug)]
 pub struct WitnessConfig {
-    /// Where nodes may ask; see [`transport::bind`](crate::transport::bind).
+    /// Where nodes may ask; see [`transport::bind`].
     pub listeners: Vec<StdListener>,
     /// What nodes and witness prove themselves with.
     pub keys: SharedKeys,

@@ -233,7 +233,7 @@ pub(super) fn write(
     put(value);
 }
 
-/// As [`write`], where an item of this key and this shape lies already.
+/// As [`write()`], where an item of this key and this shape lies already.
 #[inline]
 pub(super) fn overwrite(
     bytes: &mut [u8],

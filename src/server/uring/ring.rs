@@ -13,7 +13,7 @@
 //!    not move when the slot does.
 //! 3. **A hasty send is over when the kernel has taken it.** It neither waits nor says that it succeeded:
 //!    once its entry was consumed and every completion of that time was looked at, a send that did not
-//!    fail is done. [`self_test`] makes sure that this kernel keeps to it.
+//!    fail is done. `self_test` makes sure that this kernel keeps to it.
 //! 4. **The end comes in order.** Dropping a ring cancels what is under way and waits for it. If the
 //!    kernel will not let go in time, the memory is leaked rather than freed under its hands.
 //!
