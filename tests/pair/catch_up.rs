@@ -65,8 +65,7 @@ fn a_long_absence_costs_what_was_changed_and_deletions_arrive() {
     assert_eq!(pair.wait_paired(), master);
     assert_eq!(pair.wait_converged(PATIENCE), (KEYS - 100) as u64);
     assert_eq!(replicated(&pair, "full_copies"), copies, "nothing was copied");
-    // What a node publishes is a moment old.
-    wait_for("both nodes count it", PATIENCE, || (replicated(&pair, "catch_ups") >= 2).then_some(()));
+    // Usually by a catch-up; where the kernel's buffers took nearly all of it, by what they held.
     let sent = pair.nodes[master].replicated("bytes_sent") - sent;
     let changed = (CHANGED * (VALUE_BYTES + 40)) as u64;
     // What the kernel took before the backup stood still was sent twice, and the backlog's part too.
