@@ -9,10 +9,10 @@ use crate::harness::{Pair, Setup};
 
 /// Two network namespaces with a cable between them and one to us each.
 ///
-/// `10.213.N.1 ── 10.213.N.2` is the cable between the nodes; we reach each node through a cable of
-/// its own, so that cutting theirs leaves clients alone.
+/// The cable between the nodes is a network of its own, and we reach each node through another one,
+/// so that cutting theirs leaves clients alone.
 pub struct Cables {
-    id: u32,
+    slot: u32,
     names: [String; 2],
     /// Where clients find the nodes.
     clients: [IpAddr; 2],
@@ -22,40 +22,52 @@ pub struct Cables {
     pub outside: [IpAddr; 2],
 }
 
+/// How many of them there can be at once: each takes sixteen addresses of 10.213.0.0/16.
+const SLOTS: u32 = 4096;
+
 impl Cables {
     /// `None` where namespaces cannot be made (not root).
     pub fn new() -> Option<Self> {
         static CALLS: AtomicU32 = AtomicU32::new(0);
-        // Tests of one process lay their own.
-        let id = std::process::id() % 1_000_000 * 10 + CALLS.fetch_add(1, Ordering::Relaxed) % 10;
-        let net = (id % 60) as u8 * 4;
-        let cables = Self {
-            id,
-            names: [format!("tandem-{id}-a"), format!("tandem-{id}-b")],
-            clients: [IpAddr::from([10, 213, net + 1, 2]), IpAddr::from([10, 213, net + 2, 2])],
-            nodes: [IpAddr::from([10, 213, net, 1]), IpAddr::from([10, 213, net, 2])],
-            outside: [IpAddr::from([10, 213, net + 1, 1]), IpAddr::from([10, 213, net + 2, 1])],
-        };
-        if !ip(&["netns", "add", &cables.names[0]]) {
-            return None;
-        }
-        let done = ip(&["netns", "add", &cables.names[1]]) && cables.lay(id, net);
-        assert!(done, "a namespace could be made but no cable between two: see above");
-        Some(cables)
+        let wanted = std::process::id() + 37 * CALLS.fetch_add(1, Ordering::Relaxed);
+        // Whoever makes the first namespace of a slot has its addresses, so that tests which run at the
+        // same time, or were killed and left theirs behind, share none.
+        (0..SLOTS).find_map(|attempt| {
+            let slot = (wanted + attempt) % SLOTS;
+            let names = ["a", "b"].map(|end| format!("tandem-{slot}-{end}"));
+            match claim(&names[0]) {
+                Claim::Taken => None,
+                Claim::Forbidden => Some(None),
+                Claim::Ours => Some(Some(Self::lay(slot, names))),
+            }
+        })?
     }
 
-    fn lay(&self, id: u32, net: u8) -> bool {
-        let [a, b] = &self.names;
-        let between = format!("td{id}p");
-        ip(&["link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b])
+    /// Networks of four addresses: between the nodes, to the first one, to the second one.
+    fn lay(slot: u32, names: [String; 2]) -> Self {
+        let base = u32::from_be_bytes([10, 213, 0, 0]) + 16 * slot;
+        let address = |network: u32, host: u32| IpAddr::from((base + 4 * network + host).to_be_bytes());
+        let cables = Self {
+            slot,
+            names,
+            clients: [address(1, 2), address(2, 2)],
+            nodes: [address(0, 1), address(0, 2)],
+            outside: [address(1, 1), address(2, 1)],
+        };
+        assert!(cables.lay_all(), "a namespace could be made but no cable between two: see above");
+        cables
+    }
+
+    fn lay_all(&self) -> bool {
+        let ([a, b], slot) = (&self.names, self.slot);
+        let between = format!("td{slot}p");
+        ip(&["netns", "add", b])
+            && ip(&["link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b])
             && (0..2).all(|index| {
                 let name = &self.names[index];
-                let [ours, theirs] = [format!("td{id}o{index}"), format!("td{id}i{index}")];
-                let ends = [
-                    format!("{}/24", self.nodes[index]),
-                    format!("{}/24", self.clients[index]),
-                    format!("10.213.{}.1/24", net + 1 + index as u8),
-                ];
+                let [ours, theirs] = [format!("td{slot}o{index}"), format!("td{slot}i{index}")];
+                let ends = [self.nodes[index], self.clients[index], self.outside[index]]
+                    .map(|address| format!("{address}/30"));
                 ip(&["-n", name, "addr", "add", &ends[0], "dev", &between])
                     && ip(&["-n", name, "link", "set", &between, "up"])
                     && ip(&["-n", name, "link", "set", "lo", "up"])
@@ -119,7 +131,7 @@ impl Cables {
 
     /// Lets so many bits a second pass, in both directions; `false` where the kernel cannot.
     pub fn narrow(&self, rate: &str) -> bool {
-        let between = format!("td{}p", self.id);
+        let between = format!("td{}p", self.slot);
         let queue = ["root", "tbf", "rate", rate, "burst", "16kb", "latency", "100ms"];
         self.names
             .iter()
@@ -128,7 +140,7 @@ impl Cables {
 
     /// Everything passes again.
     pub fn mend(&self) {
-        let between = format!("td{}p", self.id);
+        let between = format!("td{}p", self.slot);
         for name in &self.names {
             let quiet = |program: &str, arguments: &[&str]| {
                 let _ = Command::new(program).args(arguments).stderr(Stdio::null()).status();
@@ -144,6 +156,26 @@ impl Drop for Cables {
         for name in &self.names {
             // Cables go with their namespaces.
             ip(&["netns", "del", name]);
+        }
+    }
+}
+
+enum Claim {
+    Ours,
+    Taken,
+    Forbidden,
+}
+
+/// Makes a namespace of that name, if nobody has it.
+fn claim(name: &str) -> Claim {
+    let Ok(output) = Command::new("ip").args(["netns", "add", name]).output() else { return Claim::Forbidden };
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.success() {
+        true => Claim::Ours,
+        false if said.contains("File exists") => Claim::Taken,
+        false => {
+            eprint!("{said}");
+            Claim::Forbidden
         }
     }
 }

@@ -240,6 +240,7 @@ impl Drop for Pair {
         for node in &mut self.nodes {
             if std::thread::panicking() && !self.quiet {
                 eprintln!("--- log of {} ({}) ---\n{}", node.name, node.host, node.log_tail(60));
+                eprintln!("--- what {} says of the pair ---\n{:?}", node.name, node.replication());
             }
             node.kill();
         }
