@@ -173,12 +173,21 @@ pub(super) async fn run(parts: Parts) {
             Wake::Command(None) => return,
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
-            // Finer than the runtime's timers.
             Wake::News if this.host.hurries() => this.node.want_ack(),
-            Wake::News => std::thread::sleep(GATHER),
+            Wake::News => gather().await,
             Wake::Send => {}
         }
     }
+}
+
+/// Waits for more changes to come.
+///
+/// While changes keep coming there is always news, and a loop that never waits keeps the runtime from its
+/// sockets: the peer's words and new streams' handshakes then took tens of milliseconds. So it looks at them here.
+async fn gather() {
+    // Finer than the runtime's timers.
+    std::thread::sleep(GATHER);
+    tokio::task::yield_now().await;
 }
 
 impl Loop {
@@ -719,5 +728,42 @@ fn describe(wish: Operator) -> &'static str {
         Operator::Resync => "a copy from the start",
         Operator::Verify => "a comparison",
         Operator::Shutdown => "the end of this node",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Nothing here measures time: it counts how many gatherings a byte that is there already waits for.
+    #[test]
+    fn changes_that_keep_coming_do_not_keep_the_peer_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let (mut near, mut far) = UnixStream::pair().expect("two sockets");
+            let heard = Rc::new(Cell::new(false));
+            let hears = heard.clone();
+            tokio::task::spawn_local(async move {
+                hears.set(near.read_u8().await.is_ok());
+            });
+            tokio::task::yield_now().await;
+            far.write_u8(1).await.expect("room for a byte");
+            let news = Notify::new();
+            let mut gatherings = 0;
+            while !heard.get() && gatherings < 500 {
+                news.notify_one();
+                news.notified().await;
+                gather().await;
+                gatherings += 1;
+            }
+            assert!(gatherings <= 4, "{gatherings} gatherings before a byte that was there was read");
+        });
     }
 }
