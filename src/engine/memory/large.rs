@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::Pages;
-use crate::engine::{Reserved, number};
 use crate::engine::budget::{Budget, Charge};
+use crate::engine::{Reserved, number};
 
 /// Bytes charged per chunk beyond its own: its owner, its handle and the allocator's.
 const CHUNK_OVERHEAD: usize = 128;
