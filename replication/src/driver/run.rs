@@ -20,6 +20,7 @@ use super::{Arbitrate, Command, Config, Event, Host, Identity, RoleChange, Snaps
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::handshake::Kind;
 use crate::history::Position;
 use crate::keys::SharedKeys;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
@@ -70,6 +71,7 @@ enum Wake {
     Command(Option<Command>),
     Timer,
     Data,
+    Second,
     /// There are new changes after a while without.
     News,
     /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
@@ -108,6 +110,7 @@ pub(super) struct Loop {
 
     pub(super) control: Option<Connection>,
     pub(super) data: Option<Connection>,
+    pub(super) second: Option<Connection>,
     pub(super) partner: Option<Partner>,
     pub(super) peer: Option<Introduction>,
     /// There was more to do than fits in one turn.
@@ -119,6 +122,9 @@ pub(super) struct Loop {
     pub(super) backoff: Backoff,
     pub(super) data_backoff: Backoff,
     pub(super) dialling_data: bool,
+    /// Of the second path; away while an attempt is under way.
+    pub(super) second_resolver: Option<Resolver>,
+    pub(super) second_backoff: Backoff,
     /// For attempts that are still in their pause.
     pub(super) linked: Arc<AtomicBool>,
 
@@ -173,6 +179,7 @@ pub(super) async fn run(parts: Parts) {
             Wake::Command(None) => return,
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
+            Wake::Second => this.read(Link::Heartbeat, CONTROL_READS, Connection::read),
             Wake::News if this.host.hurries() => this.node.want_ack(),
             Wake::News => gather().await,
             Wake::Send => {}
@@ -233,6 +240,7 @@ impl Loop {
                 verify_every: config.verify_every.into(),
                 arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
                 fence: config.fence,
+                second_path: config.heartbeat_peer.is_some(),
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -272,6 +280,7 @@ impl Loop {
             payload_bytes_max: config.payload_bytes_max,
             control: None,
             data: None,
+            second: None,
             partner: None,
             peer: None,
             more: false,
@@ -280,6 +289,8 @@ impl Loop {
             backoff: Backoff::new(boot_id),
             data_backoff: Backoff::new(boot_id.rotate_left(17)),
             dialling_data: false,
+            second_resolver: config.heartbeat_peer.map(Resolver::new),
+            second_backoff: Backoff::new(boot_id.rotate_left(34)),
             linked,
             told: None,
             told_followed: false,
@@ -329,6 +340,8 @@ impl Loop {
             biased;
             () = readable(&self.control) => Wake::Control,
             () = writable(&self.control) => Wake::Send,
+            () = readable(&self.second) => Wake::Second,
+            () = writable(&self.second) => Wake::Send,
             Some(event) = self.events.recv() => Wake::Event(event),
             command = self.inbox.recv() => Wake::Command(command),
             () = sleep_until(timer) => Wake::Timer,
@@ -348,6 +361,7 @@ impl Loop {
     /// A timer may extend the gate. Whatever happened while this process did not run comes first.
     fn tick(&mut self) {
         self.read(Link::Control, CONTROL_READS, Connection::read_queued);
+        self.read(Link::Heartbeat, CONTROL_READS, Connection::read_queued);
         self.read(Link::Data, 1, Connection::read_queued);
         if self.loaded.is_none_or(|loaded| loaded.elapsed() >= self.heartbeat) {
             self.loaded = Some(Instant::now());
@@ -398,7 +412,7 @@ impl Loop {
             while let Some(output) = self.node.poll_output() {
                 self.perform(output);
             }
-            if self.flush(Link::Control) && self.flush(Link::Data) && self.stream() {
+            if Link::ALL.iter().all(|link| self.flush(*link)) && self.stream() {
                 break;
             }
         }
@@ -550,11 +564,15 @@ impl Loop {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Greeted(greeted) => self.adopt(*greeted),
-            Event::Dialled { resolver, result } => {
-                self.resolver = Some(resolver);
+            Event::Dialled { kind, resolver, result } => {
+                match kind {
+                    Kind::Heartbeat => self.second_resolver = Some(resolver),
+                    _ => self.resolver = Some(resolver),
+                }
                 match result {
                     Ok(greeted) => self.adopt(*greeted),
                     Err(why) if why.is_empty() => {}
+                    Err(why) if kind == Kind::Heartbeat => self.second_unreachable(&why),
                     Err(why) => self.unreachable(why),
                 }
             }
@@ -699,7 +717,7 @@ impl Loop {
 
     /// The last words have to arrive: a socket closed with unread bytes takes them back.
     async fn farewell(&mut self) {
-        let Some(control) = self.control.as_mut() else { return };
+        let Some(control) = self.control.as_mut().or(self.second.as_mut()) else { return };
         let said = async {
             control.drain().await;
             control.end_output();
@@ -714,6 +732,7 @@ impl Loop {
         match link {
             Link::Control => &mut self.control,
             Link::Data => &mut self.data,
+            Link::Heartbeat => &mut self.second,
         }
     }
 }
