@@ -135,11 +135,14 @@ impl Doors {
     /// Dials the peer's control port once, every address its name has, after `pause`.
     pub(super) async fn dial_peer(self, mut resolver: Resolver, pause: Duration) {
         sleep(pause).await;
-        let mut failures = Vec::new();
+        let (mut failures, mut refused) = (Vec::new(), true);
         match resolver.resolve().await {
             // The peer was quicker.
             _ if self.linked.load(Ordering::Relaxed) => {}
-            Err(why) => failures.push(why),
+            Err(why) => {
+                refused = false;
+                failures.push(why);
+            }
             Ok(addresses) => {
                 for address in addresses {
                     match self.dial(address, Kind::Control).await {
@@ -153,12 +156,16 @@ impl Doors {
                             failures.clear();
                             break;
                         }
-                        Err(why) => failures.push(format!("{address}: {}", explain(&why))),
+                        Err(why) => {
+                            refused &= is_refusal(&why);
+                            failures.push(format!("{address}: {}", explain(&why)));
+                        }
                     }
                 }
             }
         }
-        let _ = self.events.send(Event::Dialled { resolver, result: Err(failures.join("; ")) }).await;
+        let unreached = Unreached { why: failures.join("; "), refused };
+        let _ = self.events.send(Event::Dialled { resolver, result: Err(unreached) }).await;
     }
 
     /// Dials a data connection once, after `pause`.
@@ -229,12 +236,23 @@ fn read_introduction(agreed: &Agreed) -> Result<Introduction, Refusal> {
     Ok(peer)
 }
 
+/// What became of an attempt to dial the peer.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    /// Empty if there is nothing to report.
+    pub(super) why: String,
+    /// Its machine says that nobody listens there, under every address.
+    pub(super) refused: bool,
+}
+
+fn is_refusal(why: &GreetError) -> bool {
+    matches!(why, GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 /// In the words of whoever dialled.
 fn explain(why: &GreetError) -> String {
     match why {
-        GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "nobody listens there (yet)".to_string()
-        }
+        _ if is_refusal(why) => "nobody listens there (yet)".to_string(),
         GreetError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             "no answer: is the machine up, and the port open in its firewall?".to_string()
         }
