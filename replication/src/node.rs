@@ -131,6 +131,19 @@ impl Config {
     }
 }
 
+/// What can change while a node runs; see [`Config`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// How the role goes back to the preferred node.
+    pub failback: Failback,
+    /// This node is the preferred one.
+    pub preferred: bool,
+    /// How long the preferred node must have been level before it asks for the role.
+    pub failback_delay: Span,
+    /// How often a master compares its backup with itself.
+    pub verify_every: Span,
+}
+
 /// How the role goes back to the preferred node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Failback {
@@ -574,6 +587,18 @@ impl Node {
         let granted = self.grant(wish, now);
         self.settle(now);
         granted
+    }
+
+    /// Other settings from now on.
+    pub fn handle_tuning(&mut self, tuning: Tuning, now: Mono) {
+        self.observe(now);
+        let Tuning { failback, preferred, failback_delay, verify_every } = tuning;
+        (self.config.failback, self.config.preferred) = (failback, preferred);
+        (self.config.failback_delay, self.config.verify_every) = (failback_delay, verify_every);
+        // Counted from now.
+        self.level_since = None;
+        self.count_verification_anew();
+        self.settle(now);
     }
 
     /// What was to be persisted is (`true`), or could not be.

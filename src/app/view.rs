@@ -55,7 +55,7 @@ impl AdminSource for View {
         let snapshot = pair.status();
         status.peer = Some(peer(&snapshot));
         status.link = Some(link(&snapshot, self.stats.proxied_requests()));
-        status.warnings = warnings(&status);
+        status.warnings = warnings(&status, snapshot.pair.arbiter.is_some());
         status
     }
 
@@ -209,7 +209,7 @@ const fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// Contradictions first: they are there before anything happens.
-fn warnings(status: &Status) -> Vec<String> {
+fn warnings(status: &Status, arbitrated: bool) -> Vec<String> {
     let (node, peer) = (&status.node, status.peer.as_ref());
     let mut warnings = status.contradictions();
     let paused = |node: &Node, which| {
@@ -219,7 +219,9 @@ fn warnings(status: &Status) -> Vec<String> {
     };
     warnings.extend(paused(node, "this"));
     warnings.extend(peer.and_then(|peer| paused(peer, "the other")));
-    if status.is_master() && status.link.as_ref().is_some_and(|link| link.peer_is == "silent") {
+    // With an arbiter it would have had to give up its role.
+    if !arbitrated && status.is_master() && status.link.as_ref().is_some_and(|link| link.peer_is == "silent")
+    {
         warnings.push(
             "the other node is silent, not known to be dead: if it lives behind a cut network, it serves, too"
                 .to_owned(),

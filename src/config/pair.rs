@@ -56,6 +56,21 @@ pub struct Pair {
     pub insecure: bool,
 }
 
+impl Pair {
+    /// Makes one setting, by its flag's name, that of a later configuration.
+    pub(super) fn take_over(&mut self, later: &Self, name: &str) {
+        match name {
+            "preferred" => self.preferred = later.preferred,
+            "failback" => self.failback = later.failback,
+            "failback-delay" => self.failback_delay = later.failback_delay,
+            "verify-interval" => self.verify_interval = later.verify_interval,
+            "on-role-change" => self.on_role_change.clone_from(&later.on_role_change),
+            "fence-command" => self.fence_command.clone_from(&later.fence_command),
+            _ => {}
+        }
+    }
+}
+
 /// See [`tandem_replication::arbiter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arbiter {

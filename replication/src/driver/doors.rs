@@ -136,11 +136,14 @@ impl Doors {
     /// `pause`.
     pub(super) async fn dial_peer(self, kind: Kind, mut resolver: Resolver, pause: Duration) {
         sleep(pause).await;
-        let mut failures = Vec::new();
+        let (mut failures, mut refused) = (Vec::new(), true);
         match resolver.resolve().await {
             // The peer was quicker.
             _ if kind == Kind::Control && self.linked.load(Ordering::Relaxed) => {}
-            Err(why) => failures.push(why),
+            Err(why) => {
+                refused = false;
+                failures.push(why);
+            }
             Ok(addresses) => {
                 for address in addresses {
                     match self.dial(address, kind).await {
@@ -154,12 +157,16 @@ impl Doors {
                             failures.clear();
                             break;
                         }
-                        Err(why) => failures.push(format!("{address}: {}", explain(&why))),
+                        Err(why) => {
+                            refused &= is_refusal(&why);
+                            failures.push(format!("{address}: {}", explain(&why)));
+                        }
                     }
                 }
             }
         }
-        let _ = self.events.send(Event::Dialled { kind, resolver, result: Err(failures.join("; ")) }).await;
+        let unreached = Unreached { why: failures.join("; "), refused };
+        let _ = self.events.send(Event::Dialled { kind, resolver, result: Err(unreached) }).await;
     }
 
     /// Dials a data connection once, after `pause`.
@@ -230,12 +237,23 @@ fn read_introduction(agreed: &Agreed) -> Result<Introduction, Refusal> {
     Ok(peer)
 }
 
+/// What became of an attempt to dial the peer.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    /// Empty if there is nothing to report.
+    pub(super) why: String,
+    /// Its machine says that nobody listens there, under every address.
+    pub(super) refused: bool,
+}
+
+fn is_refusal(why: &GreetError) -> bool {
+    matches!(why, GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 /// In the words of whoever dialled.
 fn explain(why: &GreetError) -> String {
     match why {
-        GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "nobody listens there (yet)".to_string()
-        }
+        _ if is_refusal(why) => "nobody listens there (yet)".to_string(),
         GreetError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             "no answer: is the machine up, and the port open in its firewall?".to_string()
         }

@@ -139,7 +139,7 @@ impl Loop {
         });
         self.control = Some(connection);
         self.linked.store(true, Ordering::Relaxed);
-        self.link_problem = None;
+        (self.link_problem, self.peer_refuses) = (None, false);
         self.data_backoff.reset(true);
         self.urgent = true;
         self.node.handle_link_up(Link::Control, &peer.hello, now());

@@ -36,7 +36,7 @@ use crate::channel::Loose;
 use crate::handshake::Kind;
 use crate::heal::Heal;
 use crate::keys::{Keys, SharedKeys};
-use crate::node::{self, Failback, GateView, Operator, Saved};
+use crate::node::{self, Failback, GateView, Operator, Saved, Tuning};
 use crate::proxy::ProxyTarget;
 use crate::role::State;
 use crate::state::{StateDirectory, StateError};
@@ -227,6 +227,7 @@ pub struct RoleChange {
 #[derive(Debug)]
 enum Command {
     Operator(Operator, oneshot::Sender<Result<State, String>>),
+    Tune(Tuning),
 }
 
 /// What the tasks beside the loop tell it.
@@ -237,7 +238,7 @@ enum Event {
     Dialled {
         kind: Kind,
         resolver: crate::transport::Resolver,
-        result: Result<Box<doors::Greeted>, String>,
+        result: Result<Box<doors::Greeted>, doors::Unreached>,
     },
     DialledData(Result<Box<doors::Greeted>, String>),
     Arbitrated(Answer),
@@ -274,6 +275,11 @@ impl Handle {
     /// New connections are proven with these keys from now on; those there are stay.
     pub fn replace_keys(&self, keys: Keys) {
         self.keys.replace(keys);
+    }
+
+    /// Other settings from now on. Whether the node has heard it: it may be stopping.
+    pub fn tune(&self, tuning: Tuning) -> bool {
+        self.commands.try_send(Command::Tune(tuning)).is_ok()
     }
 
     /// A copy that can ask and command but not end the node.

@@ -23,9 +23,11 @@ use crate::frame::{Frame, Link};
 use crate::handshake::Kind;
 use crate::history::Position;
 use crate::keys::SharedKeys;
+use crate::liveness::Verdict;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::state::StateError;
+use crate::status::PairStatus;
 use crate::store::Store;
 use crate::transport::{Backoff, PeerAddress, Resolver};
 use crate::wire;
@@ -143,6 +145,8 @@ pub(super) struct Loop {
     pub(super) saving: bool,
 
     pub(super) link_problem: Option<(String, Instant)>,
+    /// Nobody listened where the peer should be, when it was dialled last.
+    pub(super) peer_refuses: bool,
     pub(super) throttle: Throttle,
     pub(super) role_changes: Arc<VecDeque<RoleChange>>,
     /// Of all connections.
@@ -180,12 +184,21 @@ pub(super) async fn run(parts: Parts) {
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
             Wake::Second => this.read(Link::Heartbeat, CONTROL_READS, Connection::read),
-            // Finer than the runtime's timers.
             Wake::News if this.host.hurries() => this.node.want_ack(),
-            Wake::News => std::thread::sleep(GATHER),
+            Wake::News => gather().await,
             Wake::Send => {}
         }
     }
+}
+
+/// Waits for more changes to come.
+///
+/// While changes keep coming there is always news, and a loop that never waits keeps the runtime from its
+/// sockets: the peer's words and new streams' handshakes then took tens of milliseconds. So it looks at them here.
+async fn gather() {
+    // Finer than the runtime's timers.
+    std::thread::sleep(GATHER);
+    tokio::task::yield_now().await;
 }
 
 impl Loop {
@@ -294,6 +307,7 @@ impl Loop {
             unsaved: VecDeque::new(),
             saving: false,
             link_problem: None,
+            peer_refuses: false,
             throttle: Throttle::new(REPEAT_EVERY),
             role_changes: Arc::default(),
             ignored_frames: 0,
@@ -562,9 +576,12 @@ impl Loop {
                 }
                 match result {
                     Ok(greeted) => self.adopt(*greeted),
-                    Err(why) if why.is_empty() => {}
-                    Err(why) if kind == Kind::Heartbeat => self.second_unreachable(&why),
-                    Err(why) => self.unreachable(why),
+                    Err(unreached) if unreached.why.is_empty() => {}
+                    Err(unreached) if kind == Kind::Heartbeat => self.second_unreachable(&unreached.why),
+                    Err(unreached) => {
+                        self.peer_refuses = unreached.refused;
+                        self.unreachable(unreached.why);
+                    }
                 }
             }
             Event::DialledData(result) => {
@@ -625,7 +642,10 @@ impl Loop {
     }
 
     fn handle_command(&mut self, command: Command) {
-        let Command::Operator(wish, reply) = command;
+        let (wish, reply) = match command {
+            Command::Operator(wish, reply) => (wish, reply),
+            Command::Tune(tuning) => return self.node.handle_tuning(tuning, now()),
+        };
         tracing::info!("asked for: {}", describe(wish));
         let result = self.node.handle_operator(wish, now());
         // Whoever asked may have gone away.
@@ -678,7 +698,8 @@ impl Loop {
             let mut introduction = self.doors.introduction.lock().unwrap_or_else(PoisonError::into_inner);
             introduction.hello = self.node.hello(None);
         }
-        let pair = self.node.status(now());
+        let mut pair = self.node.status(now());
+        pair.peer_verdict = pair.peer_verdict.map(|verdict| self.as_told(verdict, &pair));
         self.copies.tell(&pair);
         let partner = self.partner.filter(|partner| partner.link.is_some());
         let peer = match (&self.configured, self.partner) {
@@ -704,6 +725,17 @@ impl Loop {
                 dead_after: self.dead_after,
             }),
         }));
+    }
+
+    /// What people are told of the peer. A master, whose role does not hang on it, does not ask whether its
+    /// peer lives; but it dials it, and what comes of that it can say.
+    fn as_told(&self, verdict: Verdict, pair: &PairStatus) -> Verdict {
+        let long = pair.peer_silent.is_none_or(|silent| silent >= self.dead_after.into());
+        match verdict {
+            Verdict::Suspect if !pair.control_up && self.peer_refuses => Verdict::Certain,
+            Verdict::Suspect if !pair.control_up && long => Verdict::Silent,
+            verdict => verdict,
+        }
     }
 
     /// The last words have to arrive: a socket closed with unread bytes takes them back.
@@ -738,5 +770,42 @@ fn describe(wish: Operator) -> &'static str {
         Operator::Resync => "a copy from the start",
         Operator::Verify => "a comparison",
         Operator::Shutdown => "the end of this node",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Nothing here measures time: it counts how many gatherings a byte that is there already waits for.
+    #[test]
+    fn changes_that_keep_coming_do_not_keep_the_peer_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let (mut near, mut far) = UnixStream::pair().expect("two sockets");
+            let heard = Rc::new(Cell::new(false));
+            let hears = heard.clone();
+            tokio::task::spawn_local(async move {
+                hears.set(near.read_u8().await.is_ok());
+            });
+            tokio::task::yield_now().await;
+            far.write_u8(1).await.expect("room for a byte");
+            let news = Notify::new();
+            let mut gatherings = 0;
+            while !heard.get() && gatherings < 500 {
+                news.notify_one();
+                news.notified().await;
+                gather().await;
+                gatherings += 1;
+            }
+            assert!(gatherings <= 4, "{gatherings} gatherings before a byte that was there was read");
+        });
     }
 }
