@@ -157,6 +157,8 @@ pub struct Counters {
     pub switchovers: u64,
     /// Times the control link came up again.
     pub reconnects: u64,
+    /// Times the data link was made anew because nothing came over it though the peer was heard.
+    pub stalls: u64,
     /// Changes sent.
     pub changes_sent: u64,
     /// Changes applied.

@@ -181,7 +181,7 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
     let mut second = Random::new(!seed);
     let mut options = options(seed, plant, verbose, &faults, gentle, &mut random);
     options.second_path = second.chance(25);
-    let second_path = options.second_path;
+    let (second_path, stalls) = (options.second_path, second.chance(20));
     let (keys, dead_after) = (options.keys, options.heartbeat.scaled(25, 2));
     let mut world = World::new(options);
     world.network.delay_max = Span([800, 800, 5_000, 40_000][random.within(0..4) as usize]);
@@ -220,6 +220,9 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
             } else if world.process(node).is_none() && restart.is_none() {
                 *restart = Some(world.now + Span::from_millis(random.within(1..1_200)));
             }
+        }
+        if stalls && second.chance(2) {
+            world.stall();
         }
         if second_path && second.chance(4) {
             disturb_second(&mut world, &mut second);

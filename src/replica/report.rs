@@ -35,6 +35,7 @@ pub fn rows(
         ("heal_conflicts", counters.conflicts.to_string()),
         ("promotions", counters.promotions.to_string()),
         ("switchovers", counters.switchovers.to_string()),
+        ("stalls", counters.stalls.to_string()),
         ("reconnects", counters.reconnects.to_string()),
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),

@@ -119,13 +119,15 @@ pub enum Plant {
     ForgetLease,
     /// With an arbiter, a node that holds nothing does not wait for one that may hold more.
     LeadEmpty,
+    /// A data connection that leads nowhere is waited for.
+    WaitForStalled,
     /// A lost control connection is a lost peer, whatever is heard over the second path.
     TrustOnePath,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -173,6 +175,7 @@ impl Plant {
         Self::TrustRefusals,
         Self::ForgetLease,
         Self::LeadEmpty,
+        Self::WaitForStalled,
         Self::TrustOnePath,
     ];
 }

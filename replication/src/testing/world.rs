@@ -355,6 +355,7 @@ impl World {
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             second_path: self.options.second_path,
+            stall_after: self.dead_after().scaled(6, 1),
             plant,
             ..Config::new(node_id, boot_id)
         };
@@ -435,6 +436,14 @@ impl World {
                     self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
                 }
             }
+        }
+    }
+
+    /// What is said over the data connection gets nowhere, until there is another one.
+    pub fn stall(&mut self) {
+        self.say(|| "the data connection stalls".into());
+        if let Some(connection) = self.network.whole(Link::Data) {
+            self.network.connection(connection).stalled = true;
         }
     }
 
@@ -703,7 +712,7 @@ impl World {
         let link = self.network.connection(connection).link;
         let passes = self.network.passes(link, from);
         let pipe = self.network.connection(connection);
-        if !pipe.attached[to] {
+        if !pipe.attached[to] || pipe.stalled {
             pipe.pipes[from].clear();
             pipe.pumping[from] = false;
             return;
@@ -763,8 +772,9 @@ impl World {
     }
 
     pub(super) fn close_other_end(&mut self, connection: usize, node: usize) {
-        let link = self.network.connection(connection).link;
-        if self.network.passes(link, node) {
+        let (link, stalled) =
+            (self.network.connection(connection).link, self.network.connection(connection).stalled);
+        if self.network.passes(link, node) && !stalled {
             let takes = Span(self.random.within(100..5_000));
             self.schedule(takes, Event::Detach { connection, node: 1 - node, why: Down::Closed });
         }
