@@ -180,7 +180,8 @@ pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
         }
         b"mg" | b"ms" | b"md" | b"ma" | b"me" => meta::decode(codec, input, word, rest, used),
         b"mn" => Decoded::say(b"MN\r\n", used),
-        b"get" => keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true }),
+        // `bget` was memcached's word for a get over UDP; 1.6.18 still takes it.
+        b"get" | b"bget" => keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true }),
         b"gets" => keys(codec, line, rest, used, Keys { cas: true, touch: None, seen: true }),
         b"gat" => touch_keys(codec, line, rest, used, false),
         b"gats" => touch_keys(codec, line, rest, used, true),

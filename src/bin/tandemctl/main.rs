@@ -63,9 +63,9 @@ fn run(arguments: Arguments) -> Result<String, Failure> {
         Verb::Logs(Logs::Level { level }) => {
             client.act(&admin::Verb::LogLevel(level)).map(|said| said + "\n").map_err(failure)
         }
-        Verb::Keys { node, prefix } => items::keys(&node.node, prefix.as_bytes()),
-        Verb::Dump { file, node } => items::dump(&node.node, &file),
-        Verb::Load { file, node, keep } => items::load(&node.node, &file, keep),
+        Verb::Keys { node, prefix } => items::keys(&node, prefix.as_bytes()),
+        Verb::Dump { file, node } => items::dump(&node, &file),
+        Verb::Load { file, node, keep } => items::load(&node, &file, keep),
         Verb::Config(what) => settings::run(&what),
         Verb::Genkey { file } => genkey::run(file.as_deref()),
         Verb::Bench { plan, json } => measure(&plan, json),

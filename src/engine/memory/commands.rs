@@ -5,6 +5,7 @@
 use tandem_replication::change::Change;
 
 use super::item::{Header, Item, Marks, write_access};
+use super::large;
 use super::shard::{Content, Draft, Found, Hint, Shard, hit, measure};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
@@ -42,6 +43,16 @@ pub(super) struct Base {
     pub(super) value: BaseValue,
 }
 
+/// The outcome of arithmetic on a value that is large: a number, a blank, and much behind it. It is
+/// written outside the lock.
+pub(super) struct LongNumber {
+    /// As in [`Base`].
+    pub(super) version: u64,
+    pub(super) digits: Digits,
+    /// How long the value stays, in bytes: blanks fill it up.
+    pub(super) len: usize,
+}
+
 /// What there is to extend.
 pub(super) enum BaseValue {
     Inline(Vec<u8>),
@@ -69,16 +80,16 @@ fn after(get: &Get, before: Header, now: Now) -> (Header, bool) {
 }
 
 impl Shard {
-    /// Every command but a store, whose value may need memory from outside first.
+    /// Every command but stores and arithmetic, whose value may need memory from outside first.
     pub(super) fn execute(&mut self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
         match &command.op {
             Op::Get(get) => self.get(at, get, reply),
             Op::Inspect => self.inspect(at, reply),
             Op::Delete(delete) => self.delete(at, delete, reply),
-            Op::Arith(arith) => self.arith(at, arith, reply),
             Op::Touch(exptime) => self.touch(at, *exptime, reply),
             Op::Refuse(refuse) => self.refuse(at, refuse.why, refuse.drops, reply),
             Op::Store(_) => unreachable!("stores are executed by `store` and `extend`"),
+            Op::Arith(_) => unreachable!("arithmetic is executed by `arith`"),
         }
     }
 
@@ -259,15 +270,24 @@ impl Shard {
         kept
     }
 
-    fn arith(&mut self, at: At<'_>, arith: &Arith, reply: &mut Reply<'_>) {
+    /// `incr` and `decr`. Where the value is large, answers what it becomes; the caller writes that
+    /// without the lock and comes again with the `result`.
+    pub(super) fn arith(
+        &mut self,
+        at: At<'_>,
+        arith: &Arith,
+        result: Option<(u64, Pages)>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), LongNumber> {
         let roomy = self.prepare(self.slot_max(at.key, 20), at.now);
         let Some(location) = self.find_now(at) else {
             self.arith_missing(at, arith, roomy, reply);
-            return;
+            return Ok(());
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.arith_found(at, arith, location, roomy, &mut scratch, reply);
+        let outcome = self.arith_found(at, arith, location, (roomy, result), &mut scratch, reply);
         self.scratch = scratch;
+        outcome
     }
 
     fn arith_found(
@@ -275,47 +295,60 @@ impl Shard {
         at: At<'_>,
         arith: &Arith,
         location: u32,
-        roomy: bool,
+        (roomy, result): (bool, Option<(u64, Pages)>),
         scratch: &mut Vec<u8>,
         reply: &mut Reply<'_>,
-    ) {
+    ) -> Result<(), LongNumber> {
         let item = self.item(location);
         let (header, (size, class)) = (item.header, self.measure(&item));
-        let text = item.value();
+        let value = self.value(&item);
+        let len = value.len();
         let compare = arith.compare.filter(|&unique| unique != 0);
-        if text.is_empty() || is_chunked(size) {
+        if len == 0 || is_chunked(size) {
             reply.send(Outcome::NonNumeric);
-            return;
+            return Ok(());
         }
         if compare.is_some_and(|unique| unique != self.shown(item.cas())) {
             reply.send(Outcome::Exists);
-            return;
+            return Ok(());
         }
-        // A value too long for a segment is no number.
-        let Some(number) = number::parse(text).filter(|_| item.large().is_none()) else {
+        let number = match value {
+            Value::Inline(text) => number::parse(text),
+            Value::Pages(pages) => large::number(pages),
+        };
+        let Some(number) = number else {
             reply.send(Outcome::NonNumeric);
-            return;
+            return Ok(());
         };
         let number = if arith.increment {
             number.wrapping_add(arith.delta)
         } else {
             number.saturating_sub(arith.delta)
         };
-        scratch.clear();
-        scratch.extend_from_slice(Digits::of(number).as_bytes());
-        if scratch.len() < text.len() {
-            // As memcached: a shorter number keeps the length, padded with blanks.
-            scratch.resize(text.len(), b' ');
-        }
+        let digits = Digits::of(number);
+        let content = if item.large().is_some() {
+            match result {
+                Some((version, pages)) if version == header.version => Content::Large(pages),
+                _ => return Err(LongNumber { version: header.version, digits, len }),
+            }
+        } else {
+            scratch.clear();
+            scratch.extend_from_slice(digits.as_bytes());
+            if scratch.len() < len {
+                // As memcached: a shorter number keeps the length, padded with blanks.
+                scratch.resize(len, b' ');
+            }
+            Content::Inline(scratch)
+        };
         // A longer number is a new item to memcached: not read, not stale, not won. The key stays what it was.
-        let grown = scratch.len() > text.len();
+        let grown = digits.as_bytes().len() > len;
         let fresh = Marks::default()
             .with(Marks::BINARY_KEY, header.marks.has(Marks::BINARY_KEY))
             .with_heat(header.marks.heat());
         let deadline_after = arith.touch.map_or(header.deadline, |exptime| exptime.deadline(at.now).0);
         let draft = Draft {
             key: at.key,
-            content: Content::Inline(scratch),
+            content,
             flags: item.flags(),
             explicit: arith.explicit,
             version: 0,
@@ -335,6 +368,7 @@ impl Shard {
         } else {
             self.refuse(at, Refusal::OutOfMemory, true, reply);
         }
+        Ok(())
     }
 
     fn count_arith(&mut self, arith: &Arith, class: u8) {

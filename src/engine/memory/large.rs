@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::item::Item;
 use crate::command::{Pages, Value};
-use crate::engine::Reserved;
 use crate::engine::budget::{Budget, Charge};
+use crate::engine::{Reserved, number};
 
 /// Bytes charged per chunk beyond its own: its owner, its handle and the allocator's.
 const CHUNK_OVERHEAD: usize = 128;
@@ -132,6 +132,19 @@ pub(super) fn fill<'a>(mut reserved: Reserved, parts: impl Iterator<Item = &'a [
 pub(super) fn join<'a>(pages: impl Iterator<Item = &'a Pages>) -> Pages {
     let chunks: Vec<Bytes> = pages.flat_map(|pages| pages.chunks().iter().cloned()).collect();
     Pages::new(Arc::from(chunks))
+}
+
+/// The number a value begins with, as [`number::parse`] has it. Mostly the first chunk tells; a short one may
+/// end inside the number, and of the largest ones the rest of the value has a say.
+pub(super) fn number(pages: &Pages) -> Option<u64> {
+    let first = pages.chunks().first()?;
+    if number::ends_within(first) {
+        let number = number::parse(first);
+        if number.is_none_or(|number| i64::try_from(number).is_ok()) {
+            return number;
+        }
+    }
+    number::parse(&pages.chunks().concat())
 }
 
 /// Whether that much can ever be had.
