@@ -39,13 +39,29 @@ pub const VERSION_MIN: u16 = 1;
 /// kind of version 1 has it; those that are added to a version must.
 pub const MAY_IGNORE: u8 = 1;
 
-/// One of the two connections of a pair.
+/// One of the connections of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Link {
     /// Heartbeats, handovers: little, and never behind bulk.
     Control,
     /// Changes, copies and their acknowledgements.
     Data,
+    /// The same heartbeats as on the control connection, over another network, if there is one.
+    Heartbeat,
+}
+
+impl Link {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Data, Self::Heartbeat];
+
+    /// For the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Data => "data",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
 }
 
 /// Who is at the other end; part of the handshake of each connection.

@@ -80,6 +80,8 @@ pub struct Config {
     pub fence: bool,
     /// How often a master compares its backup with itself ([`crate::verify`]).
     pub verify_every: Span,
+    /// There shall be a second path for heartbeats ([`Link::Heartbeat`]).
+    pub second_path: bool,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -108,6 +110,7 @@ impl Config {
             arbiter: None,
             fence: false,
             verify_every: Span::from_millis(3_600_000),
+            second_path: false,
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -300,6 +303,7 @@ pub struct Node {
 
     control_up: bool,
     data_up: bool,
+    second_up: bool,
     peer: Option<Peer>,
     liveness: Liveness,
 
@@ -420,6 +424,7 @@ impl Node {
             position: None,
             control_up: false,
             data_up: false,
+            second_up: false,
             peer: None,
             liveness: Liveness::new(config.heartbeat, config.dead_after, now),
             sender: None,
@@ -498,6 +503,11 @@ impl Node {
                 self.data_up = true;
                 self.drop_stream();
             }
+            Link::Heartbeat => {
+                (self.second_up, self.config.second_path) = (true, true);
+                self.liveness.link_up(now);
+                self.next_heartbeat = now;
+            }
         }
         self.settle(now);
     }
@@ -508,14 +518,17 @@ impl Node {
         match link {
             Link::Control if self.control_up && why != Down::Replaced => {
                 self.control_up = false;
-                self.liveness.link_down(now);
-                self.forget_heartbeat();
+                self.lose_path(now);
+            }
+            Link::Heartbeat if self.second_up && why != Down::Replaced => {
+                self.second_up = false;
+                self.lose_path(now);
             }
             Link::Data if self.data_up && why != Down::Replaced => {
                 self.data_up = false;
                 self.drop_stream();
             }
-            Link::Control | Link::Data => {}
+            Link::Control | Link::Data | Link::Heartbeat => {}
         }
         self.settle(now);
     }
@@ -526,10 +539,11 @@ impl Node {
         let up = match link {
             Link::Control => self.control_up,
             Link::Data => self.data_up,
+            Link::Heartbeat => self.second_up && matches!(frame, Frame::Heartbeat(_) | Frame::Goodbye),
         };
         if up {
             match frame {
-                Frame::Heartbeat(heartbeat) => self.hear(heartbeat, now),
+                Frame::Heartbeat(heartbeat) => self.hear(link, heartbeat, now),
                 Frame::Handover(handover) => self.consider(&handover, now),
                 Frame::Declined { number } if number == self.handovers => {
                     self.fire(Trigger::YieldFailed, now);
@@ -686,6 +700,7 @@ impl Node {
             role: self.role.clone(),
             control_up: self.control_up,
             data_up: self.data_up,
+            second_up: self.config.second_path.then_some(self.second_up),
             peer_state: heartbeat.map(|heartbeat| heartbeat.state),
             peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
             peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
@@ -721,7 +736,8 @@ impl Node {
         let _ = write!(text, "{:?}{claim:?}{saved:?}{saves:?}{history:?}{position:?}", role.state);
         let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
         let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{}{}", self.paused, self.resync);
-        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
+        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.second_up);
+        let flags = (flags, self.drained, self.guarded);
         let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
         let times =
             (self.master_since, self.age_at_first, self.alone_at, self.handover_due, self.doubt_since);
@@ -774,6 +790,19 @@ impl Node {
     #[cfg(feature = "testing")]
     fn planted(&self, plant: crate::testing::Plant) -> bool {
         self.config.plant == Some(plant)
+    }
+
+    /// Over one path nothing comes any more. Only when nothing comes over the other one, either, does that
+    /// mean anything.
+    fn lose_path(&mut self, now: Mono) {
+        #[cfg(feature = "testing")]
+        let alone = self.planted(crate::testing::Plant::TrustOnePath);
+        #[cfg(not(feature = "testing"))]
+        let alone = false;
+        if alone || !(self.control_up || self.second_up) {
+            self.liveness.link_down(now);
+            self.forget_heartbeat();
+        }
     }
 
     fn forget_heartbeat(&mut self) {

@@ -43,6 +43,8 @@ pub struct PairStatus {
     pub control_up: bool,
     /// The data link is up.
     pub data_up: bool,
+    /// The second path for heartbeats is up; `None` if there is to be none.
+    pub second_up: Option<bool>,
     /// What the peer said it is, last.
     pub peer_state: Option<State>,
     /// The epoch it named.
@@ -79,6 +81,13 @@ pub struct PairStatus {
     pub arbiter: Option<(Option<bool>, bool)>,
     /// Everything counted since the process began.
     pub counters: Counters,
+}
+
+impl PairStatus {
+    /// The two hear of each other, over whichever path.
+    pub fn is_linked(&self) -> bool {
+        self.control_up || self.second_up == Some(true)
+    }
 }
 
 /// How far a copy or a catch-up is.

@@ -177,7 +177,11 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
     if gentle {
         faults = Faults::gentle(faults.pace);
     }
-    let options = options(seed, plant, verbose, &faults, gentle, &mut random);
+    // Of its own, so that other seeds stay what they were.
+    let mut second = Random::new(!seed);
+    let mut options = options(seed, plant, verbose, &faults, gentle, &mut random);
+    options.second_path = second.chance(25);
+    let second_path = options.second_path;
     let (keys, dead_after) = (options.keys, options.heartbeat.scaled(25, 2));
     let mut world = World::new(options);
     world.network.delay_max = Span([800, 800, 5_000, 40_000][random.within(0..4) as usize]);
@@ -216,6 +220,9 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
             } else if world.process(node).is_none() && restart.is_none() {
                 *restart = Some(world.now + Span::from_millis(random.within(1..1_200)));
             }
+        }
+        if second_path && second.chance(4) {
+            disturb_second(&mut world, &mut second);
         }
         if repair_at.is_some_and(|at| at <= world.now) {
             repair_at = None;
@@ -311,6 +318,20 @@ fn strike(world: &mut World, faults: &Faults, random: &mut Random) -> Option<Spa
         _ => {}
     }
     None
+}
+
+/// Something befalls the second network, and now and then the first one while the second is well.
+fn disturb_second(world: &mut World, random: &mut Random) {
+    let node = random.side();
+    match random.within(0..7) {
+        0 => world.network.second_blocked[node] = true,
+        1 => world.network.second_blocked = [true; 2],
+        2 | 3 => world.network.second_blocked = [false; 2],
+        4 => world.network.second_delay_max = Span::from_millis(random.within(1..600)),
+        5 => world.break_link(Link::Heartbeat),
+        _ => world.break_link(Link::Control),
+    }
+    world.network.note_usable(world.now);
 }
 
 /// Something befalls the arbiter, if there is one.

@@ -135,6 +135,8 @@ pub struct Link {
     pub up: bool,
     /// Why not, or what is wrong with the state directory or a stranger on the replication port.
     pub problem: Option<String>,
+    /// Heartbeats pass over the second path (`--heartbeat-peer`); absent without one.
+    pub heartbeat_path_up: Option<bool>,
     /// For how long the peer has been silent, in milliseconds; absent if it was never heard.
     pub silent_ms: Option<u64>,
     /// What this node believes of the peer: `alive`, `suspect`, `silent` (nothing heard for too long: it

@@ -63,8 +63,8 @@ pub fn render(status: &Status, colour: bool) -> String {
     if let Some(link) = &status.link {
         let with = match (link.up, link.synced) {
             (false, _) => RED,
-            (true, false) => YELLOW,
-            (true, true) => GREEN,
+            (true, synced) if !synced || link.heartbeat_path_up == Some(false) => YELLOW,
+            (true, _) => GREEN,
         };
         let _ = writeln!(text, "link {}", paint(describe(link), with));
     }
@@ -85,6 +85,11 @@ fn colour_of_role(role: &str) -> &'static str {
 /// The link in words.
 pub fn describe(link: &Link) -> String {
     let mut words = vec![if link.up { "up".to_owned() } else { "DOWN".to_owned() }];
+    match (link.up, link.heartbeat_path_up) {
+        (false, Some(true)) => words.push("the peer is heard over the heartbeat path".to_owned()),
+        (true, Some(false)) => words.push("heartbeat path DOWN".to_owned()),
+        (false, Some(false) | None) | (true, Some(true) | None) => {}
+    }
     match (link.copy, link.synced) {
         (Some((done, all)), _) => {
             let percent = (done * 100).checked_div(all).unwrap_or(100);
@@ -214,5 +219,15 @@ mod tests {
             ..Link::default()
         };
         assert_eq!(describe(&link), "DOWN, not in sync, peer silent for 1 min 1 s, connection refused");
+    }
+
+    #[test]
+    fn each_path_is_named_when_it_is_down() {
+        let mut link = Link { synced: true, heartbeat_path_up: Some(true), ..Link::default() };
+        link.silent_ms = Some(90);
+        let expected = "DOWN, the peer is heard over the heartbeat path, in sync, peer silent for 0 s";
+        assert_eq!(describe(&link), expected);
+        (link.up, link.heartbeat_path_up) = (true, Some(false));
+        assert_eq!(describe(&link), "up, heartbeat path DOWN, in sync");
     }
 }

@@ -163,6 +163,10 @@ impl Prepared {
         let store = EngineStore::new(Arc::clone(parts.engine), Arc::new(move || clock.now()));
         let config = driver::Config {
             peer: peer(pair)?,
+            heartbeat_peer: pair.heartbeat_peer.as_ref().map(|second| PeerAddress {
+                host: second.host.to_string(),
+                port: second.port.unwrap_or(pair.port),
+            }),
             listeners: sockets.listeners,
             arbiter: pair.arbiter.as_ref().map(|arbiter| arbitrate(arbiter, pair, &sockets.keys)),
             fence: pair.fence_command.is_some(),

@@ -129,7 +129,7 @@ fn note(view: &View, snapshot: &Snapshot, seen: &mut Seen) {
     seen.linked = Some(linked);
     let pair = &snapshot.pair;
     let peer = match pair.peer_state {
-        Some(state) if pair.control_up && !report::lost(snapshot) => state.name(),
+        Some(state) if pair.is_linked() && !report::lost(snapshot) => state.name(),
         _ if seen.peer.is_empty() => "",
         _ => "unreachable",
     };

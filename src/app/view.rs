@@ -133,7 +133,7 @@ fn latency(stats: &Stats) -> Metric {
 /// The peer, as it says of itself; without a link only what is known from before.
 fn peer(snapshot: &Snapshot) -> Node {
     let pair = &snapshot.pair;
-    let reached = pair.control_up && !report::lost(snapshot);
+    let reached = pair.is_linked() && !report::lost(snapshot);
     let load = pair.peer_load.clone().filter(|_| reached);
     let (heard, load) = (load.is_some(), load.unwrap_or_default());
     let state = pair.peer_state.filter(|_| reached).map(|state| state.name());
@@ -165,6 +165,7 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
     Link {
         up: report::linked(snapshot),
         problem: report::problem(snapshot),
+        heartbeat_path_up: pair.second_up,
         silent_ms: pair.peer_silent.map(|silent| silent.as_millis()),
         peer_is: pair.peer_verdict.map_or("", verdict).to_owned(),
         synced: pair.in_sync,

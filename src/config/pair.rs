@@ -12,6 +12,8 @@ use super::HostPort;
 pub struct Pair {
     /// The other node (`-x`); without one this node waits for it to dial in.
     pub peer: Option<HostPort>,
+    /// Where the other node is on another network, for heartbeats only.
+    pub heartbeat_peer: Option<HostPort>,
     /// Where replication listens here, and at the peer unless `peer` says otherwise (`-X`).
     pub port: u16,
     /// Interfaces replication listens on: those of `-l` unless given.

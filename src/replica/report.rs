@@ -53,6 +53,9 @@ pub fn rows(
         rows.push(("ack_degraded", acks.degraded.to_string()));
         rows.push(("ack_refused", acks.refused.to_string()));
     }
+    if let Some(up) = pair.second_up {
+        rows.push(("heartbeat_path", if up { "up" } else { "down" }.to_string()));
+    }
     if let Some((heard, granted)) = pair.arbiter {
         rows.push(("arbiter", if heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
         rows.push(("arbiter_grant", if granted { "yes" } else { "no" }.to_string()));

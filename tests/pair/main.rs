@@ -18,6 +18,7 @@ mod migration;
 mod operators;
 mod partition;
 mod replicate;
+mod second_path;
 mod start;
 mod steer;
 mod switchover;

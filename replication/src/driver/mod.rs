@@ -17,6 +17,7 @@ mod doors;
 mod links;
 mod log;
 mod run;
+mod second;
 pub mod witness;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::channel::Loose;
+use crate::handshake::Kind;
 use crate::heal::Heal;
 use crate::keys::{Keys, SharedKeys};
 use crate::node::{self, Failback, GateView, Operator, Saved, Tuning};
@@ -59,6 +61,8 @@ pub fn now() -> Mono {
 pub struct Config {
     /// Where the peer is; `None` waits for it to dial in.
     pub peer: Option<PeerAddress>,
+    /// Where the peer is on another network, for a second path of heartbeats.
+    pub heartbeat_peer: Option<PeerAddress>,
     /// Where the peer may dial in; see [`transport::bind`](crate::transport::bind).
     pub listeners: Vec<TcpListener>,
     /// What the nodes prove themselves with.
@@ -102,6 +106,7 @@ impl Config {
     pub fn new() -> Self {
         Self {
             peer: None,
+            heartbeat_peer: None,
             listeners: Vec::new(),
             keys: SharedKeys::default(),
             arbiter: None,
@@ -229,7 +234,9 @@ enum Command {
 #[derive(Debug)]
 enum Event {
     Greeted(Box<doors::Greeted>),
+    /// An attempt for the control connection, or for the second path.
     Dialled {
+        kind: Kind,
         resolver: crate::transport::Resolver,
         result: Result<Box<doors::Greeted>, doors::Unreached>,
     },

@@ -20,6 +20,7 @@ use super::{Arbitrate, Command, Config, Event, Host, Identity, RoleChange, Snaps
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::handshake::Kind;
 use crate::history::Position;
 use crate::keys::SharedKeys;
 use crate::liveness::Verdict;
@@ -72,6 +73,7 @@ enum Wake {
     Command(Option<Command>),
     Timer,
     Data,
+    Second,
     /// There are new changes after a while without.
     News,
     /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
@@ -110,6 +112,7 @@ pub(super) struct Loop {
 
     pub(super) control: Option<Connection>,
     pub(super) data: Option<Connection>,
+    pub(super) second: Option<Connection>,
     pub(super) partner: Option<Partner>,
     pub(super) peer: Option<Introduction>,
     /// There was more to do than fits in one turn.
@@ -121,6 +124,9 @@ pub(super) struct Loop {
     pub(super) backoff: Backoff,
     pub(super) data_backoff: Backoff,
     pub(super) dialling_data: bool,
+    /// Of the second path; away while an attempt is under way.
+    pub(super) second_resolver: Option<Resolver>,
+    pub(super) second_backoff: Backoff,
     /// For attempts that are still in their pause.
     pub(super) linked: Arc<AtomicBool>,
 
@@ -177,12 +183,22 @@ pub(super) async fn run(parts: Parts) {
             Wake::Command(None) => return,
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
-            // Finer than the runtime's timers.
+            Wake::Second => this.read(Link::Heartbeat, CONTROL_READS, Connection::read),
             Wake::News if this.host.hurries() => this.node.want_ack(),
-            Wake::News => std::thread::sleep(GATHER),
+            Wake::News => gather().await,
             Wake::Send => {}
         }
     }
+}
+
+/// Waits for more changes to come.
+///
+/// While changes keep coming there is always news, and a loop that never waits keeps the runtime from its
+/// sockets: the peer's words and new streams' handshakes then took tens of milliseconds. So it looks at them here.
+async fn gather() {
+    // Finer than the runtime's timers.
+    std::thread::sleep(GATHER);
+    tokio::task::yield_now().await;
 }
 
 impl Loop {
@@ -228,6 +244,7 @@ impl Loop {
                 verify_every: config.verify_every.into(),
                 arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
                 fence: config.fence,
+                second_path: config.heartbeat_peer.is_some(),
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -267,6 +284,7 @@ impl Loop {
             payload_bytes_max: config.payload_bytes_max,
             control: None,
             data: None,
+            second: None,
             partner: None,
             peer: None,
             more: false,
@@ -275,6 +293,8 @@ impl Loop {
             backoff: Backoff::new(boot_id),
             data_backoff: Backoff::new(boot_id.rotate_left(17)),
             dialling_data: false,
+            second_resolver: config.heartbeat_peer.map(Resolver::new),
+            second_backoff: Backoff::new(boot_id.rotate_left(34)),
             linked,
             told: None,
             told_followed: false,
@@ -325,6 +345,8 @@ impl Loop {
             biased;
             () = readable(&self.control) => Wake::Control,
             () = writable(&self.control) => Wake::Send,
+            () = readable(&self.second) => Wake::Second,
+            () = writable(&self.second) => Wake::Send,
             Some(event) = self.events.recv() => Wake::Event(event),
             command = self.inbox.recv() => Wake::Command(command),
             () = sleep_until(timer) => Wake::Timer,
@@ -344,6 +366,7 @@ impl Loop {
     /// A timer may extend the gate. Whatever happened while this process did not run comes first.
     fn tick(&mut self) {
         self.read(Link::Control, CONTROL_READS, Connection::read_queued);
+        self.read(Link::Heartbeat, CONTROL_READS, Connection::read_queued);
         self.read(Link::Data, 1, Connection::read_queued);
         if self.loaded.is_none_or(|loaded| loaded.elapsed() >= self.heartbeat) {
             self.loaded = Some(Instant::now());
@@ -394,7 +417,7 @@ impl Loop {
             while let Some(output) = self.node.poll_output() {
                 self.perform(output);
             }
-            if self.flush(Link::Control) && self.flush(Link::Data) && self.stream() {
+            if Link::ALL.iter().all(|link| self.flush(*link)) && self.stream() {
                 break;
             }
         }
@@ -546,11 +569,15 @@ impl Loop {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Greeted(greeted) => self.adopt(*greeted),
-            Event::Dialled { resolver, result } => {
-                self.resolver = Some(resolver);
+            Event::Dialled { kind, resolver, result } => {
+                match kind {
+                    Kind::Heartbeat => self.second_resolver = Some(resolver),
+                    _ => self.resolver = Some(resolver),
+                }
                 match result {
                     Ok(greeted) => self.adopt(*greeted),
                     Err(unreached) if unreached.why.is_empty() => {}
+                    Err(unreached) if kind == Kind::Heartbeat => self.second_unreachable(&unreached.why),
                     Err(unreached) => {
                         self.peer_refuses = unreached.refused;
                         self.unreachable(unreached.why);
@@ -713,7 +740,7 @@ impl Loop {
 
     /// The last words have to arrive: a socket closed with unread bytes takes them back.
     async fn farewell(&mut self) {
-        let Some(control) = self.control.as_mut() else { return };
+        let Some(control) = self.control.as_mut().or(self.second.as_mut()) else { return };
         let said = async {
             control.drain().await;
             control.end_output();
@@ -728,6 +755,7 @@ impl Loop {
         match link {
             Link::Control => &mut self.control,
             Link::Data => &mut self.data,
+            Link::Heartbeat => &mut self.second,
         }
     }
 }
@@ -742,5 +770,42 @@ fn describe(wish: Operator) -> &'static str {
         Operator::Resync => "a copy from the start",
         Operator::Verify => "a comparison",
         Operator::Shutdown => "the end of this node",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Nothing here measures time: it counts how many gatherings a byte that is there already waits for.
+    #[test]
+    fn changes_that_keep_coming_do_not_keep_the_peer_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let (mut near, mut far) = UnixStream::pair().expect("two sockets");
+            let heard = Rc::new(Cell::new(false));
+            let hears = heard.clone();
+            tokio::task::spawn_local(async move {
+                hears.set(near.read_u8().await.is_ok());
+            });
+            tokio::task::yield_now().await;
+            far.write_u8(1).await.expect("room for a byte");
+            let news = Notify::new();
+            let mut gatherings = 0;
+            while !heard.get() && gatherings < 500 {
+                news.notify_one();
+                news.notified().await;
+                gather().await;
+                gatherings += 1;
+            }
+            assert!(gatherings <= 4, "{gatherings} gatherings before a byte that was there was read");
+        });
     }
 }

@@ -117,11 +117,13 @@ pub enum Plant {
     TrustRefusals,
     /// The arbiter forgets its lease when it is started again.
     ForgetLease,
+    /// A lost control connection is a lost peer, whatever is heard over the second path.
+    TrustOnePath,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -168,5 +170,6 @@ impl Plant {
         Self::BackedByAnybody,
         Self::TrustRefusals,
         Self::ForgetLease,
+        Self::TrustOnePath,
     ];
 }

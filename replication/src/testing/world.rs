@@ -53,6 +53,8 @@ pub struct Options {
     pub heal: Heal,
     /// There is an arbiter; how fast its clock runs, in thousandths.
     pub arbiter: Option<u64>,
+    /// There is a second network between the two, for heartbeats.
+    pub second_path: bool,
     /// The bug in it.
     pub plant: Option<Plant>,
     /// Prints what happens.
@@ -79,6 +81,7 @@ impl Options {
             gentle: false,
             heal: Heal::default(),
             arbiter: None,
+            second_path: false,
             plant: None,
             verbose: false,
         }
@@ -266,7 +269,7 @@ impl World {
             conflicts: 0,
             options,
         };
-        for link in [Link::Control, Link::Data] {
+        for link in world.links() {
             world.schedule(Span(1), Event::Dial { link });
         }
         world.oracle.versions_may_repeat = world.options.wall_jumps;
@@ -288,6 +291,11 @@ impl World {
         self.identities_ordered &= (node_id < other) == (node == 0) && (node_id & 1) as usize == node;
         self.oracle.versions_may_repeat |= !self.identities_ordered;
         Saved { node_id, ..Saved::default() }
+    }
+
+    fn links(&self) -> impl Iterator<Item = Link> + use<> {
+        let second = self.options.second_path;
+        Link::ALL.into_iter().filter(move |link| second || *link != Link::Heartbeat)
     }
 
     /// A peer is dead after so much silence.
@@ -341,6 +349,7 @@ impl World {
             heal: self.options.heal,
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
+            second_path: self.options.second_path,
             plant,
             ..Config::new(node_id, boot_id)
         };
@@ -385,7 +394,7 @@ impl World {
         self.oracle.died(survivor.as_ref());
         self.oracle.broke(node, survivor.as_ref());
         self.truths[node] = None;
-        for link in [Link::Control, Link::Data] {
+        for link in self.links() {
             while let Some(connection) = self.network.attached(node, link) {
                 self.network.connection(connection).attached[node] = false;
                 self.close_other_end(connection, node);
@@ -408,7 +417,7 @@ impl World {
     pub fn reset(&mut self) {
         self.say(|| "all connections are reset".into());
         let swallows = self.random.chance(50);
-        for link in [Link::Control, Link::Data] {
+        for link in self.links() {
             for node in 0..2 {
                 if let Some(connection) = self.network.attached(node, link) {
                     let open = self.network.connection(connection);
@@ -418,6 +427,17 @@ impl World {
                     }
                     self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
                 }
+            }
+        }
+    }
+
+    /// One link breaks, and both ends notice.
+    pub fn break_link(&mut self, link: Link) {
+        self.say(|| format!("the {} link breaks", link.name()));
+        for node in 0..2 {
+            if let Some(connection) = self.network.attached(node, link) {
+                self.network.connection(connection).broken = true;
+                self.schedule(Span(10), Event::Detach { connection, node, why: Down::Lost });
             }
         }
     }
@@ -441,7 +461,7 @@ impl World {
     /// `node` loses its connections, and the other does not learn it.
     pub fn half_open(&mut self, node: usize) {
         self.say(|| format!("{} loses its connections unnoticed", name(node)));
-        for link in [Link::Control, Link::Data] {
+        for link in self.links() {
             if let Some(connection) = self.network.attached(node, link) {
                 self.schedule(Span(10), Event::Detach { connection, node, why: Down::Lost });
             }
@@ -492,6 +512,8 @@ impl World {
         self.network.blocked = [false; 2];
         self.network.pair_blocked = false;
         self.network.refused = false;
+        self.network.second_blocked = [false; 2];
+        self.network.second_delay_max = DELAY_USUAL;
         if let Some(arbiter) = &mut self.arbiter {
             arbiter.repair();
         }
@@ -642,7 +664,7 @@ impl World {
         let awake = |process: &Option<Process>| {
             process.as_ref().is_some_and(|process| process.paused_until <= self.now)
         };
-        let possible = self.network.passes(0) && self.network.passes(1);
+        let possible = self.network.passes(link, 0) && self.network.passes(link, 1);
         if self.network.whole(link).is_some() || !possible || !self.processes.iter().all(awake) {
             return;
         }
@@ -671,7 +693,8 @@ impl World {
     fn deliver(&mut self, connection: usize, from: usize) {
         let to = 1 - from;
         let ready = self.process(to).is_some_and(|process| process.paused_until <= self.now);
-        let passes = self.network.passes(from);
+        let link = self.network.connection(connection).link;
+        let passes = self.network.passes(link, from);
         let pipe = self.network.connection(connection);
         if !pipe.attached[to] {
             pipe.pipes[from].clear();
@@ -683,7 +706,6 @@ impl World {
             self.schedule(wait, Event::Deliver { connection, from });
             return;
         }
-        let link = pipe.link;
         let Some((frame, epoch)) = pipe.pipes[from].pop_front() else {
             pipe.pumping[from] = false;
             return;
@@ -719,19 +741,20 @@ impl World {
         }
         let paused = self.process(node).is_some_and(|process| process.paused_until > self.now);
         let waiting = !self.network.connection(connection).pipes[1 - node].is_empty();
+        let link = self.network.connection(connection).link;
         // What has arrived is read before the end of it is.
-        if paused || (waiting && why == Down::Closed && self.network.passes(1 - node)) {
+        if paused || (waiting && why == Down::Closed && self.network.passes(link, 1 - node)) {
             self.schedule(Span(1000), Event::Detach { connection, node, why });
             return;
         }
-        let link = self.network.connection(connection).link;
         self.network.connection(connection).attached[node] = false;
         self.network.note_usable(self.now);
         self.tell(node, |node, now| node.handle_link_down(link, why, now));
     }
 
     pub(super) fn close_other_end(&mut self, connection: usize, node: usize) {
-        if self.network.passes(node) {
+        let link = self.network.connection(connection).link;
+        if self.network.passes(link, node) {
             let takes = Span(self.random.within(100..5_000));
             self.schedule(takes, Event::Detach { connection, node: 1 - node, why: Down::Closed });
         }
@@ -1057,6 +1080,14 @@ impl World {
         let longest = match link {
             Link::Control => self.network.delay_max.0,
             Link::Data => self.network.delay_max.0.max(1000),
+            Link::Heartbeat => {
+                let takes = self.random.within(50..self.network.second_delay_max.0.max(51));
+                if takes >= LONG_DELAY.0 {
+                    self.network.second_slow_until =
+                        self.network.second_slow_until.max(self.now + Span(takes));
+                }
+                return Span(takes);
+            }
         };
         let mut takes = self.random.within(50..longest.max(51));
         if self.network.loss > 0 && self.random.chance(self.network.loss) {

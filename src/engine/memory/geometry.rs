@@ -47,7 +47,7 @@ impl Geometry {
             shards,
             segment_bytes: segment,
             inline_max: INLINE_MAX.min(segment / 8),
-            block_buckets: 256,
+            block_buckets: 128,
             chunk_bytes: 64 << 10,
         }
     }

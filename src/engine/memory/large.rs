@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::Pages;
-use crate::engine::Reserved;
+use super::item::Item;
+use crate::command::{Pages, Value};
 use crate::engine::budget::{Budget, Charge};
+use crate::engine::{Reserved, number};
 
 /// Bytes charged per chunk beyond its own: its owner, its handle and the allocator's.
 const CHUNK_OVERHEAD: usize = 128;
@@ -81,6 +82,15 @@ impl Larges {
         (self.list.len() - 1) as u32
     }
 
+    /// An item's value, wherever it is.
+    #[inline(always)]
+    pub(super) fn value<'a>(&'a self, item: &Item<'a>) -> Value<'a> {
+        match item.large() {
+            Some(id) => Value::Pages(self.at(id)),
+            None => Value::Inline(item.value()),
+        }
+    }
+
     pub(super) fn at(&self, id: u32) -> &Pages {
         self.list[id as usize].as_ref().expect("a live item's large value is there")
     }
@@ -122,6 +132,19 @@ pub(super) fn fill<'a>(mut reserved: Reserved, parts: impl Iterator<Item = &'a [
 pub(super) fn join<'a>(pages: impl Iterator<Item = &'a Pages>) -> Pages {
     let chunks: Vec<Bytes> = pages.flat_map(|pages| pages.chunks().iter().cloned()).collect();
     Pages::new(Arc::from(chunks))
+}
+
+/// The number a value begins with, as [`number::parse`] has it. Mostly the first chunk tells; a short one may
+/// end inside the number, and of the largest ones the rest of the value has a say.
+pub(super) fn number(pages: &Pages) -> Option<u64> {
+    let first = pages.chunks().first()?;
+    if number::ends_within(first) {
+        let number = number::parse(first);
+        if number.is_none_or(|number| i64::try_from(number).is_ok()) {
+            return number;
+        }
+    }
+    number::parse(&pages.chunks().concat())
 }
 
 /// Whether that much can ever be had.

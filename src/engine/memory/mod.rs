@@ -36,14 +36,14 @@ use tandem_replication::change::{self, Change};
 
 pub use self::geometry::Geometry;
 
-use self::commands::{At, Base, BaseValue, Reply};
+use self::commands::{At, Base, BaseValue, LongNumber, Reply};
 use self::copying::value_len;
 use self::index::Index;
 use self::shard::{Content, Hint, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
 use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
-use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
+use crate::command::{Arith, Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
 /// Commands whose memory is fetched together.
 const BATCH: usize = 16;
@@ -176,6 +176,7 @@ impl Memory {
         match &command.op {
             Op::Get(get) => self.shard(id).get(at, get, reply),
             Op::Store(store) => self.store(id, at, store, reply),
+            Op::Arith(arith) => self.arith(id, at, arith, reply),
             _ => self.shard(id).execute(command, at, reply),
         }
     }
@@ -217,6 +218,24 @@ impl Memory {
                 Ok(pages) => result = Some((version, pages)),
                 Err(OutOfMemory) => {
                     self.shard(id).refuse(at, Refusal::OutOfMemory, false, reply);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `incr` and `decr`: as [`Self::extend`], where the value is large.
+    fn arith(&self, id: usize, at: At<'_>, arith: &Arith, reply: &mut Reply<'_>) {
+        const BLANKS: &[u8] = &[b' '; 4096];
+        let mut result = None;
+        loop {
+            let outcome = self.shard(id).arith(at, arith, result.take(), reply);
+            let Err(LongNumber { version, digits, len }) = outcome else { return };
+            let parts = std::iter::once(digits.as_bytes()).chain(std::iter::repeat(BLANKS));
+            match self.pages(parts, len, at.now) {
+                Ok(pages) => result = Some((version, pages)),
+                Err(OutOfMemory) => {
+                    self.shard(id).refuse(at, Refusal::OutOfMemory, true, reply);
                     return;
                 }
             }

@@ -130,6 +130,27 @@ fn only_a_serving_node_turns_a_delayed_flush_into_a_flush() {
 }
 
 #[test]
+fn a_number_with_kilobytes_behind_it_is_a_number() {
+    let engine = small_engine(1 << 20);
+    for len in [100, 1_000, 10_000] {
+        let value = format!("41 {}", "x".repeat(len));
+        set(&engine, "k", &value, at(START));
+        let said = run(&engine, "k", Op::Arith(incr(1)), at(START));
+        assert_eq!((said.what, said.number), ("number", 42), "{len} bytes");
+        let padded = format!("42{}", " ".repeat(value.len() - 2));
+        assert_eq!(get(&engine, "k", at(START)), Some(padded), "{len} bytes");
+        set(&engine, "k", &format!("x41 {value}"), at(START));
+        assert_eq!(run(&engine, "k", Op::Arith(incr(1)), at(START)).what, "non-numeric");
+        // What is put in front of a large value has a chunk of its own.
+        for (front, said) in [("7", "non-numeric"), ("8 ", "number")] {
+            let prepend = Store { mode: StoreMode::Prepend, ..store(front.as_bytes()) };
+            assert_eq!(run(&engine, "k", Op::Store(prepend), at(START)).what, "stored");
+            assert_eq!(run(&engine, "k", Op::Arith(incr(1)), at(START)).what, said, "{front:?}, {len} bytes");
+        }
+    }
+}
+
+#[test]
 fn an_item_dies_in_the_second_of_its_deadline() {
     let engine = small_engine(1 << 20);
     put_with(&engine, "ten", b"x", |store| store.exptime = Exptime(10), at(START));
