@@ -30,7 +30,7 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Debt, Receiver, Sender, Unfinished};
-use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
+use crate::status::{ArbiterStatus, Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::verify::Findings;
@@ -736,7 +736,11 @@ impl Node {
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
             state_saved: self.state_saved,
-            arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
+            arbiter: self.grant.as_ref().map(|grant| ArbiterStatus {
+                heard: grant.is_heard(),
+                granted: (grant.until() > now).then(|| grant.until().since(now)),
+                refused: grant.is_refused(),
+            }),
             counters: self.counters,
         }
     }

@@ -57,9 +57,10 @@ pub fn rows(
     if let Some(up) = pair.second_up {
         rows.push(("heartbeat_path", if up { "up" } else { "down" }.to_string()));
     }
-    if let Some((heard, granted)) = pair.arbiter {
-        rows.push(("arbiter", if heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
-        rows.push(("arbiter_grant", if granted { "yes" } else { "no" }.to_string()));
+    if let Some(arbiter) = pair.arbiter {
+        rows.push(("arbiter", if arbiter.heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
+        rows.push(("arbiter_grant", if arbiter.granted.is_some() { "yes" } else { "no" }.to_string()));
+        rows.extend(arbiter.granted.map(|left| ("arbiter_grant_ms", left.as_millis().to_string())));
     }
     if let Some(copy) = pair.copy {
         rows.push(("copy_kind", if copy.whole { "full" } else { "missed" }.to_string()));

@@ -722,6 +722,7 @@ impl Loop {
             pair,
             node_id: self.node_id,
             peer,
+            arbiter: self.arbiter.as_ref().map(|arbiter| arbiter.name()),
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),
             link_problem: self.link_problem.as_ref().map(|(why, _)| why.clone()),
             state_problem: self.state_problem.clone(),
