@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tandem_replication::frame::Link;
+use tandem_replication::heal::Heal;
 use tandem_replication::node::Operator;
 use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, StateFault, Wish, World, script};
@@ -165,6 +166,9 @@ fn options(
     if !gentle && random.chance(40) {
         options.arbiter = Some(random.within(960..1_040));
     }
+    // Of its own, so that the other half of the seeds are what they were before there was a choice.
+    let rules = [Heal::Newest, Heal::Newest, Heal::Winner, Heal::Invalidate];
+    options.heal = rules[Random::new(!seed).within(0..4) as usize];
     options.plant = plant;
     options.verbose = verbose;
     options

@@ -161,6 +161,13 @@ impl Node {
             report.clone()
         };
         let heal = self.config.heal;
+        #[cfg(feature = "testing")]
+        let heal =
+            if self.planted(crate::testing::Plant::MergeForTheWinner) { heal::Heal::Newest } else { heal };
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::InvalidateMore) {
+            self.debt.parted_at = Some(0);
+        }
         let mut told = Vec::new();
         let answer = self.with_sender(|_, means| {
             let sample = &mut |key: &[u8]| told.push(key.to_vec());

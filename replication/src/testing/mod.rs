@@ -105,6 +105,10 @@ pub enum Plant {
     SkipComparison,
     /// What a replaced master tells is merged without a look at what was deleted meanwhile.
     MergeBlindly,
+    /// The newer write wins though the operator wants the winner's.
+    MergeForTheWinner,
+    /// Keys that only the one node changed that follows now are taken for changed by both.
+    InvalidateMore,
     /// With an arbiter, nobody asks it before a promotion.
     AskNobody,
     /// A grant is counted from when its answer came.
@@ -168,6 +172,8 @@ impl Plant {
         Self::ForgetMissed,
         Self::SkipComparison,
         Self::MergeBlindly,
+        Self::MergeForTheWinner,
+        Self::InvalidateMore,
         Self::AskNobody,
         Self::GrantFromAnswer,
         Self::ServeUnbacked,

@@ -244,7 +244,7 @@ impl World {
             now: Mono(0),
             network: Network::default(),
             arbiter: options.arbiter.map(Arbiter::new),
-            oracle: Oracle::default(),
+            oracle: Oracle::of(options.heal),
             fired: vec![0; ROWS.len()],
             processes: [None, None],
             past: [Vec::new(), Vec::new()],
@@ -788,6 +788,7 @@ impl World {
         process.store.set_clocks(secs, millis);
         let dropped = process.node.counters().suspects_dropped;
         let holder = process.node.is_holder();
+        let followed = process.node.role().state.follows();
         fact(&mut process.node, local);
         self.oracle.evicted(process.store.take_evicted());
         self.note_dropped(node, dropped);
@@ -807,6 +808,7 @@ impl World {
             }
             self.oracle.broke(node, source.as_ref());
         }
+        self.note_follower(node, followed);
         self.note_complete(node);
         self.work(node);
         self.note(local.0, node as u64);
@@ -822,9 +824,21 @@ impl World {
         }
     }
 
-    /// Nobody knows of every key what became of it: changes are overwritten, or rules say so.
+    /// Nobody knows of every key what became of it: changes are overwritten.
     pub(super) fn may_forget(&self) -> bool {
-        self.options.backlog_bytes < PLENTY_BYTES || self.options.heal != Heal::Newest
+        self.options.backlog_bytes < PLENTY_BYTES
+    }
+
+    /// A node gives way to the other one, or has come level with it.
+    fn note_follower(&mut self, node: usize, followed: bool) {
+        let Some(process) = &self.processes[node] else { return };
+        match process.node.role().state {
+            State::Backup if self.oracle.has_undone(node) => {
+                self.oracle.is_level(node, &process.store.contents());
+            }
+            State::Joining if !followed => self.oracle.follows(node, self.contents(1 - node).as_ref()),
+            _ => {}
+        }
     }
 
     /// Whoever holds everything contradicts nobody.
