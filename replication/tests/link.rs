@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use support::fault_proxy::{FaultProxy, Faults};
 use support::node::{Place, TestNode, eventually, settled};
@@ -137,6 +138,32 @@ fn certificates_are_replaced_while_the_link_stays() {
     }
     replicates(&a, &b, "after");
     assert_eq!(a.status().pair.counters.reconnects, reconnects);
+}
+
+/// Whichever node dialled which connection: if their ends are gone there, and not at the other node, both
+/// are made anew.
+#[test]
+fn a_pair_whose_connections_are_open_at_one_end_only_links_again() {
+    for slow in 0..2 {
+        let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
+        let wires = [a.address, b.address].map(|address| FaultProxy::start("127.0.0.1", address));
+        let [to_a, to_b] = [&wires[0], &wires[1]].map(FaultProxy::address);
+        // One node's first connection comes late, and may take the place of the other's.
+        wires[slow].set_both(&Faults { delay: Duration::from_millis(100), ..Faults::default() });
+        let a = TestNode::start(a, Some(to_b), |_| {});
+        let b = TestNode::start(b, Some(to_a), |_| {});
+        let (a, b) = settled(a, b);
+        wires[slow].set_both(&Faults::default());
+        for round in 0..4 {
+            std::thread::sleep(Duration::from_millis(250));
+            wires.iter().for_each(FaultProxy::half_open);
+            let key = format!("key{round}");
+            eventually("the master takes a write", || a.write(&key, b"value") || b.write(&key, b"value"));
+            eventually("both have it", || {
+                a.store.get(&key).is_some() && a.store.contents() == b.store.contents()
+            });
+        }
+    }
 }
 
 #[test]

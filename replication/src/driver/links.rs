@@ -104,7 +104,9 @@ impl Loop {
             true => (Down::Replaced, "a newer one took its place"),
             false => (Down::Lost, "it led to another process"),
         };
-        if !same {
+        // Whoever dialled the control link dials the data link. If that was the other one until now, its end
+        // may be gone without a word to us: then it would wait for us to dial, and we would see no need.
+        if !same || self.data.as_ref().is_some_and(|data| data.side != side) {
             self.lose(Link::Data, Broken { down, why: why.to_string() });
             self.lose(Link::Heartbeat, Broken { down, why: why.to_string() });
         }

@@ -2,7 +2,7 @@
 //!
 //! It sits between two nodes and passes bytes on until told otherwise, per direction: late, not at
 //! all, into nothing, in crumbs, or with a bit flipped. Connections can be reset or closed at any
-//! moment, and new ones refused. Runs on a thread and a runtime of its own; dropping it ends both.
+//! moment, or on one side only, and new ones refused. Runs on a thread and a runtime of its own; dropping it ends both.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +50,8 @@ struct Shared {
 enum Cut {
     Reset,
     Close,
+    /// Only on the side of whoever dialled; the other learns nothing.
+    HalfOpen,
 }
 
 /// The proxy.
@@ -120,6 +122,12 @@ impl FaultProxy {
         self.shared.cut.send_modify(|cut| *cut = (cut.0 + 1, Cut::Close));
     }
 
+    /// Closes every connection on the side that dialled; the node behind the proxy goes on believing in
+    /// its own end, which says nothing any more.
+    pub fn half_open(&self) {
+        self.shared.cut.send_modify(|cut| *cut = (cut.0 + 1, Cut::HalfOpen));
+    }
+
     /// New connections are reset at once, or served again.
     pub fn refuse(&self, refuse: bool) {
         self.shared.refuse.send_replace(refuse);
@@ -167,10 +175,30 @@ async fn pass(near: TcpStream, shared: Arc<Shared>) {
         () = one_way(&near, &far, &shared.faults[0]) => {}
         () = one_way(&far, &near, &shared.faults[1]) => {}
         _ = cut.changed() => {
-            if matches!(cut.borrow().1, Cut::Reset) {
-                reset(&near);
-                reset(&far);
+            let how = cut.borrow().1;
+            match how {
+                Cut::Reset => {
+                    reset(&near);
+                    reset(&far);
+                }
+                Cut::Close => {}
+                Cut::HalfOpen => {
+                    drop(near);
+                    swallow(&far).await;
+                }
             }
+        }
+    }
+}
+
+/// Reads until the other side gives up.
+async fn swallow(from: &TcpStream) {
+    let mut buffer = [0; 16 << 10];
+    while from.readable().await.is_ok() {
+        match from.try_read(&mut buffer) {
+            Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
         }
     }
 }
