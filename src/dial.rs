@@ -109,7 +109,8 @@ fn named(name: String) -> Result<ServerName<'static>, String> {
 fn token(path: &Path) -> Result<Vec<u8>, String> {
     let wrong = |why: &str| format!("--auth-file {}: {why}", path.display());
     let text = std::fs::read(path).map_err(|why| wrong(&format!("{why}; let this user read it")))?;
-    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    // As the server reads it: blanks belong to the password.
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
     let Some(colon) = line.iter().position(|byte| *byte == b':') else {
         return Err(wrong("its first line is not user:password"));

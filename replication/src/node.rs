@@ -30,7 +30,7 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Debt, Receiver, Sender, Unfinished};
-use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
+use crate::status::{ArbiterStatus, Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::verify::Findings;
@@ -80,6 +80,8 @@ pub struct Config {
     pub fence: bool,
     /// How often a master compares its backup with itself ([`crate::verify`]).
     pub verify_every: Span,
+    /// A data connection over which nothing comes for so long, though the peer is heard, leads nowhere.
+    pub stall_after: Span,
     /// There shall be a second path for heartbeats ([`Link::Heartbeat`]).
     pub second_path: bool,
     /// A bug to be found by the simulation.
@@ -110,6 +112,7 @@ impl Config {
             arbiter: None,
             fence: false,
             verify_every: Span::from_millis(3_600_000),
+            stall_after: Span::from_millis(5000),
             second_path: false,
             #[cfg(feature = "testing")]
             plant: None,
@@ -326,6 +329,8 @@ pub struct Node {
     conflicts_told: u32,
     /// An acknowledgement is waited for.
     ack_wanted: bool,
+    /// When something came over the data link last, or nothing had to.
+    data_moved: Mono,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
@@ -438,6 +443,7 @@ impl Node {
             walk_since: now,
             conflicts_told: 0,
             ack_wanted: false,
+            data_moved: now,
             gate: GateView::Park,
             drained: true,
             guarded: false,
@@ -501,6 +507,7 @@ impl Node {
             }
             Link::Data => {
                 self.data_up = true;
+                self.data_moved = now;
                 self.drop_stream();
             }
             Link::Heartbeat => {
@@ -542,6 +549,9 @@ impl Node {
             Link::Heartbeat => self.second_up && matches!(frame, Frame::Heartbeat(_) | Frame::Goodbye),
         };
         if up {
+            if link == Link::Data {
+                self.data_moved = now;
+            }
             match frame {
                 Frame::Heartbeat(heartbeat) => self.hear(link, heartbeat, now),
                 Frame::Handover(handover) => self.consider(&handover, now),
@@ -555,11 +565,21 @@ impl Node {
                     self.guarded = false;
                     self.liveness.gone();
                 }
+                Frame::Redial { session } => self.redial(session),
                 Frame::Declined { .. } | Frame::AskSwitchover | Frame::Raw { .. } => {}
                 stream => self.handle_stream(stream, now),
             }
         }
         self.settle(now);
+    }
+
+    /// Bytes came over the data connection, and no frame is whole yet. Long ones take their time over a slow
+    /// link: whoever sends them hears that they arrive.
+    pub fn handle_bytes(&mut self, now: Mono) {
+        self.data_moved = now;
+        let Some(receiver) = self.receiver.as_mut().filter(|receiver| receiver.planned) else { return };
+        let due = *receiver.ack_due.get_or_insert(now + self.config.heartbeat);
+        self.wake_at = self.wake_at.min(due);
     }
 
     /// What a probe found.
@@ -716,7 +736,11 @@ impl Node {
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
             state_saved: self.state_saved,
-            arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
+            arbiter: self.grant.as_ref().map(|grant| ArbiterStatus {
+                heard: grant.is_heard(),
+                granted: (grant.until() > now).then(|| grant.until().since(now)),
+                refused: grant.is_refused(),
+            }),
             counters: self.counters,
         }
     }

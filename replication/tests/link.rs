@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use support::fault_proxy::{FaultProxy, Faults};
 use support::node::{Place, TestNode, eventually, settled};
+use tandem_replication::driver::Config;
 use tandem_replication::handshake::{Secret, Secrets};
 use tandem_replication::keys::{KeyFiles, Keys, SharedKeys, TlsFiles};
 use tandem_replication::role::State;
@@ -196,4 +197,28 @@ fn a_meddler_changes_nothing_and_the_pair_goes_on() {
         replicates(&master, &backup, "last");
         assert_eq!(backup.state(), State::Backup);
     }
+}
+
+/// Something between the two swallows what goes over the data connection, and even that one end has closed it.
+#[test]
+fn a_data_link_that_leads_nowhere_is_made_anew_and_nothing_is_copied() {
+    let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
+    let proxy = FaultProxy::start("127.0.0.4", b.address);
+    let lan = |config: &mut Config| {
+        (config.heartbeat, config.dead_after) = (Duration::from_millis(100), Duration::from_secs(1));
+    };
+    // Only the backup dials: the master, who notices, cannot make the new connection itself.
+    let master = TestNode::start(b, None, lan);
+    master.wait("it serves alone", |status| status.pair.role.state == State::Master);
+    let backup = TestNode::start(a, Some(proxy.address()), lan);
+    backup.wait("it follows", |status| status.pair.role.state == State::Backup);
+    replicates(&master, &backup, "before");
+    master.wait("it knows", |status| status.pair.in_sync && status.pair.counters.full_copies == 1);
+    let before = master.status().pair.counters;
+
+    proxy.swallow_data();
+    eventually("the master takes a write", || master.write("meanwhile", b"value"));
+    master.wait("it is noticed", |status| status.pair.counters.stalls > before.stalls);
+    replicates(&master, &backup, "after");
+    assert_eq!(master.status().pair.counters.full_copies, before.full_copies, "nothing was copied");
 }

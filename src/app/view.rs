@@ -8,7 +8,7 @@ use tandem_replication::node::Operator;
 
 use crate::admin::events::EventLog;
 use crate::admin::metrics::{self, Distribution, Metric};
-use crate::admin::report::{Link, Node, Samples, Status};
+use crate::admin::report::{Arbiter, Link, Node, Samples, Status};
 use crate::admin::{AdminSource, BoxFuture, Verb};
 use crate::logs;
 use crate::replica::report;
@@ -55,6 +55,7 @@ impl AdminSource for View {
         let snapshot = pair.status();
         status.peer = Some(peer(&snapshot));
         status.link = Some(link(&snapshot, self.stats.proxied_requests()));
+        status.arbiter = arbiter(&snapshot);
         status.warnings = warnings(&status, snapshot.pair.arbiter.is_some());
         status
     }
@@ -197,6 +198,21 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
         verified_secs_ago: pair.verify.last.map(|_| pair.verify.age.as_millis() as f64 / 1e3),
         diverged_items: counters.diverged,
     }
+}
+
+fn arbiter(snapshot: &Snapshot) -> Option<Arbiter> {
+    let known = snapshot.pair.arbiter?;
+    let grant = match (known.granted, known.refused) {
+        (Some(_), _) => "this node",
+        (None, true) => "the other node",
+        (None, false) => "",
+    };
+    Some(Arbiter {
+        name: snapshot.arbiter.clone().unwrap_or_default(),
+        reachable: known.heard,
+        grant: grant.to_owned(),
+        grant_ms: known.granted.map(|left| left.as_millis()),
+    })
 }
 
 const fn verdict(verdict: Verdict) -> &'static str {

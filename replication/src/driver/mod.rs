@@ -192,6 +192,8 @@ pub struct Snapshot {
     pub peer: Option<String>,
     /// The peer's program, as it introduced itself.
     pub peer_release: Option<String>,
+    /// The arbiter, if there is one; see [`Arbitrate::name`].
+    pub arbiter: Option<String>,
     /// Why the peer cannot be reached, while it cannot.
     pub link_problem: Option<String>,
     /// What is wrong with the state directory, if something is.

@@ -49,6 +49,11 @@ const CONTROL_READS: usize = 16;
 const PUBLISH_EVERY: Duration = Duration::from_millis(25);
 /// So many changes of roles are remembered for people.
 const ROLE_CHANGES_KEPT: usize = 64;
+/// A data connection over which nothing comes for so many times `dead_after`, though the peer is heard, is made
+/// anew,
+const STALLS: u32 = 5;
+/// but not sooner than this.
+const STALL_MIN: Duration = Duration::from_secs(5);
 /// How long the last words may take on their way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The loop wakes at least that often, whatever the node says.
@@ -244,6 +249,7 @@ impl Loop {
                 verify_every: config.verify_every.into(),
                 arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
                 fence: config.fence,
+                stall_after: (STALLS * config.dead_after).max(STALL_MIN).into(),
                 second_path: config.heartbeat_peer.is_some(),
                 #[cfg(feature = "testing")]
                 plant: None,
@@ -379,7 +385,12 @@ impl Loop {
         for _ in 0..times {
             let Some(connection) = self.connection(link).as_mut() else { return };
             match read(connection) {
-                Ok(Taken::Some) => self.handle_frames(link),
+                Ok(Taken::Some) => {
+                    self.handle_frames(link);
+                    if link == Link::Data {
+                        self.node.handle_bytes(now());
+                    }
+                }
                 Ok(Taken::Dry) => return,
                 Err(broken) => return self.lose(link, broken),
             }
@@ -711,6 +722,7 @@ impl Loop {
             pair,
             node_id: self.node_id,
             peer,
+            arbiter: self.arbiter.as_ref().map(|arbiter| arbiter.name()),
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),
             link_problem: self.link_problem.as_ref().map(|(why, _)| why.clone()),
             state_problem: self.state_problem.clone(),

@@ -22,6 +22,7 @@ impl Node {
             return;
         }
         self.liveness.was_deaf(now);
+        self.data_moved = now;
         if self.config.peer_expected || self.peer.is_some() {
             self.fire(Trigger::WasLate, now);
         }
@@ -40,6 +41,7 @@ impl Node {
         }
         self.follow(now);
         self.acknowledge_when_due(now);
+        self.notice_stall(now);
         self.ask_for_role(now);
         let beat = now >= self.next_heartbeat;
         self.refresh_gate(beat, now);

@@ -21,6 +21,8 @@ pub struct Connection {
     pub attached: [bool; 2],
     /// It was reset: nothing goes in any more.
     pub broken: bool,
+    /// Nothing comes out any more, not even its end, and neither side notices.
+    pub stalled: bool,
 }
 
 /// All connections and what is wrong with the wire.
@@ -80,6 +82,7 @@ impl Network {
             pumping: [false; 2],
             attached: [true; 2],
             broken: false,
+            stalled: false,
         });
         self.connections.len() - 1
     }

@@ -7,6 +7,7 @@
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! hold a | release a | resync a                                 no failover there, failovers again, a new copy
 //! with second path                                             another network, for heartbeats
+//! stall                                                        what the data connection carries gets nowhere
 //! block second | mend second | mend first | second slow 400 | lose control
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
 //! run 100 | write a 50 [bytes] | delete a 50 | touch a 50 seconds | flush a [seconds]     keys 0 to 49
@@ -15,6 +16,7 @@
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
 //! expect a backup | expect a serves | expect a waits | expect settled | expect same
 //! expect copies 2 | expect continued 1                          counted on both ends
+//! expect stalls 1                                              noticed by processes that run
 //! expect caught_up [2] | expect resumed 2                       the same
 //! expect a has 7 | expect a lacks 7 | expect conflicts 1        one key, by number
 //! expect items a 40                                             live ones
@@ -88,6 +90,7 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["second", "slow", millis] => world.network.second_delay_max = millis_of(millis)?,
         ["lose", link] => world.break_link(link_of(link)?),
         ["refuse"] => world.refuse(),
+        ["stall"] => world.stall(),
         ["arbiter", "restart"] => world.restart_arbiter(),
         ["arbiter", words @ ..] => match (&mut world.arbiter, words) {
             (Some(arbiter), ["down"]) => arbiter.up = false,
@@ -154,6 +157,11 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
         ["continued", count] => counted(world)[1] == number(count)?,
         ["caught_up"] => counted(world)[2] > 0,
         ["caught_up", count] => counted(world)[2] == number(count)?,
+        ["stalls", count] => {
+            let all = (0..2).filter_map(|node| world.process(node));
+            let stalls: u64 = all.map(|process| process.node.counters().stalls).sum();
+            stalls == number(count)?
+        }
         ["resumed", count] => counted(world)[3] == number(count)?,
         ["conflicts", count] => world.conflicts == number(count)?,
         [name, "has", key] => {

@@ -244,7 +244,7 @@ impl World {
             now: Mono(0),
             network: Network::default(),
             arbiter: options.arbiter.map(Arbiter::new),
-            oracle: Oracle::default(),
+            oracle: Oracle::of(options.heal),
             fired: vec![0; ROWS.len()],
             processes: [None, None],
             past: [Vec::new(), Vec::new()],
@@ -355,6 +355,7 @@ impl World {
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             second_path: self.options.second_path,
+            stall_after: self.dead_after().scaled(6, 1),
             plant,
             ..Config::new(node_id, boot_id)
         };
@@ -435,6 +436,14 @@ impl World {
                     self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
                 }
             }
+        }
+    }
+
+    /// What is said over the data connection gets nowhere, until there is another one.
+    pub fn stall(&mut self) {
+        self.say(|| "the data connection stalls".into());
+        if let Some(connection) = self.network.whole(Link::Data) {
+            self.network.connection(connection).stalled = true;
         }
     }
 
@@ -703,7 +712,7 @@ impl World {
         let link = self.network.connection(connection).link;
         let passes = self.network.passes(link, from);
         let pipe = self.network.connection(connection);
-        if !pipe.attached[to] {
+        if !pipe.attached[to] || pipe.stalled {
             pipe.pipes[from].clear();
             pipe.pumping[from] = false;
             return;
@@ -763,8 +772,9 @@ impl World {
     }
 
     pub(super) fn close_other_end(&mut self, connection: usize, node: usize) {
-        let link = self.network.connection(connection).link;
-        if self.network.passes(link, node) {
+        let (link, stalled) =
+            (self.network.connection(connection).link, self.network.connection(connection).stalled);
+        if self.network.passes(link, node) && !stalled {
             let takes = Span(self.random.within(100..5_000));
             self.schedule(takes, Event::Detach { connection, node: 1 - node, why: Down::Closed });
         }
@@ -778,6 +788,7 @@ impl World {
         process.store.set_clocks(secs, millis);
         let dropped = process.node.counters().suspects_dropped;
         let holder = process.node.is_holder();
+        let followed = process.node.role().state.follows();
         fact(&mut process.node, local);
         self.oracle.evicted(process.store.take_evicted());
         self.note_dropped(node, dropped);
@@ -797,6 +808,7 @@ impl World {
             }
             self.oracle.broke(node, source.as_ref());
         }
+        self.note_follower(node, followed);
         self.note_complete(node);
         self.work(node);
         self.note(local.0, node as u64);
@@ -812,9 +824,21 @@ impl World {
         }
     }
 
-    /// Nobody knows of every key what became of it: changes are overwritten, or rules say so.
+    /// Nobody knows of every key what became of it: changes are overwritten.
     pub(super) fn may_forget(&self) -> bool {
-        self.options.backlog_bytes < PLENTY_BYTES || self.options.heal != Heal::Newest
+        self.options.backlog_bytes < PLENTY_BYTES
+    }
+
+    /// A node gives way to the other one, or has come level with it.
+    fn note_follower(&mut self, node: usize, followed: bool) {
+        let Some(process) = &self.processes[node] else { return };
+        match process.node.role().state {
+            State::Backup if self.oracle.has_undone(node) => {
+                self.oracle.is_level(node, &process.store.contents());
+            }
+            State::Joining if !followed => self.oracle.follows(node, self.contents(1 - node).as_ref()),
+            _ => {}
+        }
     }
 
     /// Whoever holds everything contradicts nobody.

@@ -100,7 +100,7 @@ fn as_json(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 fn measure(plan: &bench::plan::Plan, json: bool) -> Result<String, Failure> {
-    plan.check().map_err(|error| (USAGE, error))?;
+    plan.check().and_then(|_| plan.access.read()).map_err(|error| (USAGE, error))?;
     let report = bench::run(plan).map_err(|error| (UNREACHABLE, error))?;
     if json { as_json(&report) } else { Ok(format!("{report}\n")) }
 }
