@@ -51,7 +51,7 @@ const SEQUENCES: [Sequence; 10] = [
         ranks: (0.99, 1e6),
         key: |request, _, _, rank| rank + request / 20,
         size: mixed,
-        goal: 0.0,
+        goal: 1.0,
     },
     Sequence {
         name: "loop with noise",

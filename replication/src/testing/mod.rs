@@ -105,6 +105,10 @@ pub enum Plant {
     SkipComparison,
     /// What a replaced master tells is merged without a look at what was deleted meanwhile.
     MergeBlindly,
+    /// The newer write wins though the operator wants the winner's.
+    MergeForTheWinner,
+    /// Keys that only the one node changed that follows now are taken for changed by both.
+    InvalidateMore,
     /// With an arbiter, nobody asks it before a promotion.
     AskNobody,
     /// A grant is counted from when its answer came.
@@ -117,11 +121,17 @@ pub enum Plant {
     TrustRefusals,
     /// The arbiter forgets its lease when it is started again.
     ForgetLease,
+    /// With an arbiter, a node that holds nothing does not wait for one that may hold more.
+    LeadEmpty,
+    /// A data connection that leads nowhere is waited for.
+    WaitForStalled,
+    /// A lost control connection is a lost peer, whatever is heard over the second path.
+    TrustOnePath,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 51] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -162,11 +172,16 @@ impl Plant {
         Self::ForgetMissed,
         Self::SkipComparison,
         Self::MergeBlindly,
+        Self::MergeForTheWinner,
+        Self::InvalidateMore,
         Self::AskNobody,
         Self::GrantFromAnswer,
         Self::ServeUnbacked,
         Self::BackedByAnybody,
         Self::TrustRefusals,
         Self::ForgetLease,
+        Self::LeadEmpty,
+        Self::WaitForStalled,
+        Self::TrustOnePath,
     ];
 }
