@@ -11,7 +11,7 @@
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
-mod backing;
+pub mod backing;
 mod gate;
 mod settle;
 mod stream;

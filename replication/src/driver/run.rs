@@ -732,8 +732,13 @@ impl Loop {
     fn as_told(&self, verdict: Verdict, pair: &PairStatus) -> Verdict {
         let long = pair.peer_silent.is_none_or(|silent| silent >= self.dead_after.into());
         match verdict {
-            Verdict::Suspect if !pair.control_up && self.peer_refuses => Verdict::Certain,
-            Verdict::Suspect if !pair.control_up && long => Verdict::Silent,
+            Verdict::Suspect if !pair.control_up && long => {
+                if self.peer_refuses {
+                    Verdict::Certain
+                } else {
+                    Verdict::Silent
+                }
+            }
             verdict => verdict,
         }
     }

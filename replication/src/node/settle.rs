@@ -264,7 +264,7 @@ impl Node {
         }
         let dead = self.is_peer_dead(now);
         match state {
-            State::Boot if now >= self.alone_at && self.may_be_alone(dead) => Some(Trigger::Alone),
+            State::Boot if now >= self.alone_at && self.may_be_alone(dead, now) => Some(Trigger::Alone),
             State::Joining | State::Backup | State::Draining | State::Offered | State::Doubt if dead => {
                 Some(Trigger::PeerDead)
             }
@@ -318,9 +318,10 @@ impl Node {
         }
     }
 
-    fn may_be_alone(&self, dead: bool) -> bool {
+    fn may_be_alone(&self, dead: bool, now: Mono) -> bool {
         let nobody = self.peer.is_none() && !self.config.peer_expected;
-        nobody || (dead && (self.config.start_alone || self.claim.data != Data::Empty))
+        let may = self.config.start_alone || self.claim.data != Data::Empty;
+        nobody || (dead && may && now >= self.holder_awaited_until(now))
     }
 
     /// The peer heard us since we doubt, and neither is master nor will be.

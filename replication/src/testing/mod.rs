@@ -121,13 +121,15 @@ pub enum Plant {
     TrustRefusals,
     /// The arbiter forgets its lease when it is started again.
     ForgetLease,
+    /// With an arbiter, a node that holds nothing does not wait for one that may hold more.
+    LeadEmpty,
     /// A lost control connection is a lost peer, whatever is heard over the second path.
     TrustOnePath,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -176,6 +178,7 @@ impl Plant {
         Self::BackedByAnybody,
         Self::TrustRefusals,
         Self::ForgetLease,
+        Self::LeadEmpty,
         Self::TrustOnePath,
     ];
 }

@@ -14,6 +14,7 @@ use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::heal::Heal;
+use crate::node::backing::HOLDER_PATIENCE;
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
 use crate::role::{self, Data, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
@@ -108,6 +109,10 @@ pub struct Process {
     pub(super) serving_since: Option<Mono>,
     /// An operator made it master against all caution.
     pub(super) forced: bool,
+    /// When it began, or something reached it last.
+    heard_at: Mono,
+    /// With an arbiter, it became master though another might have held more.
+    leads_anyway: bool,
     /// Batches that are executing.
     pub(super) inside: u32,
     /// The node waits for the last batch to leave.
@@ -369,6 +374,8 @@ impl World {
             paused_until: Mono(0),
             serving_since: None,
             forced: false,
+            heard_at: self.now,
+            leads_anyway: false,
             inside: 0,
             draining: false,
             followed: 0,
@@ -726,6 +733,9 @@ impl World {
         let applied = self.process(to).map_or(0, |process| process.store.changes_seen());
         let follows = self.process(to).map_or(0, |process| process.node.role().epoch);
         self.note_map(to, &frame);
+        if let Some(process) = &mut self.processes[to] {
+            process.heard_at = self.now;
+        }
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
         let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
         if applies && follows != epoch {
@@ -778,9 +788,11 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            // Who has the arbiter's grant leads, whatever it holds. And where the source of a copy died in its
-            // middle, what came of it gives way to whoever serves.
-            match self.arbiter.is_some() || source.is_some() && !holder {
+            // With an arbiter, who has waited long enough leads, whatever it holds, and so does whom an operator
+            // told to. And where the source of a copy died in its middle, what came of it gives way to
+            // whoever serves.
+            let leads = self.process(1 - node).is_some_and(|source| source.leads_anyway);
+            match leads || source.is_some() && !holder {
                 true => self.oracle.died(source.as_ref()),
                 false => self.oracle.cleared(&before, source.as_ref()),
             }
@@ -951,6 +963,13 @@ impl World {
                     to == State::Master && !matches!(from, State::Draining | State::Offered | State::Doubt);
                 let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
                 if begins || (to == State::Master && forced) {
+                    // Clocks differ a little.
+                    let patience = self.dead_after().scaled(HOLDER_PATIENCE, 1).scaled(95, 100);
+                    let (now, arbitrated) = (self.now, self.arbiter.is_some());
+                    if let Some(process) = &mut self.processes[node] {
+                        let waited = now.since(process.heard_at) >= patience;
+                        process.leads_anyway = arbitrated && (waited || forced);
+                    }
                     self.promotions += 1;
                     self.judge_loss(node, from);
                     self.oracle.promoted(node, epoch);

@@ -4,9 +4,9 @@
 
 use tandem_replication::change::Change;
 
-use super::item::{Marks, write_access};
+use super::item::{Header, Item, Marks, write_access};
 use super::large;
-use super::shard::{Content, Draft, Found, Hint, Shard};
+use super::shard::{Content, Draft, Found, Hint, Shard, hit, measure};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
     Refusal, Replies, Store, StoreMode, Value,
@@ -59,6 +59,26 @@ pub(super) enum BaseValue {
     Large(Pages),
 }
 
+/// What a read leaves of an item's header, and whether the reader has won the right to refresh it.
+fn after(get: &Get, before: Header, now: Now) -> (Header, bool) {
+    let left_until = match get.touch.filter(|_| get.recache_after_touch) {
+        Some(exptime) => exptime.deadline(now).0,
+        None => before.deadline,
+    };
+    let recache =
+        get.recache.is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(now).0);
+    // Only those who can be told that they won may win.
+    let told = get.kind == ReadKind::Meta;
+    let open = !before.marks.has(Marks::WIN_SENT);
+    let won = told && open && (before.marks.has(Marks::STALE) || recache);
+    let mut header = if get.no_bump { before } else { before.read_again(now.secs) };
+    if let Some(exptime) = get.touch {
+        header.deadline = exptime.deadline(now).0;
+    }
+    header.marks = header.marks.with(Marks::WIN_SENT, won || !open);
+    (header, won)
+}
+
 impl Shard {
     /// Every command but stores and arithmetic, whose value may need memory from outside first.
     pub(super) fn execute(&mut self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
@@ -95,59 +115,24 @@ impl Shard {
             }
             return;
         };
-        let measure = self.measure(&self.segments.item_with(location, before));
-        self.count_read(get, measure.1);
-        let stale = before.marks.has(Marks::STALE);
-        let left_until = match get.touch.filter(|_| get.recache_after_touch) {
-            Some(exptime) => exptime.deadline(at.now).0,
-            None => before.deadline,
-        };
-        let recache = get
-            .recache
-            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(at.now).0);
-        // Only those who can be told that they won may win.
-        let told = get.kind == ReadKind::Meta;
-        let won = told && !before.marks.has(Marks::WIN_SENT) && (stale || recache);
-
-        let mut header = before;
-        if let Some(exptime) = get.touch {
-            header.deadline = exptime.deadline(at.now).0;
-        }
-        header.marks = header.marks.with(Marks::WIN_SENT, won || before.marks.has(Marks::WIN_SENT));
-        if !get.no_bump {
-            header.marks = header.marks.read_again();
-            header.accessed = at.now.secs;
-        }
+        let plain = get.kind == ReadKind::Get && get.touch.is_none() && !get.no_bump;
+        let (header, won) =
+            if plain { (before.read_again(at.now.secs), false) } else { after(get, before, at.now) };
         if get.touch.is_some() {
             self.set_header(location, header);
             self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
-        } else if (header.marks, header.accessed) != (before.marks, before.accessed) {
-            write_access(self.segments.bytes_mut(location), &header);
+        }
+        let slot = self.segments.bytes_mut(location);
+        if header.access() != before.access() {
+            write_access(slot, &header);
         }
         // As it was found.
-        let item = self.segments.item_with(location, before);
-        let hit = self.hit_of(&item, measure, at.now);
+        let item = Item::with(slot, before);
+        let value = self.larges.value(&item);
+        let measure = measure(&item, value.len(), self.shared.cas);
+        self.counters.count_read(get, measure.1);
+        let hit = hit(&item, value, measure, self.shared.cas, at.now);
         reply.send(Outcome::Hit(Hit { deadline_after: Deadline(header.deadline), won, ..hit }));
-    }
-
-    #[inline]
-    fn count_read(&mut self, get: &Get, class: u8) {
-        match get.kind {
-            // `gat`, and `mg` with `T`, count as touches that hit.
-            ReadKind::GetAndTouch => self.count_touch(class),
-            ReadKind::Meta if get.touch.is_some() => self.count_touch(class),
-            _ => {
-                self.counters.commands.cmd_get += 1;
-                self.counters.commands.get_hits += 1;
-                self.counters.class(class).get_hits += 1;
-            }
-        }
-    }
-
-    fn count_touch(&mut self, class: u8) {
-        self.counters.commands.cmd_touch += 1;
-        self.counters.commands.touch_hits += 1;
-        self.counters.class(class).touch_hits += 1;
     }
 
     #[inline(never)]
@@ -181,7 +166,7 @@ impl Shard {
         let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let (_, class) = self.measure(&self.item(location));
-        self.count_read(get, class);
+        self.counters.count_read(get, class);
         let mut hit = self.hit(location, at.now);
         (hit.created, hit.won, hit.win_sent, hit.fetched) = (true, true, false, false);
         reply.send(Outcome::Hit(hit));
@@ -196,7 +181,7 @@ impl Shard {
         };
         let item = self.item(location);
         let (before, (_, class)) = (item.header, self.measure(&item));
-        self.count_touch(class);
+        self.counters.count_touch(class);
         let mut header = before;
         header.deadline = exptime.deadline(at.now).0;
         header.accessed = at.now.secs;

@@ -55,8 +55,10 @@ impl Bucket {
         let high: [u8; 4] = *self.tags.last_chunk().expect("twelve lanes");
         let wanted = u64::from_le_bytes([tag; 8]);
         Lanes {
-            low: equal_bytes(u64::from_le_bytes(low), wanted),
-            high: equal_bytes(u64::from(u32::from_le_bytes(high)), wanted) & u64::from(u32::MAX),
+            marks: equal_bytes(u64::from_le_bytes(low), wanted),
+            high: u64::from(u32::from_le_bytes(high)),
+            wanted,
+            first: 0,
         }
     }
 
@@ -99,8 +101,12 @@ const fn equal_bytes(one: u64, other: u64) -> u64 {
 
 /// Lanes of a bucket, from the first: marks in the top bits of bytes.
 struct Lanes {
-    low: u64,
+    /// Of the lanes from `first` on.
+    marks: u64,
+    /// Tags of the last four lanes. Most searches end before.
     high: u64,
+    wanted: u64,
+    first: usize,
 }
 
 impl Iterator for Lanes {
@@ -108,17 +114,19 @@ impl Iterator for Lanes {
 
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        if self.low != 0 {
-            let lane = self.low.trailing_zeros() / 8;
-            self.low &= self.low - 1;
-            return Some(lane as usize);
+        if self.marks == 0 {
+            if self.first > 0 {
+                return None;
+            }
+            self.first = 8;
+            self.marks = equal_bytes(self.high, self.wanted) & u64::from(u32::MAX);
+            if self.marks == 0 {
+                return None;
+            }
         }
-        if self.high != 0 {
-            let lane = 8 + self.high.trailing_zeros() / 8;
-            self.high &= self.high - 1;
-            return Some(lane as usize);
-        }
-        None
+        let lane = self.marks.trailing_zeros() as usize / 8;
+        self.marks &= self.marks - 1;
+        Some(self.first + lane)
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::Pages;
+use super::item::Item;
+use crate::command::{Pages, Value};
 use crate::engine::budget::{Budget, Charge};
 use crate::engine::{Reserved, number};
 
@@ -79,6 +80,15 @@ impl Larges {
         }
         self.list.push(Some(pages));
         (self.list.len() - 1) as u32
+    }
+
+    /// An item's value, wherever it is.
+    #[inline(always)]
+    pub(super) fn value<'a>(&'a self, item: &Item<'a>) -> Value<'a> {
+        match item.large() {
+            Some(id) => Value::Pages(self.at(id)),
+            None => Value::Inline(item.value()),
+        }
     }
 
     pub(super) fn at(&self, id: u32) -> &Pages {

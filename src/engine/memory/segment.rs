@@ -80,8 +80,10 @@ pub(super) struct Segments {
     pub(super) compacting: [Option<u32>; 2],
     segment_bytes: usize,
     max: usize,
-    /// Bits of an offset in four-byte units.
+    /// Bits of an offset in four-byte units,
     shift: u32,
+    /// and those bits.
+    mask: u32,
 }
 
 impl Segments {
@@ -97,6 +99,7 @@ impl Segments {
             segment_bytes: geometry.segment_bytes,
             max: geometry.segments_max(),
             shift: geometry.segment_bytes.trailing_zeros() - 2,
+            mask: (geometry.segment_bytes as u32 >> 2) - 1,
         }
     }
 
@@ -235,7 +238,7 @@ impl Segments {
 
     #[inline]
     fn offset_of(&self, location: u32) -> usize {
-        ((location & ((1 << self.shift) - 1)) as usize) << 2
+        ((location & self.mask) as usize) << 2
     }
 
     /// The bytes from a location to the end of its segment.
@@ -258,12 +261,6 @@ impl Segments {
     #[inline]
     pub(super) fn item(&self, location: u32) -> Item<'_> {
         Item::at(self.bytes(location))
-    }
-
-    /// The item there, whose header was read before.
-    #[inline]
-    pub(super) fn item_with(&self, location: u32, header: Header) -> Item<'_> {
-        Item::with(self.bytes(location), header)
     }
 
     /// Copies a slot to another place.
