@@ -131,7 +131,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::buffers::Buffers;
 use super::item::Item;
 use crate::command::{Pages, Value};
 use crate::engine::budget::{Budget, Charge};
@@ -30,7 +31,15 @@ pub(super) fn cost_of(pages: &Pages) -> u64 {
 /// A chunk and its part of the charge.
 struct Chunk {
     bytes: Box<[u8]>,
-    _charge: Charge,
+    charge: Charge,
+    buffers: Arc<Buffers>,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.charge.end();
+        self.buffers.keep(std::mem::take(&mut self.bytes), self.charge.budget());
+    }
 }
 
 impl AsRef<[u8]> for Chunk {
@@ -40,24 +49,26 @@ impl AsRef<[u8]> for Chunk {
 }
 
 /// Chunks for a value of `len` bytes, with the charge taken for it.
-pub(super) fn reserve(len: usize, chunk_bytes: usize, charge: Charge) -> Reserved {
+pub(super) fn reserve(len: usize, chunk_bytes: usize, charge: Charge, buffers: &Arc<Buffers>) -> Reserved {
     let mut chunks = Vec::with_capacity(len.div_ceil(chunk_bytes).max(1));
     let mut left = len;
     while left > 0 {
         let size = left.min(chunk_bytes);
-        chunks.push(vec![0; size].into_boxed_slice());
+        let whole = size == buffers.buffer_bytes();
+        chunks.push(if whole { buffers.take() } else { vec![0; size].into_boxed_slice() });
         left -= size;
     }
-    Reserved { chunks, freeze: Box::new(move |chunks| freeze(chunks, charge)) }
+    let buffers = Arc::clone(buffers);
+    Reserved { chunks, freeze: Box::new(move |chunks| freeze(chunks, charge, &buffers)) }
 }
 
-fn freeze(chunks: Vec<Box<[u8]>>, mut charge: Charge) -> Pages {
+fn freeze(chunks: Vec<Box<[u8]>>, mut charge: Charge, buffers: &Arc<Buffers>) -> Pages {
     let last = chunks.len().saturating_sub(1);
     let mut frozen = Vec::with_capacity(chunks.len());
     for (at, bytes) in chunks.into_iter().enumerate() {
         let overhead = CHUNK_OVERHEAD + if at == last { VALUE_OVERHEAD } else { 0 };
         let charge = charge.split((bytes.len() + overhead) as u64);
-        frozen.push(Bytes::from_owner(Chunk { bytes, _charge: charge }));
+        frozen.push(Bytes::from_owner(Chunk { bytes, charge, buffers: Arc::clone(buffers) }));
     }
     Pages::new(frozen)
 }

@@ -11,6 +11,7 @@
 //! The rooms: `shard` (primitives), `commands` (what clients ask), `eviction`, `expiry`, `copying` (the
 //! peer); below them `segment`, `item`, `index`, `large`, `counters`, `geometry`.
 
+mod buffers;
 #[cfg(test)]
 mod check;
 mod commands;
@@ -36,8 +37,10 @@ use tandem_replication::change::{self, Change};
 
 pub use self::geometry::Geometry;
 
+use self::buffers::Buffers;
 use self::commands::{At, Base, BaseValue, LongNumber, Reply};
 use self::copying::value_len;
+use self::geometry::ALLOCATOR_BYTES;
 use self::index::Index;
 use self::shard::{Content, Hint, Shard, Shared};
 use super::budget::{Budget, Charge};
@@ -118,6 +121,7 @@ impl Memory {
         let shared = Arc::new(Shared {
             geometry,
             budget: Arc::new(Budget::new(config.limit_bytes)),
+            buffers: Arc::new(Buffers::new(geometry.segment_bytes - ALLOCATOR_BYTES)),
             hasher: Hasher::masked(config.seed, config.hash_mask),
             records: journal.records(),
             journal,
@@ -391,7 +395,7 @@ impl Engine for Memory {
         } else {
             take();
         }
-        charge.map(|charge| large::reserve(len, chunk_bytes, charge)).ok_or(OutOfMemory)
+        charge.map(|charge| large::reserve(len, chunk_bytes, charge, &self.shared.buffers)).ok_or(OutOfMemory)
     }
 
     fn flush(&self, at: Option<u32>, now: Now) {
@@ -489,8 +493,9 @@ impl Engine for Memory {
             // Freed without the lock: a big shard has many segments.
             let old = self.shard(id).empty();
             let bytes = old.cost(self.shared.geometry.block_buckets);
-            drop(old);
+            let buffers = old.take();
             self.shared.budget.release(bytes);
+            buffers.into_iter().for_each(|buffer| self.shared.buffers.keep(buffer, &self.shared.budget));
         }
     }
 
@@ -514,6 +519,7 @@ impl Engine for Memory {
             enough
         });
         self.balance(now);
+        more |= self.shared.buffers.trim(memory);
         more || (shrunk && memory.used() > memory.limit())
     }
 
@@ -585,6 +591,11 @@ impl Remains {
     fn cost(&self, block_buckets: usize) -> u64 {
         self.segments.owned() as u64 * self.segments.cost()
             + (self.index.blocks() as u64 - 1) * Index::block_cost(block_buckets)
+    }
+
+    /// The segments' buffers; the rest is freed.
+    fn take(self) -> Vec<Box<[u8]>> {
+        self.segments.into_buffers()
     }
 }
 

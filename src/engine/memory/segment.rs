@@ -8,8 +8,6 @@ use std::collections::VecDeque;
 use super::geometry::Geometry;
 use super::item::{Header, Item};
 
-/// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
-const ALLOCATOR_BYTES: usize = 32;
 /// Bytes charged for a segment beyond its own: its description.
 const DESCRIPTION_BYTES: usize = 64;
 
@@ -119,8 +117,7 @@ impl Segments {
     }
 
     /// Adds an empty segment, whose cost has been taken from the budget.
-    pub(super) fn add(&mut self) {
-        let bytes = vec![0; self.segment_bytes - ALLOCATOR_BYTES].into_boxed_slice();
+    pub(super) fn add(&mut self, bytes: Box<[u8]>) {
         if let Some(id) = self.vacant.pop() {
             let segment = &mut self.list[id as usize];
             segment.size = bytes.len();
@@ -144,15 +141,19 @@ impl Segments {
         self.buffers.push(bytes);
     }
 
-    /// Frees the memory of a free segment, if there is one. Its cost is to be released.
-    pub(super) fn remove_free(&mut self) -> bool {
-        let Some(id) = self.free.pop() else { return false };
+    /// Takes the memory of a free segment, if there is one. Its cost is to be released.
+    pub(super) fn remove_free(&mut self) -> Option<Box<[u8]>> {
+        let id = self.free.pop()?;
         let segment = &mut self.list[id as usize];
         segment.size = 0;
-        self.buffers[id as usize] = Box::default();
         segment.place = Place::Vacant;
         self.vacant.push(id);
-        true
+        Some(std::mem::take(&mut self.buffers[id as usize]))
+    }
+
+    /// The memory of all segments; there are no segments any more.
+    pub(super) fn into_buffers(self) -> Vec<Box<[u8]>> {
+        self.buffers
     }
 
     /// Empties a segment that is in no queue.

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
+use super::buffers::Buffers;
 use super::commands::At;
 use super::counters::Counters;
 use super::eviction::{Hints, SmallShare, Victim};
@@ -28,6 +29,8 @@ use crate::engine::{EvictionHook, Fate, Journal, memcached_class, memcached_size
 pub(super) struct Shared {
     pub(super) geometry: Geometry,
     pub(super) budget: Arc<Budget>,
+    /// Segments and chunks of large values come from here.
+    pub(super) buffers: Arc<Buffers>,
     pub(super) hasher: Hasher,
     pub(super) journal: Arc<dyn Journal>,
     /// Whether the journal keeps what it is told.

@@ -392,11 +392,13 @@ fn a_value_can_be_read_straight_into_its_pages() {
     for (number, chunk) in reserved.chunks.iter_mut().enumerate() {
         chunk.fill(number as u8);
     }
+    let last = reserved.chunks.len() - 1;
     let pages = reserved.freeze();
     let said = run(&engine, "k", Op::Store(Store { value: Payload::Pages(pages), ..store(b"") }), at(START));
     assert_eq!((said.what, said.kept.len), ("stored", 200_000));
     let value = run(&engine, "k", Op::Get(Get::default()), at(START)).value;
-    assert_eq!((value.len(), value[0], value[199_999]), (200_000, 0, 3));
+    assert!(last > 1);
+    assert_eq!((value.len(), value[0], usize::from(value[199_999])), (200_000, 0, last));
     let used = engine.stats().used;
     drop(engine.reserve(200_000, at(START)).unwrap());
     assert_eq!(engine.stats().used, used, "an unfinished reservation is given back");
