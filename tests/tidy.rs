@@ -357,6 +357,7 @@ const TOP: &[&str] = &[
     "docs",
     "examples",
     "fuzz",
+    "interleavings",
     "replication",
     "rust-toolchain.toml",
     "rustfmt.toml",
