@@ -62,7 +62,9 @@ impl Cables {
         let ([a, b], slot) = (&self.names, self.slot);
         let between = format!("td{slot}p");
         ip(&["netns", "add", b])
-            && ip(&["link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b])
+            && ip(&[
+                "link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b,
+            ])
             && (0..2).all(|index| {
                 let name = &self.names[index];
                 let [ours, theirs] = [format!("td{slot}o{index}"), format!("td{slot}i{index}")];
@@ -168,7 +170,9 @@ enum Claim {
 
 /// Makes a namespace of that name, if nobody has it.
 fn claim(name: &str) -> Claim {
-    let Ok(output) = Command::new("ip").args(["netns", "add", name]).output() else { return Claim::Forbidden };
+    let Ok(output) = Command::new("ip").args(["netns", "add", name]).output() else {
+        return Claim::Forbidden;
+    };
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.success() {
         true => Claim::Ours,

@@ -117,11 +117,19 @@ pub enum Plant {
     TrustRefusals,
     /// The arbiter forgets its lease when it is started again.
     ForgetLease,
+    /// A backup that accepts is sent its own writes back.
+    EchoBack,
+    /// It forgets what it deleted as soon as that is done.
+    ForgetTombstones,
+    /// It forgets what it had yet to tell when the link is reset.
+    ForgetTail,
+    /// It forgets that when it is promoted.
+    ForgetTailAtPromotion,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 50] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -168,5 +176,9 @@ impl Plant {
         Self::BackedByAnybody,
         Self::TrustRefusals,
         Self::ForgetLease,
+        Self::EchoBack,
+        Self::ForgetTombstones,
+        Self::ForgetTail,
+        Self::ForgetTailAtPromotion,
     ];
 }
