@@ -41,6 +41,7 @@ fn main() {
     let rounds = ((ROUNDS as f64 * Arguments::parse().rounds).round() as usize).max(1);
     println!("| what | must | measured | |");
     println!("|---|---|---|---|");
+    small();
     scrape();
     page();
     watched(rounds);
@@ -65,6 +66,47 @@ fn ask(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+/// What is asked of the programs themselves: size, memory, and how long a look takes.
+fn small() {
+    const MIB: f64 = 1048576.0;
+    let bare = tempfile::NamedTempFile::new().expect("a file");
+    let strip = std::process::Command::new("strip")
+        .arg("-o")
+        .args([bare.path(), env!("CARGO_BIN_EXE_tandemd").as_ref()])
+        .status();
+    assert!(strip.expect("strip, of binutils").success());
+    let size = bare.path().metadata().expect("a file").len() as f64 / MIB;
+    row("tandemd, stripped", "≤ 15 MiB", &format!("{size:.1} MiB"), size <= 15.0);
+
+    let pair = Setup::new(env!("CARGO_BIN_EXE_tandemd")).start();
+    let master = pair.wait_synced();
+    let address = pair.nodes[master].admin_address().to_string();
+    let mut times: Vec<f64> = (0..100)
+        .map(|_| {
+            let start = Instant::now();
+            let look = std::process::Command::new(env!("CARGO_BIN_EXE_tandemctl"))
+                .args(["status", "--server", &address])
+                .stdout(std::process::Stdio::null())
+                .status();
+            assert!(look.expect("tandemctl").success());
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let measured = format!("p50 {:.1} ms, p99 {:.1} ms", times[50], times[99]);
+    row("`tandemctl status`, the whole process", "≤ 30 ms", &measured, times[50] <= 30.0);
+    let resident = pair
+        .nodes
+        .each_ref()
+        .map(|node| bench::process::Usage::of(node.pid()).expect("a process").resident_bytes as f64 / MIB);
+    row(
+        "resident memory of an idle node of a pair",
+        "≤ 15 MiB",
+        &format!("{:.1} and {:.1} MiB", resident[0], resident[1]),
+        resident.iter().all(|mib| *mib <= 15.0),
+    );
 }
 
 fn scrape() {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures what the admin port and its page cost: a scrape, a paint, and what clients pay for both.
+# Measures what the admin port and its page cost: a scrape, a paint, what clients pay for both; and the size, the
+# idle memory and the time of a look of the programs.
 #
 #   scripts/bench-admin.sh                  everything (some minutes beside the build)
 #   scripts/bench-admin.sh --rounds 0.2     a fifth of the rounds
@@ -10,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
-need chromium:chromium chromedriver:chromium-driver valgrind:valgrind callgrind_control:valgrind curl:curl
+need strip:binutils chromium:chromium chromedriver:chromium-driver valgrind:valgrind callgrind_control:valgrind curl:curl
 
 profile=${PROFILE:-release}
 port=${PORT:-21943}

@@ -1,52 +1,75 @@
 #!/usr/bin/env bash
-# Measures: one node beside Debian's memcached, then the pair. Nothing else should run on the machine.
+# Measures everything that is claimed. Nothing else should run on the machine.
 #
-#   scripts/bench.sh                      everything (some ten minutes)
-#   scripts/bench.sh --rounds 0.1         a tenth of the rounds
-#   scripts/bench.sh kill switchover      these rows only; --list names them
+#   scripts/bench.sh                      everything (some forty minutes beside the build)
+#   scripts/bench.sh --short              the same with fewer rounds (a quarter of an hour)
+#   scripts/bench.sh memory hits          these sections only
+#   scripts/bench.sh kill switchover      these rows of the pair's promises only
+#   scripts/bench.sh --rounds 0.1 pair    a tenth of the rounds of the pair's promises
+#   scripts/bench.sh --dry loads          prints, and leaves docs/performance.md as it is
+#   scripts/bench.sh --list               names sections and rows
+#
+# One node beside Debian's memcached and redis-server (loads, latency, memory, hits, service, scaling)
+# and the cost of a live backup (backup) go into docs/performance.md; so do their pictures. Then come the
+# instructions of a request (instructions), and the pair's promises (pair), each with what must be reached.
+# PROFILE=fast measures the build that is made faster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
-need memcached:memcached ss:iproute2
+need ss:iproute2
 
-cargo build --release --locked --quiet --bins
-binaries="${CARGO_TARGET_DIR:-target}/release"
-port=21911
-seconds=${SECONDS_PER_LOAD:-5}
-
-# load NAME COMMAND...: starts a server, puts each load on it, stops it.
-load() {
-    local name=$1 pid
-    shift
-    "$@" -l 127.0.0.1 -p $port -m 1024 -c 4096 -t 2 -u "$(id -un)" &
-    pid=$!
-    # shellcheck disable=SC2064 # this process, not whatever is called pid later
-    trap "kill $pid" EXIT
-    echo "### $name"
-    local bench=("$binaries/tandemctl" bench "127.0.0.1:$port" --server-pid "$pid" -d "$seconds")
-    until "${bench[@]}" -c 1 -n 1 >/dev/null 2>&1; do sleep 0.05; done
-    echo "-- 50 connections, pipeline 16, 10 % sets of 100 B, 1,000,000 keys (zipf 0.99), closed loop"
-    "${bench[@]}" -c 50 -P 16 -k 1000000 -D zipf:0.99 --fill --warmup 1
-    echo "-- 50 connections, no pipeline, closed loop"
-    "${bench[@]}" -c 50 -k 1000000 -D zipf:0.99 --warmup 1
-    echo "-- 20,000 requests/s, open loop"
-    "${bench[@]}" -c 50 -k 1000000 -D zipf:0.99 --rate 20000 --warmup 1
-    kill "$pid"
-    wait "$pid" 2>/dev/null || true
-    trap - EXIT
-    echo
+server_sections=(loads latency memory hits service scaling backup)
+profile=${PROFILE:-bench}
+promises() {
+    cargo bench --locked --quiet --profile "$profile" --bench pair -- "$@"
 }
 
-rows=0
-for argument in "$@"; do
-    case $argument in --rounds | [0-9]*) ;; *) rows=1 ;; esac
+server=() # sections of one node
+rows=()   # rows of the pair's promises
+flags=()  # of the sections
+rounds=() # of the promises
+instructions=0 pair=0 chosen=0
+while (($# > 0)); do
+    case $1 in
+    --short)
+        flags+=(--rounds 2 --seconds 1)
+        rounds=(--rounds 0.1)
+        ;;
+    --dry) flags+=(--dry) ;;
+    --rounds)
+        rounds=(--rounds "${2:?--rounds needs a share, as 0.1}")
+        shift
+        ;;
+    --list)
+        printf '%s\n' "${server_sections[@]}" instructions pair
+        promises --list
+        exit
+        ;;
+    instructions) instructions=1 chosen=1 ;;
+    pair) pair=1 chosen=1 ;;
+    -*)
+        echo "no such option: $1; see the head of $0" >&2
+        exit 2
+        ;;
+    *)
+        chosen=1
+        if [[ " ${server_sections[*]} " == *" $1 "* ]]; then server+=("$1"); else rows+=("$1"); fi
+        ;;
+    esac
+    shift
 done
-if [ $rows -eq 0 ]; then
-    echo "## One node ($(nproc) cores, $(uname -r))"
-    echo
-    load "memcached $(memcached --version | cut -d' ' -f2)" memcached
-    load "$("$binaries/tandemd" --version)" "$binaries/tandemd"
+if ((chosen == 0)); then
+    server=("${server_sections[@]}") instructions=1 pair=1
+fi
+
+if ((${#server[@]} > 0)); then
+    scripts/bench-server.sh "${server[@]}" "${flags[@]}"
+fi
+if ((instructions)); then
+    scripts/instructions.sh
+fi
+if ((pair || ${#rows[@]} > 0)); then
     echo "## The pair"
     echo
+    promises "${rows[@]}" "${rounds[@]}"
 fi
-exec cargo bench --locked --quiet --bench pair -- "$@"

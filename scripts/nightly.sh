@@ -5,7 +5,7 @@
 #   scripts/nightly.sh simulation chaos         these parts only
 #   scripts/nightly.sh --scale 0.01             everything, a hundredth of it
 #
-# Parts: simulation model differential linear chaos fuzz figures mutants. What each printed is in
+# Parts: simulation model interleavings differential linear chaos fuzz figures mutants. What each printed is in
 # target/nightly/PART.log. Ends with 0 if every part did.
 # shellcheck disable=SC2317 # parts are called by their names
 set -uo pipefail
@@ -28,7 +28,7 @@ while (($# > 0)); do
     esac
     shift
 done
-all=(simulation model differential linear chaos fuzz figures mutants)
+all=(simulation model interleavings differential linear chaos fuzz figures mutants)
 if ((${#parts[@]} == 0)); then
     parts=("${all[@]}")
 fi
@@ -55,6 +55,11 @@ model() {
         -p tandem-replication --test model no_way -- --nocapture
 }
 
+# Threads in as many orders.
+interleavings() {
+    TANDEM_INTERLEAVINGS=$(scaled 200000 1000) cargo test --profile fast --locked -p tandem-interleavings -- --nocapture
+}
+
 differential() {
     TANDEM_DIFF_COMMANDS=$(scaled 1000000) cargo test --profile fast --locked --test differential -- --nocapture
 }
@@ -72,7 +77,7 @@ fuzz() {
 }
 
 figures() {
-    scripts/bench.sh --rounds "$scale"
+    scripts/bench.sh pair --rounds "$scale"
 }
 
 # One change to the code at a time: a test must notice it. A share of them, chosen by the day.
@@ -104,6 +109,7 @@ summary() {
                 printf "%s; %.0f seeds per second\n", $0, $1 / seconds }' "$log"
         ;;
     model) grep -E '^[0-9]+ states' "$log" ;;
+    interleavings) awk '/ orders of a/ { orders += $1 } END { print orders + 0 " orders of threads" }' "$log" ;;
     differential) grep -E '^test result' "$log" | tail -1 ;;
     linear) grep -E 'requests in' "$log" ;;
     chaos) awk '/ rounds in / { faults++ } END { print faults + 0 " faults survived" }' "$log" ;;

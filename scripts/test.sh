@@ -16,12 +16,20 @@ need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 
     chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils
 need_packages php-memcached libmemcached-dev python3-yaml python3-venv
 
-# A Python of the tests' own, for the client that Debian does not have.
-if [ ! -x target/python/bin/python ] || ! target/python/bin/python -c 'import pymemcache' 2>/dev/null; then
+# A Python of the tests' own, for clients that Debian does not have.
+if [ ! -x target/python/bin/python ] || ! target/python/bin/python -c 'import pymemcache, django' 2>/dev/null; then
     python3 -m venv target/python
-    target/python/bin/pip install --quiet pymemcache==4.0.0
+    target/python/bin/python -m pip install --quiet pymemcache==4.0.0 Django==5.2
 fi
 export TANDEM_PYTHON="$PWD/target/python/bin/python"
+
+# Node's clients, where there is an npm; its tests say so where there is none.
+if command -v npm >/dev/null && [ ! -d target/node/node_modules/memjs ]; then
+    mkdir -p target/node
+    npm install --silent --no-audit --no-fund --prefix target/node memjs@1.3.2 memcached@2.2.2 ||
+        echo "npm cannot install memjs and memcached: what needs them is skipped" >&2
+fi
+export TANDEM_NODE_MODULES="$PWD/target/node/node_modules"
 
 # The pair's tests have one failing test start many processes; the default of 1024 files is tight.
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true

@@ -13,6 +13,7 @@
 //! * [`admin`]: the second port: health, metrics, status, control; and the client for it.
 //! * [`config`]: what the operator asked for, checked before anything is bound.
 //! * [`app`]: builds, starts and stops every part; the only file that knows them all.
+//! * [`dial`]: how a client gets in: TLS, passwords.
 //! * [`transfer`]: all items of a server into a file and back.
 //! * [`mod@bench`]: a load generator for any memcached server, and a small client for tests.
 
@@ -21,6 +22,7 @@ pub mod app;
 pub mod bench;
 pub mod command;
 pub mod config;
+pub mod dial;
 pub mod engine;
 pub mod logs;
 pub mod migration;

@@ -230,14 +230,16 @@ fn reload(app: &App, running: &mut Config) {
     };
     let (at_once, later_only): (Vec<_>, Vec<_>) =
         running.changes(&later).into_iter().partition(config::Change::is_at_once);
-    for change in at_once {
-        let config::Change { name, before, after } = change;
-        tracing::info!("{name} is {after} now; it was {before}");
-        match name.as_str() {
-            "memory-limit" => app.set_memory_limit(later.engine.memory_bytes),
-            _ => app.set_verbosity(later.process.verbosity),
+    for config::Change { name, before, after } in at_once {
+        if name == "conn-limit"
+            && let Err((_, why)) = raise_descriptors(&later)
+        {
+            tracing::error!("conn-limit stays {before}: {why}");
+            continue;
         }
+        tracing::info!("{name} is {after} now; it was {before}");
         running.take_over(&later, &name);
+        app.apply(running, &name);
     }
     for config::Change { name, before, after } in later_only {
         tracing::warn!("{name} is {after} in the settings and stays {before} until a restart");

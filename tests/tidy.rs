@@ -35,7 +35,7 @@ fn report(problems: Vec<String>) {
 /// Who may name whom inside `src`. A room that is missing here may be named by nobody.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["app", "config", "logs", "server"]),
-    ("bin", &["admin", "bench", "config", "transfer"]),
+    ("bin", &["admin", "bench", "config", "dial", "transfer"]),
     (
         "app",
         &[
@@ -62,8 +62,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &["command"]),
     ("engine", &["command"]),
     ("command", &[]),
-    ("bench", &[]),
-    ("transfer", &[]),
+    ("bench", &["dial"]),
+    ("transfer", &["dial"]),
+    ("dial", &[]),
     ("logs", &[]),
     ("lib", &[]),
 ];

@@ -51,7 +51,7 @@ const SEQUENCES: [Sequence; 10] = [
         ranks: (0.99, 1e6),
         key: |request, _, _, rank| rank + request / 20,
         size: mixed,
-        goal: 0.0,
+        goal: 1.0,
     },
     Sequence {
         name: "loop with noise",
@@ -85,8 +85,12 @@ fn ranked(_request: u64, _all: u64, _random: &mut SmallRng, rank: u64) -> u64 {
     rank
 }
 
-/// Log-normal by key, 16 to 16,000 bytes, median 230.
 fn mixed(key: u64, _request: u64, _all: u64) -> usize {
+    mixed_size(key)
+}
+
+/// Log-normal by key, 16 to 16,000 bytes, median 230.
+pub(crate) fn mixed_size(key: u64) -> usize {
     let mut random = SmallRng::seed_from_u64(key);
     let sum: f64 = (0..12).map(|_| random.random::<f64>()).sum();
     ((230.0f64.ln() + 1.1 * (sum - 6.0)).exp() as usize).clamp(16, 16_000)

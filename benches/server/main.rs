@@ -15,16 +15,21 @@ mod memory;
 mod peer;
 mod plot;
 mod process;
+mod scaling;
+mod service;
 mod table;
 
 use std::time::Duration;
 
 use clap::Parser;
 
+const PARTS: [&str; 7] = ["loads", "latency", "memory", "hits", "service", "scaling", "backup"];
+
 /// Measures tandemd beside other servers.
 #[derive(Parser, Debug)]
 struct Arguments {
-    /// Parts to measure: `loads`, `latency`, `memory`, `hits`, `pair`; all if none is named.
+    /// Parts to measure; all if none is named.
+    #[arg(value_parser = PARTS)]
     parts: Vec<String>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 5)]
@@ -32,8 +37,8 @@ struct Arguments {
     /// Seconds of each load.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Requests of each sequence of `hits`.
-    #[arg(long, default_value_t = 2_000_000)]
+    /// Requests of each sequence of `hits`; the second half counts, and fewer hardly fill the memory.
+    #[arg(long, default_value_t = 4_000_000)]
     requests: u64,
     /// Only print; leave the document as it is.
     #[arg(long)]
@@ -67,7 +72,15 @@ fn main() {
         document.put("hits", &text);
         document.plot("hit-ratio.svg", &plot);
     }
-    if wanted("pair") {
-        document.put("pair", &peer::compare(arguments.rounds, each));
+    if wanted("service") {
+        let (text, plot) = service::compare();
+        document.put("service", &text);
+        document.plot("service-times.svg", &plot);
+    }
+    if wanted("scaling") {
+        document.put("scaling", &scaling::compare(arguments.rounds, each));
+    }
+    if wanted("backup") {
+        document.put("backup", &peer::compare(arguments.rounds, each));
     }
 }

@@ -1,4 +1,5 @@
-//! Bytes per item: resident size above that of the empty server, over the items that are there.
+//! Bytes per item: what the process holds above what it held when empty, over the items that are there.
+//! Pages of the program's own file, which the kernel shares and may drop, are not counted.
 
 use tandemd::bench::plan::Plan;
 
@@ -22,17 +23,16 @@ pub(crate) fn compare() -> (String, String) {
     for (key, value, megabytes, goal) in CASES {
         let seen = [Server::tandem(megabytes), Server::memcached(megabytes)]
             .map(|server| filled(&server, key, value, megabytes));
-        let overhead = seen.map(|(items, resident, empty)| {
-            resident.saturating_sub(empty) as f64 / items as f64 - (key + value) as f64
-        });
+        let overhead =
+            seen.each_ref().map(|seen| seen.own_bytes as f64 / seen.items as f64 - (key + value) as f64);
         let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
         let name = format!("{key}+{value}, -m {megabytes}");
         rows.push(vec![
             name.clone(),
-            seen[0].0.to_string(),
-            seen[1].0.to_string(),
-            mebibytes(seen[0].1),
-            mebibytes(seen[1].1),
+            seen[0].items.to_string(),
+            seen[1].items.to_string(),
+            mebibytes(seen[0].resident_bytes),
+            mebibytes(seen[1].resident_bytes),
             format!("{:.1}", overhead[0]),
             format!("{:.1}", overhead[1]),
             goal.to_owned(),
@@ -53,14 +53,33 @@ pub(crate) fn compare() -> (String, String) {
     (markdown(&head, &rows), plot::bars("Bytes of overhead per item", ["Tandem", "memcached"], &bars))
 }
 
-/// Items, resident bytes, and resident bytes before, of a server that was filled beyond its limit.
-fn filled(server: &Server, key: usize, value: usize, megabytes: u32) -> (u64, u64, u64) {
-    let empty = server.usage().resident_bytes;
+/// A server that was filled beyond its limit.
+struct Filled {
+    items: u64,
+    resident_bytes: u64,
+    /// Of its own memory, above what it had when empty.
+    own_bytes: u64,
+}
+
+fn filled(server: &Server, key: usize, value: usize, megabytes: u32) -> Filled {
     let plan = plan(&server.address(), &format!("-c 4 -v {value}"));
     let keys = (u64::from(megabytes) << 20) / (key + value) as u64 * 5 / 4;
     let plan = Plan { keys, key_prefix: "k".repeat(key - 10), ..plan };
+    // What serving as many connections takes is not the items'.
+    tandemd::bench::run(&Plan { sets: 0.0, operations: Some(2_000), ..plan.clone() }).expect("misses");
+    let empty = own_bytes(server);
     tandemd::bench::run(&plan.filling()).expect("the items");
     let stats = server.client().stats("").expect("statistics");
-    let items = stats.get("curr_items").and_then(|items| items.parse().ok()).expect("a number of items");
-    (items, server.usage().resident_bytes, empty)
+    Filled {
+        items: stats.get("curr_items").and_then(|items| items.parse().ok()).expect("a number of items"),
+        resident_bytes: server.usage().resident_bytes,
+        own_bytes: own_bytes(server).saturating_sub(empty),
+    }
+}
+
+/// Resident memory that no file is behind.
+fn own_bytes(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a running server");
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB"));
+    kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number of kilobytes") << 10
 }

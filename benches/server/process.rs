@@ -1,4 +1,5 @@
-//! The servers that are compared, each a process on the first core; the load comes from another.
+//! The servers that are compared, each a process on the first core, or on as many as it has workers; the
+//! load comes from the others.
 
 use std::fmt::Write;
 use std::net::TcpListener;
@@ -10,9 +11,6 @@ use tandemd::bench::client::Client;
 use tandemd::bench::plan::Plan;
 use tandemd::bench::process::Usage;
 
-/// The core that servers run on.
-const SERVER_CORE: &str = "0";
-
 /// A running server.
 pub(crate) struct Server {
     pub(crate) name: &'static str,
@@ -23,27 +21,37 @@ pub(crate) struct Server {
 impl Server {
     /// tandemd with one worker and that many megabytes.
     pub(crate) fn tandem(megabytes: u32) -> Self {
-        Self::memcached_like("tandem", env!("CARGO_BIN_EXE_tandemd"), megabytes)
+        Self::tandem_of(megabytes, 1)
+    }
+
+    /// tandemd with that many workers, each with a core.
+    pub(crate) fn tandem_of(megabytes: u32, threads: u32) -> Self {
+        Self::memcached_like("tandem", env!("CARGO_BIN_EXE_tandemd"), megabytes, threads)
     }
 
     /// Debian's memcached, the same.
     pub(crate) fn memcached(megabytes: u32) -> Self {
-        Self::memcached_like("memcached", "memcached", megabytes)
+        Self::memcached_of(megabytes, 1)
+    }
+
+    /// memcached with that many workers.
+    pub(crate) fn memcached_of(megabytes: u32, threads: u32) -> Self {
+        Self::memcached_like("memcached", "memcached", megabytes, threads)
     }
 
     /// Debian's redis-server, which persists nothing.
     pub(crate) fn redis() -> Self {
         let flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--io-threads", "1"];
-        Self::start("redis", "redis-server", |port| {
+        Self::start("redis", "redis-server", 1, |port| {
             flags.iter().map(|&flag| flag.to_owned()).chain(["--port".to_owned(), port.to_string()]).collect()
         })
     }
 
-    fn memcached_like(name: &'static str, program: &str, megabytes: u32) -> Self {
-        let server = Self::start(name, program, |port| {
-            let mut flags: Vec<String> =
-                ["-l", "127.0.0.1", "-t", "1", "-c", "4096", "-p"].map(str::to_owned).into();
+    fn memcached_like(name: &'static str, program: &str, megabytes: u32, threads: u32) -> Self {
+        let server = Self::start(name, program, threads, |port| {
+            let mut flags: Vec<String> = ["-l", "127.0.0.1", "-c", "12000", "-p"].map(str::to_owned).into();
             flags.extend([port.to_string(), "-m".to_owned(), megabytes.to_string()]);
+            flags.extend(["-t".to_owned(), threads.to_string()]);
             if rustix::process::geteuid().is_root() {
                 flags.extend(["-u", "root"].map(str::to_owned));
             }
@@ -53,11 +61,11 @@ impl Server {
         server
     }
 
-    fn start(name: &'static str, program: &str, flags: impl Fn(u16) -> Vec<String>) -> Self {
+    fn start(name: &'static str, program: &str, cores: u32, flags: impl Fn(u16) -> Vec<String>) -> Self {
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
         let mut command = Command::new("taskset");
-        command.args(["-c", SERVER_CORE, program]).args(flags(port));
+        command.args(["-c", &format!("0-{}", cores - 1), program]).args(flags(port));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self { name, port, child: child.unwrap_or_else(|error| panic!("{program}: {error}")) };
         drop(server.client());

@@ -81,5 +81,9 @@ Description: replicating memcached: two nodes that behave as one
  Clients speak the standard memcached protocol to either node.
 CONTROL
 package=$output/tandemd_${version}_$architecture.deb
-dpkg-deb --root-owner-group "-Z${COMPRESSION:-xz}" --build "$tree" "$package" >/dev/null
+# There as a whole or not at all, also for whoever copies it while another build ends.
+draft=$(mktemp -d -p "$output")
+trap 'rm -rf "$work" "$draft"' EXIT
+dpkg-deb --root-owner-group "-Z${COMPRESSION:-xz}" --build "$tree" "$draft/package.deb" >/dev/null
+mv -f "$draft/package.deb" "$package"
 echo "$package"

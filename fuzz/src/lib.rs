@@ -7,6 +7,7 @@
 pub mod commands;
 mod datagrams;
 mod files;
+mod planner;
 pub mod seeds;
 mod streams;
 
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "change", run: streams::change, longest: 2000 },
     Target { name: "frame", run: streams::frame, longest: 2000 },
     Target { name: "handshake", run: streams::handshake, longest: 6000 },
+    Target { name: "planner", run: planner::planner, longest: 600 },
     Target { name: "proxy", run: streams::proxy, longest: 2000 },
     Target { name: "repcached", run: streams::repcached, longest: 2000 },
     Target { name: "snapshot", run: files::snapshot, longest: 2000 },

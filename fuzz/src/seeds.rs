@@ -32,6 +32,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "change" => [changes(), recorded("change-", b"")].concat(),
         "frame" => [frames(), recorded("frame-", &[0])].concat(),
         "handshake" => handshakes(),
+        "planner" => plans(),
         "proxy" => vec![b"\x05\0\0\0get k".to_vec(), b"\x01\0\0\0x".to_vec(), vec![0; 4]],
         "repcached" => repcached(),
         "snapshot" => snapshots(),
@@ -63,6 +64,23 @@ fn commands() -> Vec<Vec<u8>> {
         .into(),
     );
     all
+}
+
+/// Writes, deletes, honest and dishonest questions, in rows.
+fn plans() -> Vec<Vec<u8>> {
+    let writes: Vec<u8> = (0..60).flat_map(|nth| [nth % 3, 3 * nth]).collect();
+    let rows: [&[u8]; 8] = [
+        &[4, 0],
+        &[4, 0, 6, 0, 3, 5, 4, 0],
+        &[4, 0, 6, 0, 7, 5, 9, 9, 9, 4, 0],
+        &[4, 0, 5, 3, 4, 0, 6, 0],
+        &[9, 1, 2, 3, 3, 3, 3, 9, 1, 1, 1, 1, 1, 1],
+        &[9, 5, 2, 3, 3, 3, 3, 1, 1, 9, 1, 1, 1],
+        &[9, 2, 1, 255, 3, 3, 3, 3, 2, 210, 210, 210],
+        &[8, 0, 1, 0, 0, 0, 0, 9, 1, 2, 3, 3],
+    ];
+    let rows = rows.iter().enumerate();
+    rows.map(|(nth, row)| [&[17 * nth as u8][..], &writes, row, &writes, row].concat()).collect()
 }
 
 /// What clients say, behind a head, and a few heads that are none.

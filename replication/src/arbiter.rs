@@ -177,6 +177,11 @@ impl Grant {
         if self.pending.is_some() { Mono::NEVER } else { self.next }
     }
 
+    /// The arbiter refused the lease last.
+    pub fn is_refused(&self) -> bool {
+        self.last == Some(Outcome::Refused)
+    }
+
     /// Whether the arbiter answered the last question; `None` before the first.
     pub fn is_heard(&self) -> Option<bool> {
         self.last.map(|last| last != Outcome::Silent)

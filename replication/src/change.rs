@@ -250,6 +250,10 @@ impl<'a> Change<'a> {
 }
 
 impl<'a> Put<'a> {
+    /// Bytes before the key.
+    const HEAD_BYTES_MAX: usize = 31;
+
+    #[inline]
     fn encode(&self, target: &mut impl BufMut) {
         let Bits { stale, win_sent, binary_key } = self.bits;
         let mut bits = 0;
@@ -261,20 +265,24 @@ impl<'a> Put<'a> {
         ] {
             bits |= if set { bit } else { 0 };
         }
-        target.put_u8(PUT);
-        target.put_u8(bits);
-        target.put_u8(key_length(self.key));
-        target.put_u32_le(self.flags);
-        target.put_u32_le(self.deadline);
-        target.put_u64_le(self.version);
+        let value_bytes = u32::try_from(self.value.len()).expect("no item is as long as 4 GiB");
+        // What lies before the key, at once: this is done under a shard's lock, and each piece asks for room.
+        let mut head = [0; Self::HEAD_BYTES_MAX];
+        [head[0], head[1], head[2]] = [PUT, bits, key_length(self.key)];
+        head[3..7].copy_from_slice(&self.flags.to_le_bytes());
+        head[7..11].copy_from_slice(&self.deadline.to_le_bytes());
+        head[11..19].copy_from_slice(&self.version.to_le_bytes());
+        let mut length = 19;
         if let Some(explicit) = self.explicit {
-            target.put_u64_le(explicit);
+            head[19..27].copy_from_slice(&explicit.to_le_bytes());
+            length = 27;
         }
-        let value_bytes = u32::try_from(self.value.len());
-        target.put_u32_le(value_bytes.expect("no item is as long as 4 GiB"));
+        head[length..length + 4].copy_from_slice(&value_bytes.to_le_bytes());
+        target.put_slice(&head[..length + 4]);
         target.put_slice(self.key);
-        for piece in self.value.pieces() {
-            target.put_slice(piece);
+        match self.value {
+            Bytes::Whole(value) => target.put_slice(value),
+            Bytes::Chunks(chunks) => chunks.iter().for_each(|chunk| target.put_slice(chunk)),
         }
     }
 
@@ -301,7 +309,10 @@ impl<'a> Put<'a> {
 impl<'a> Bytes<'a> {
     /// How many they are.
     pub fn len(&self) -> usize {
-        self.pieces().map(<[u8]>::len).sum()
+        match self {
+            Self::Whole(whole) => whole.len(),
+            Self::Chunks(chunks) => chunks.iter().map(bytes::Bytes::len).sum(),
+        }
     }
 
     /// There are none.

@@ -35,21 +35,37 @@ pub const VERSION: u16 = 1;
 /// The oldest protocol this code still speaks.
 pub const VERSION_MIN: u16 = 1;
 
-/// In a header's flags: whoever does not know the frame's kind, or another of its flags, may skip it. No
-/// kind of version 1 has it; those that are added to a version must.
+/// In a header's flags: whoever does not know the frame's kind, or another of its flags, may skip it. Kinds
+/// that are added to a version have it; of version 1 that is [`Frame::Redial`].
 pub const MAY_IGNORE: u8 = 1;
 
 /// A feature bit of [`Hello`]: as a backup the node executes its clients' commands itself, and as a master it takes what such
 /// a backup tells of them.
 pub const ACCEPTS: u64 = 1;
 
-/// One of the two connections of a pair.
+/// One of the connections of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Link {
     /// Heartbeats, handovers: little, and never behind bulk.
     Control,
     /// Changes, copies and their acknowledgements.
     Data,
+    /// The same heartbeats as on the control connection, over another network, if there is one.
+    Heartbeat,
+}
+
+impl Link {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Data, Self::Heartbeat];
+
+    /// For the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Data => "data",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
 }
 
 /// Who is at the other end; part of the handshake of each connection.
@@ -92,6 +108,12 @@ pub enum Frame {
     AskSwitchover,
     /// Control: the sender stops now and has stopped serving.
     Goodbye,
+    /// Control, master to follower: nothing comes of what is sent over the data connection; a new one is needed.
+    /// (It may lead nowhere in one direction, or end in something between the two that says nothing.)
+    Redial {
+        /// The [`Follow`] that was answered over it.
+        session: u32,
+    },
     /// Data, follower to master: from where to continue.
     Follow(Follow),
     /// Data, master to follower: how it will continue.
@@ -459,7 +481,7 @@ impl Encoder<&Frame> for Codec {
         target.put_u32_le(payload.len() as u32);
         target.put_u32_le(crc32c::crc32c(&payload));
         target.put_u8(kind);
-        target.put_u8(0);
+        target.put_u8(if kind == REDIAL { MAY_IGNORE } else { 0 });
         target.put_u16_le(shard);
         target.put_u32_le(secs);
         target.put_u64_le(sequence);
@@ -477,6 +499,7 @@ const HANDOVER: u8 = 2;
 const DECLINED: u8 = 3;
 const ASK_SWITCHOVER: u8 = 4;
 const GOODBYE: u8 = 5;
+const REDIAL: u8 = 6;
 const FOLLOW: u8 = 16;
 const PLAN: u8 = 17;
 const CHANGES: u8 = 18;
@@ -508,6 +531,7 @@ fn write(frame: &Frame) -> Result<Parts, FrameError> {
         Frame::Heartbeat(heartbeat) => small(HEARTBEAT, 0, heartbeat),
         Frame::Handover(handover) => small(HANDOVER, 0, handover),
         Frame::Declined { number } => bare(DECLINED, *number),
+        Frame::Redial { session } => bare(REDIAL, u64::from(*session)),
         Frame::AskSwitchover => bare(ASK_SWITCHOVER, 0),
         Frame::Goodbye => bare(GOODBYE, 0),
         Frame::Follow(follow) => small(FOLLOW, 0, follow),
@@ -549,6 +573,7 @@ fn read((kind, shard, secs, sequence, payload): Parts) -> Result<Frame, FrameErr
         DECLINED => Ok(Frame::Declined { number: sequence }),
         ASK_SWITCHOVER => Ok(Frame::AskSwitchover),
         GOODBYE => Ok(Frame::Goodbye),
+        REDIAL => Ok(Frame::Redial { session: sequence as u32 }),
         FOLLOW => Ok(Frame::Follow(wire::decode(&payload)?)),
         PLAN => Ok(Frame::Plan(wire::decode(&payload)?)),
         CHANGES => Ok(Frame::Changes { shard, first: sequence, secs, payload }),
@@ -608,6 +633,7 @@ mod tests {
             Frame::Heartbeat(heartbeat),
             Frame::Handover(Handover { epoch: 3, number: 4, position: position.clone(), echo: None }),
             Frame::Declined { number: 5 },
+            Frame::Redial { session: u32::MAX },
             Frame::AskSwitchover,
             Frame::Goodbye,
             Frame::Follow(Follow {

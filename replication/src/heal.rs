@@ -407,11 +407,21 @@ fn correct(theirs: &Change<'_>, store: &dyn Store, payload: &mut BytesMut) {
 
 /// What is here instead of what the follower did.
 fn undo(theirs: &Change<'_>, store: &dyn Store, payload: &mut BytesMut) {
+    if matches!(theirs, Change::FlushAt { .. }) {
+        let deadline = store.pending_flush().unwrap_or(0);
+        return Change::FlushAt { deadline }.encode(payload);
+    }
     let Some((key, version)) = theirs.key_and_version() else { return };
     if matches!(theirs, Change::Put(_)) {
         Change::Delete { key, version: version + 1 }.encode(payload);
     }
-    store.read(key, &mut |ours| ours.encode(payload));
+    store.read(key, &mut |ours| match (theirs, ours) {
+        // The same item, for as long as it lives here.
+        (Change::Touch { .. }, Change::Put(put)) if put.version == version => {
+            Change::Touch { key, deadline: put.deadline, version }.encode(payload);
+        }
+        _ => ours.encode(payload),
+    });
 }
 
 fn merge(

@@ -1,19 +1,23 @@
 //! What the nodes of a pair prove themselves with: pre-shared keys, certificates, or both. From files,
 //! which can be read again while the pair runs; connections keep what they began with.
 //!
-//! With certificates both ends show one. Each must be signed by the authority both name, and the one
-//! that was dialled must be for the name that the dialler expects.
+//! With certificates both ends show one. Each must be signed by the authority both name, and be for the
+//! name that the other end expects of its peer, whoever dialled: an authority may have signed for others.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
+use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
-    self, ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
+    self, ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, ServerConnection, SignatureScheme,
 };
 
 use crate::handshake::{Secret, Secrets};
@@ -64,6 +68,15 @@ impl Keys {
         keys
     }
 
+    /// For whoever accepts more than one node: any certificate of the authority will do.
+    pub(crate) fn for_anybody(&self) -> Self {
+        let mut keys = self.clone();
+        if let Some(tls) = &mut keys.tls {
+            tls.server = Arc::clone(&tls.server_of_anybody);
+        }
+        keys
+    }
+
     /// Reads all of them, or says what is wrong with which file.
     pub fn read(files: &KeyFiles) -> Result<Self, String> {
         let secrets = files.secrets.as_deref().map(read_secrets).transpose()?.unwrap_or_default();
@@ -105,6 +118,8 @@ fn read_secrets(path: &Path) -> Result<Secrets, String> {
 pub struct Tls {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+    /// The same, but for the name in the certificate of who dials.
+    server_of_anybody: Arc<ServerConfig>,
     name: ServerName<'static>,
 }
 
@@ -146,16 +161,20 @@ impl Tls {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|why| wrong("ca", &files.authority, why.to_string()))?;
-        let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(versions)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(unfit)?;
-        // Every connection shows its certificate: one that was revoked by a new authority stays out.
-        server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server), name })
+        let named = Arc::new(Named { authority: Arc::clone(&verifier), name: name.clone() });
+        let [server, server_of_anybody] = [named, verifier].map(|verifier| {
+            let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&[&TLS13])
+                .map_err(versions)?
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(chain.clone(), key.clone_key())
+                .map_err(unfit)?;
+            // Every connection shows its certificate: one that was revoked by a new authority stays out.
+            server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+            Ok::<_, String>(Arc::new(server))
+        });
+        Ok(Self { client: Arc::new(client), server: server?, server_of_anybody: server_of_anybody?, name })
     }
 
     /// This node's end of a connection it dialled, or accepted.
@@ -164,6 +183,52 @@ impl Tls {
             true => ClientConnection::new(Arc::clone(&self.client), self.name.clone())?.into(),
             false => ServerConnection::new(Arc::clone(&self.server))?.into(),
         })
+    }
+}
+
+/// Lets in who shows a certificate of the authority for one name.
+#[derive(Debug)]
+struct Named {
+    authority: Arc<dyn ClientCertVerifier>,
+    name: ServerName<'static>,
+}
+
+impl ClientCertVerifier for Named {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.authority.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.authority.verify_client_cert(shown, between, now)?;
+        verify_server_name(&ParsedCertificate::try_from(shown)?, &self.name)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authority.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authority.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authority.supported_verify_schemes()
     }
 }
 

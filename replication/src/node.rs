@@ -12,7 +12,7 @@
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
 mod accept;
-mod backing;
+pub mod backing;
 mod gate;
 mod settle;
 mod stream;
@@ -31,7 +31,7 @@ use crate::history::{History, Position};
 use crate::liveness::Liveness;
 use crate::role::{Claim, Data, State, Trigger};
 use crate::session::{Debt, Receiver, Sender, Unfinished};
-use crate::status::{Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
+use crate::status::{ArbiterStatus, Counters, Load, PairStatus, Progress, RoleView, SUMMARY_BYTES_MAX};
 use crate::store::Store;
 use crate::time::{Mono, Span};
 use crate::verify::Findings;
@@ -83,6 +83,10 @@ pub struct Config {
     pub verify_every: Span,
     /// If both nodes want it so, a backup that is level executes its clients' commands itself (the `accept` room).
     pub accept: bool,
+    /// A data connection over which nothing comes for so long, though the peer is heard, leads nowhere.
+    pub stall_after: Span,
+    /// There shall be a second path for heartbeats ([`Link::Heartbeat`]).
+    pub second_path: bool,
     /// A bug to be found by the simulation.
     #[cfg(feature = "testing")]
     pub plant: Option<crate::testing::Plant>,
@@ -112,6 +116,8 @@ impl Config {
             fence: false,
             verify_every: Span::from_millis(3_600_000),
             accept: false,
+            stall_after: Span::from_millis(5000),
+            second_path: false,
             #[cfg(feature = "testing")]
             plant: None,
         }
@@ -130,6 +136,19 @@ impl Config {
     fn late_after(&self) -> Span {
         self.dead_after.scaled(1, 4)
     }
+}
+
+/// What can change while a node runs; see [`Config`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// How the role goes back to the preferred node.
+    pub failback: Failback,
+    /// This node is the preferred one.
+    pub preferred: bool,
+    /// How long the preferred node must have been level before it asks for the role.
+    pub failback_delay: Span,
+    /// How often a master compares its backup with itself.
+    pub verify_every: Span,
 }
 
 /// How the role goes back to the preferred node.
@@ -291,6 +310,7 @@ pub struct Node {
 
     control_up: bool,
     data_up: bool,
+    second_up: bool,
     peer: Option<Peer>,
     liveness: Liveness,
 
@@ -320,6 +340,8 @@ pub struct Node {
     untold: Option<Vec<u64>>,
     /// What such a backup told while this node was not sure to be, or to remain, its master.
     held: VecDeque<Report>,
+    /// When something came over the data link last, or nothing had to.
+    data_moved: Mono,
 
     gate: GateView,
     /// No batch is executing that was admitted before the gate closed.
@@ -420,6 +442,7 @@ impl Node {
             position: None,
             control_up: false,
             data_up: false,
+            second_up: false,
             peer: None,
             liveness: Liveness::new(config.heartbeat, config.dead_after, now),
             sender: None,
@@ -436,6 +459,7 @@ impl Node {
             merged: None,
             untold: None,
             held: VecDeque::new(),
+            data_moved: now,
             gate: GateView::Park,
             drained: true,
             guarded: false,
@@ -499,7 +523,13 @@ impl Node {
             }
             Link::Data => {
                 self.data_up = true;
+                self.data_moved = now;
                 self.drop_stream();
+            }
+            Link::Heartbeat => {
+                (self.second_up, self.config.second_path) = (true, true);
+                self.liveness.link_up(now);
+                self.next_heartbeat = now;
             }
         }
         self.settle(now);
@@ -511,14 +541,17 @@ impl Node {
         match link {
             Link::Control if self.control_up && why != Down::Replaced => {
                 self.control_up = false;
-                self.liveness.link_down(now);
-                self.forget_heartbeat();
+                self.lose_path(now);
+            }
+            Link::Heartbeat if self.second_up && why != Down::Replaced => {
+                self.second_up = false;
+                self.lose_path(now);
             }
             Link::Data if self.data_up && why != Down::Replaced => {
                 self.data_up = false;
                 self.drop_stream();
             }
-            Link::Control | Link::Data => {}
+            Link::Control | Link::Data | Link::Heartbeat => {}
         }
         self.settle(now);
     }
@@ -529,10 +562,14 @@ impl Node {
         let up = match link {
             Link::Control => self.control_up,
             Link::Data => self.data_up,
+            Link::Heartbeat => self.second_up && matches!(frame, Frame::Heartbeat(_) | Frame::Goodbye),
         };
         if up {
+            if link == Link::Data {
+                self.data_moved = now;
+            }
             match frame {
-                Frame::Heartbeat(heartbeat) => self.hear(heartbeat, now),
+                Frame::Heartbeat(heartbeat) => self.hear(link, heartbeat, now),
                 Frame::Handover(handover) => self.consider(&handover, now),
                 Frame::Declined { number } if number == self.handovers => {
                     self.fire(Trigger::YieldFailed, now);
@@ -544,11 +581,21 @@ impl Node {
                     self.guarded = false;
                     self.liveness.gone();
                 }
+                Frame::Redial { session } => self.redial(session),
                 Frame::Declined { .. } | Frame::AskSwitchover | Frame::Raw { .. } => {}
                 stream => self.handle_stream(stream, now),
             }
         }
         self.settle(now);
+    }
+
+    /// Bytes came over the data connection, and no frame is whole yet. Long ones take their time over a slow
+    /// link: whoever sends them hears that they arrive.
+    pub fn handle_bytes(&mut self, now: Mono) {
+        self.data_moved = now;
+        let Some(receiver) = self.receiver.as_mut().filter(|receiver| receiver.planned) else { return };
+        let due = *receiver.ack_due.get_or_insert(now + self.config.heartbeat);
+        self.wake_at = self.wake_at.min(due);
     }
 
     /// What a probe found.
@@ -576,6 +623,18 @@ impl Node {
         let granted = self.grant(wish, now);
         self.settle(now);
         granted
+    }
+
+    /// Other settings from now on.
+    pub fn handle_tuning(&mut self, tuning: Tuning, now: Mono) {
+        self.observe(now);
+        let Tuning { failback, preferred, failback_delay, verify_every } = tuning;
+        (self.config.failback, self.config.preferred) = (failback, preferred);
+        (self.config.failback_delay, self.config.verify_every) = (failback_delay, verify_every);
+        // Counted from now.
+        self.level_since = None;
+        self.count_verification_anew();
+        self.settle(now);
     }
 
     /// What was to be persisted is (`true`), or could not be.
@@ -677,6 +736,7 @@ impl Node {
             role: self.role.clone(),
             control_up: self.control_up,
             data_up: self.data_up,
+            second_up: self.config.second_path.then_some(self.second_up),
             peer_state: heartbeat.map(|heartbeat| heartbeat.state),
             peer_epoch: heartbeat.map_or(0, |heartbeat| heartbeat.epoch),
             peer_load: heartbeat.map(|heartbeat| heartbeat.load.clone()),
@@ -693,7 +753,11 @@ impl Node {
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
             state_saved: self.state_saved,
-            arbiter: self.grant.as_ref().map(|grant| (grant.is_heard(), grant.until() > now)),
+            arbiter: self.grant.as_ref().map(|grant| ArbiterStatus {
+                heard: grant.is_heard(),
+                granted: (grant.until() > now).then(|| grant.until().since(now)),
+                refused: grant.is_refused(),
+            }),
             counters: self.counters,
         }
     }
@@ -714,7 +778,8 @@ impl Node {
         let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
         let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{merged:?}{held:?}{untold:?}");
         let _ = write!(text, "{}{}", self.paused, self.resync);
-        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.drained, self.guarded);
+        let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.second_up);
+        let flags = (flags, self.drained, self.guarded);
         let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);
         let times =
             (self.master_since, self.age_at_first, self.alone_at, self.handover_due, self.doubt_since);
@@ -767,6 +832,19 @@ impl Node {
     #[cfg(feature = "testing")]
     fn planted(&self, plant: crate::testing::Plant) -> bool {
         self.config.plant == Some(plant)
+    }
+
+    /// Over one path nothing comes any more. Only when nothing comes over the other one, either, does that
+    /// mean anything.
+    fn lose_path(&mut self, now: Mono) {
+        #[cfg(feature = "testing")]
+        let alone = self.planted(crate::testing::Plant::TrustOnePath);
+        #[cfg(not(feature = "testing"))]
+        let alone = false;
+        if alone || !(self.control_up || self.second_up) {
+            self.liveness.link_down(now);
+            self.forget_heartbeat();
+        }
     }
 
     fn forget_heartbeat(&mut self) {

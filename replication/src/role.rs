@@ -531,6 +531,14 @@ pub struct Claim {
     pub node_id: u128,
 }
 
+impl Claim {
+    /// More items than `other` has, whoever is right about epochs.
+    pub fn holds_more_than(&self, other: &Self) -> bool {
+        let held = |claim: &Self| (claim.data == Data::Complete, claim.age, claim.data);
+        held(self) > held(other)
+    }
+}
+
 impl Ord for Claim {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let key = |claim: &Self| {

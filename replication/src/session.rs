@@ -470,7 +470,10 @@ impl Sender {
 
     /// The follower applied so much of a plan, and says whether it holds everything.
     pub fn acknowledge(&mut self, plan: u32, applied: Vec<u64>, complete: bool, means: &mut Means<'_>) {
-        if plan != self.plans || applied.len() != self.next.len() {
+        // Nobody has what was not sent yet.
+        let sent = |(applied, next): (&u64, &u64)| applied < next;
+        if plan != self.plans || applied.len() != self.next.len() || !applied.iter().zip(&self.next).all(sent)
+        {
             return;
         }
         self.acked = applied;

@@ -43,6 +43,8 @@ pub struct PairStatus {
     pub control_up: bool,
     /// The data link is up.
     pub data_up: bool,
+    /// The second path for heartbeats is up; `None` if there is to be none.
+    pub second_up: Option<bool>,
     /// What the peer said it is, last.
     pub peer_state: Option<State>,
     /// The epoch it named.
@@ -76,11 +78,28 @@ pub struct PairStatus {
     pub copy: Option<Progress>,
     /// The last epoch is safe on disk (always true without a state directory).
     pub state_saved: bool,
-    /// With an arbiter: whether it answered last (`None` before the first time), and whether this node
-    /// may serve by its word.
-    pub arbiter: Option<(Option<bool>, bool)>,
+    /// What is known of the arbiter, with one.
+    pub arbiter: Option<ArbiterStatus>,
     /// Everything counted since the process began.
     pub counters: Counters,
+}
+
+/// What a node knows of its arbiter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArbiterStatus {
+    /// It answered last; `None` before the first time.
+    pub heard: Option<bool>,
+    /// This node may serve by its word, for so long still.
+    pub granted: Option<Span>,
+    /// It refused that last: its word is the other node's, or may be.
+    pub refused: bool,
+}
+
+impl PairStatus {
+    /// The two hear of each other, over whichever path.
+    pub fn is_linked(&self) -> bool {
+        self.control_up || self.second_up == Some(true)
+    }
 }
 
 /// How far a copy or a catch-up is.
@@ -152,6 +171,8 @@ pub struct Counters {
     pub switchovers: u64,
     /// Times the control link came up again.
     pub reconnects: u64,
+    /// Times the data link was made anew because nothing came over it though the peer was heard.
+    pub stalls: u64,
     /// Changes sent.
     pub changes_sent: u64,
     /// Changes applied.

@@ -262,7 +262,10 @@ impl fmt::Display for GreetError {
             Self::Silent(false) => f.write_str("did not finish the handshake within 2 s"),
             Self::Handshake(why) => write!(f, "{why}"),
             Self::Guard(why) => {
-                write!(f, "{why}; do both nodes have --replication-tls-… files of one authority?")
+                write!(
+                    f,
+                    "{why}; do both nodes have --replication-tls-… files of one authority, each for the name that the other one expects (-x, --replication-tls-name)?"
+                )
             }
         }
     }

@@ -80,3 +80,13 @@ fn resets_and_refusals_are_seen_by_both_sides() {
     assert!(refused.read(&mut [0]).is_err());
     assert_eq!(proxy.connections(), 1);
 }
+
+#[test]
+fn half_an_open_connection_is_open_for_the_far_side_only() {
+    let (proxy, mut near, mut far) = connected();
+    proxy.half_open();
+    assert_eq!(near.read(&mut [0]).expect("closed in order"), 0);
+    far.write_all(b"is anybody there?").expect("as far as it knows");
+    assert!(is_silent(&mut far));
+    assert_eq!(proxy.connections(), 1);
+}

@@ -3,9 +3,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use support::fault_proxy::{FaultProxy, Faults};
 use support::node::{Place, TestNode, eventually, settled};
+use tandem_replication::driver::Config;
 use tandem_replication::handshake::{Secret, Secrets};
 use tandem_replication::keys::{KeyFiles, Keys, SharedKeys, TlsFiles};
 use tandem_replication::role::State;
@@ -84,11 +86,12 @@ fn a_certificate_of_another_authority_or_for_another_name_is_refused() {
     let (authority, other) = (Authority::new(), Authority::new());
     for theirs in [other.files("b.test", "a.test"), authority.files("c.test", "a.test")] {
         let (a, b) = pair(read(&authority.files("a.test", "b.test")), read(&theirs));
+        // Whoever dials: the first is what became of a's own attempts, the second of b's.
         a.wait("named", |status| {
             status.link_problem.as_ref().is_some_and(|why| why.contains("--replication-tls"))
         });
-        assert!(!b.status().pair.data_up);
-        drop((a, b));
+        a.wait("b's attempts are refused", |status| status.refused > 0);
+        assert!(!a.is_linked() && !b.is_linked());
     }
 }
 
@@ -138,6 +141,32 @@ fn certificates_are_replaced_while_the_link_stays() {
     assert_eq!(a.status().pair.counters.reconnects, reconnects);
 }
 
+/// Whichever node dialled which connection: if their ends are gone there, and not at the other node, both
+/// are made anew.
+#[test]
+fn a_pair_whose_connections_are_open_at_one_end_only_links_again() {
+    for slow in 0..2 {
+        let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
+        let wires = [a.address, b.address].map(|address| FaultProxy::start("127.0.0.1", address));
+        let [to_a, to_b] = [&wires[0], &wires[1]].map(FaultProxy::address);
+        // One node's first connection comes late, and may take the place of the other's.
+        wires[slow].set_both(&Faults { delay: Duration::from_millis(100), ..Faults::default() });
+        let a = TestNode::start(a, Some(to_b), |_| {});
+        let b = TestNode::start(b, Some(to_a), |_| {});
+        let (a, b) = settled(a, b);
+        wires[slow].set_both(&Faults::default());
+        for round in 0..4 {
+            std::thread::sleep(Duration::from_millis(250));
+            wires.iter().for_each(FaultProxy::half_open);
+            let key = format!("key{round}");
+            eventually("the master takes a write", || a.write(&key, b"value") || b.write(&key, b"value"));
+            eventually("both have it", || {
+                a.store.get(&key).is_some() && a.store.contents() == b.store.contents()
+            });
+        }
+    }
+}
+
 #[test]
 fn a_meddler_changes_nothing_and_the_pair_goes_on() {
     let authority = Authority::new();
@@ -168,4 +197,28 @@ fn a_meddler_changes_nothing_and_the_pair_goes_on() {
         replicates(&master, &backup, "last");
         assert_eq!(backup.state(), State::Backup);
     }
+}
+
+/// Something between the two swallows what goes over the data connection, and even that one end has closed it.
+#[test]
+fn a_data_link_that_leads_nowhere_is_made_anew_and_nothing_is_copied() {
+    let (a, b) = (Place::on("127.0.0.2"), Place::on("127.0.0.3"));
+    let proxy = FaultProxy::start("127.0.0.4", b.address);
+    let lan = |config: &mut Config| {
+        (config.heartbeat, config.dead_after) = (Duration::from_millis(100), Duration::from_secs(1));
+    };
+    // Only the backup dials: the master, who notices, cannot make the new connection itself.
+    let master = TestNode::start(b, None, lan);
+    master.wait("it serves alone", |status| status.pair.role.state == State::Master);
+    let backup = TestNode::start(a, Some(proxy.address()), lan);
+    backup.wait("it follows", |status| status.pair.role.state == State::Backup);
+    replicates(&master, &backup, "before");
+    master.wait("it knows", |status| status.pair.in_sync && status.pair.counters.full_copies == 1);
+    let before = master.status().pair.counters;
+
+    proxy.swallow_data();
+    eventually("the master takes a write", || master.write("meanwhile", b"value"));
+    master.wait("it is noticed", |status| status.pair.counters.stalls > before.stalls);
+    replicates(&master, &backup, "after");
+    assert_eq!(master.status().pair.counters.full_copies, before.full_copies, "nothing was copied");
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tandem_replication::frame::Link;
+use tandem_replication::heal::Heal;
 use tandem_replication::node::Operator;
 use tandem_replication::role::ROWS;
 use tandem_replication::testing::{Options, Plant, Random, StateFault, Wish, World, script};
@@ -165,10 +166,13 @@ fn options(
     if !gentle && random.chance(40) {
         options.arbiter = Some(random.within(960..1_040));
     }
+    // Of its own, so that the other half of the seeds are what they were before there was a choice.
+    let rules = [Heal::Newest, Heal::Newest, Heal::Winner, Heal::Invalidate];
+    options.heal = rules[Random::new(!seed).within(0..4) as usize];
     // Drawn apart, so that the other seeds stay what they were.
     let mut mode = Random::new(seed ^ 0xacce_9700);
     options.accept = match mode.within(0..100) {
-        _ if options.arbiter.is_some() => [false; 2],
+        _ if options.arbiter.is_some() || options.heal != Heal::Newest => [false; 2],
         0..50 => [true; 2],
         // One alone is not enough.
         50..55 => [true, false],
@@ -186,7 +190,11 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
     if gentle {
         faults = Faults::gentle(faults.pace);
     }
-    let options = options(seed, plant, verbose, &faults, gentle, &mut random);
+    // Of its own, so that other seeds stay what they were.
+    let mut second = Random::new(!seed);
+    let mut options = options(seed, plant, verbose, &faults, gentle, &mut random);
+    options.second_path = second.chance(25);
+    let (second_path, stalls) = (options.second_path, second.chance(20));
     let (keys, dead_after) = (options.keys, options.heartbeat.scaled(25, 2));
     let mut world = World::new(options);
     world.network.delay_max = Span([800, 800, 5_000, 40_000][random.within(0..4) as usize]);
@@ -225,6 +233,12 @@ fn simulate(seed: u64, plant: Option<Plant>, verbose: bool) -> Outcome {
             } else if world.process(node).is_none() && restart.is_none() {
                 *restart = Some(world.now + Span::from_millis(random.within(1..1_200)));
             }
+        }
+        if stalls && second.chance(2) {
+            world.stall();
+        }
+        if second_path && second.chance(4) {
+            disturb_second(&mut world, &mut second);
         }
         if repair_at.is_some_and(|at| at <= world.now) {
             repair_at = None;
@@ -320,6 +334,20 @@ fn strike(world: &mut World, faults: &Faults, random: &mut Random) -> Option<Spa
         _ => {}
     }
     None
+}
+
+/// Something befalls the second network, and now and then the first one while the second is well.
+fn disturb_second(world: &mut World, random: &mut Random) {
+    let node = random.side();
+    match random.within(0..7) {
+        0 => world.network.second_blocked[node] = true,
+        1 => world.network.second_blocked = [true; 2],
+        2 | 3 => world.network.second_blocked = [false; 2],
+        4 => world.network.second_delay_max = Span::from_millis(random.within(1..600)),
+        5 => world.break_link(Link::Heartbeat),
+        _ => world.break_link(Link::Control),
+    }
+    world.network.note_usable(world.now);
 }
 
 /// Something befalls the arbiter, if there is one.

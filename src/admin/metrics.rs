@@ -44,6 +44,9 @@ pub enum Kind {
     Gauge,
     /// How values are distributed.
     Histogram,
+    /// Of some states, each a sample whose label has the metric's own name, one is 1. A gauge, where that is
+    /// not known.
+    StateSet,
 }
 
 /// How metrics are written.
@@ -105,7 +108,8 @@ pub fn exposition(metrics: &[Metric], format: Format) -> String {
                 ("counter", metric.name.strip_suffix("_total").unwrap_or(&metric.name))
             }
             Kind::Counter => ("counter", &*metric.name),
-            Kind::Gauge => ("gauge", &*metric.name),
+            Kind::StateSet if format == Format::OpenMetrics => ("stateset", &*metric.name),
+            Kind::Gauge | Kind::StateSet => ("gauge", &*metric.name),
             Kind::Histogram => ("histogram", &*metric.name),
         };
         // Writing to a string cannot fail.
@@ -156,21 +160,20 @@ fn escaped(text: &str, quotes: bool) -> String {
     if quotes { text.replace('"', "\\\"") } else { text }
 }
 
-/// Roles a dashboard can tell apart; any other is on its way to one of these.
-const ROLES: [&str; 4] = ["master", "backup", "standalone", "transient"];
+/// All roles there are.
+const ROLES: [&str; 9] =
+    ["master", "backup", "standalone", "joining", "boot", "draining", "offered", "doubt", "stopped"];
 
 /// What the status says of node and pair, as metrics.
 pub fn of_status(status: &Status) -> Vec<Metric> {
     let node = &status.node;
-    let role = if ROLES.contains(&node.role.as_str()) { node.role.as_str() } else { "transient" };
-    let states =
-        ROLES.iter().map(|&name| (vec![("role", name.to_owned())], f64::from(u8::from(name == role))));
+    let states = ROLES.map(|name| (vec![("tandem_role", name.to_owned())], truth(name == node.role)));
     let mut metrics = vec![
         Metric {
             name: "tandem_role".to_owned(),
             help: "1 for the role this node has.".to_owned(),
-            kind: Kind::Gauge,
-            samples: states.collect(),
+            kind: Kind::StateSet,
+            samples: states.into(),
             distributions: Vec::new(),
         },
         Metric::gauge("tandem_ready", "1 while clients' requests are answered here.", truth(node.ready)),
@@ -297,15 +300,18 @@ mod tests {
 
     #[test]
     fn a_role_is_a_set_of_states_of_which_one_holds() {
-        for (role, shown) in [("master", "master"), ("standalone", "standalone"), ("joining", "transient")] {
+        for role in ROLES {
             let node = Node { role: role.to_owned(), ..Node::default() };
             let status = Status { node, link: Some(Link::default()), ..Status::default() };
-            let text = exposition(&of_status(&status), Format::Text);
+            let metrics = of_status(&status);
+            assert!(exposition(&metrics, Format::OpenMetrics).contains("# TYPE tandem_role stateset\n"));
+            let text = exposition(&metrics, Format::Text);
+            assert!(text.contains("# TYPE tandem_role gauge\n"));
             let ones: Vec<_> = text
                 .lines()
                 .filter(|line| line.starts_with("tandem_role{") && line.ends_with(" 1"))
                 .collect();
-            assert_eq!(ones, [format!("tandem_role{{role=\"{shown}\"}} 1")]);
+            assert_eq!(ones, [format!("tandem_role{{tandem_role=\"{role}\"}} 1")]);
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Status {
     pub peer: Option<Node>,
     /// The link between them; absent without a peer.
     pub link: Option<Link>,
+    /// The arbiter, as this node knows it; absent without one.
+    pub arbiter: Option<Arbiter>,
     /// What an operator should put right: settings in which the nodes contradict each other, failovers
     /// that are paused, a node that does not know whether it is the only master. One sentence each.
     pub warnings: Vec<String>,
@@ -57,6 +59,21 @@ impl Status {
     pub fn is_synced(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.up && link.synced)
     }
+}
+
+/// Whom the nodes ask when they cannot ask each other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Arbiter {
+    /// What it is and where, as `--arbiter` says it.
+    pub name: String,
+    /// It answered last; absent before the first answer.
+    pub reachable: Option<bool>,
+    /// Who may serve by its word, as far as this node knows: `this node`, `the other node`, or empty: nobody, or it
+    /// is not known. A pair that is well needs it for neither.
+    pub grant: String,
+    /// This node's ends in so many milliseconds, unless it is renewed.
+    pub grant_ms: Option<u64>,
 }
 
 /// One node. What the peer has not told yet is absent.
@@ -135,6 +152,8 @@ pub struct Link {
     pub up: bool,
     /// Why not, or what is wrong with the state directory or a stranger on the replication port.
     pub problem: Option<String>,
+    /// Heartbeats pass over the second path (`--heartbeat-peer`); absent without one.
+    pub heartbeat_path_up: Option<bool>,
     /// For how long the peer has been silent, in milliseconds; absent if it was never heard.
     pub silent_ms: Option<u64>,
     /// What this node believes of the peer: `alive`, `suspect`, `silent` (nothing heard for too long: it

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::admin::report::{Link, Node, Status};
+use crate::admin::report::{Arbiter, Link, Node, Status};
 
 /// A name, this node's cell, the peer's.
 type Row = (&'static str, String, String);
@@ -63,10 +63,14 @@ pub fn render(status: &Status, colour: bool) -> String {
     if let Some(link) = &status.link {
         let with = match (link.up, link.synced) {
             (false, _) => RED,
-            (true, false) => YELLOW,
-            (true, true) => GREEN,
+            (true, synced) if !synced || link.heartbeat_path_up == Some(false) => YELLOW,
+            (true, _) => GREEN,
         };
         let _ = writeln!(text, "link {}", paint(describe(link), with));
+    }
+    if let Some(arbiter) = &status.arbiter {
+        let with = if arbiter.reachable.unwrap_or(false) { GREEN } else { YELLOW };
+        let _ = writeln!(text, "arbiter {}", paint(describe_arbiter(arbiter), with));
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "{}", paint(format!("warning: {warning}"), YELLOW));
@@ -82,9 +86,29 @@ fn colour_of_role(role: &str) -> &'static str {
     }
 }
 
+/// The arbiter in words.
+fn describe_arbiter(arbiter: &Arbiter) -> String {
+    let reached = match arbiter.reachable {
+        Some(true) => "reachable",
+        Some(false) => "NOT reachable",
+        None => "not asked yet",
+    };
+    let grant = match (&*arbiter.grant, arbiter.grant_ms) {
+        ("this node", Some(left)) => format!(", this node serves by its word for {} ms", grouped(left)),
+        ("the other node", _) => ", its word is the other node's".to_owned(),
+        _ => String::new(),
+    };
+    format!("{}: {reached}{grant}", arbiter.name)
+}
+
 /// The link in words.
 pub fn describe(link: &Link) -> String {
     let mut words = vec![if link.up { "up".to_owned() } else { "DOWN".to_owned() }];
+    match (link.up, link.heartbeat_path_up) {
+        (false, Some(true)) => words.push("the peer is heard over the heartbeat path".to_owned()),
+        (true, Some(false)) => words.push("heartbeat path DOWN".to_owned()),
+        (false, Some(false) | None) | (true, Some(true) | None) => {}
+    }
     match (link.copy, link.synced) {
         (Some((done, all)), _) => {
             let percent = (done * 100).checked_div(all).unwrap_or(100);
@@ -214,5 +238,29 @@ mod tests {
             ..Link::default()
         };
         assert_eq!(describe(&link), "DOWN, not in sync, peer silent for 1 min 1 s, connection refused");
+    }
+
+    #[test]
+    fn the_arbiter_is_named_and_whom_it_lets_serve() {
+        let mut arbiter = Arbiter { name: "witness w1:11214".to_owned(), ..Arbiter::default() };
+        assert_eq!(describe_arbiter(&arbiter), "witness w1:11214: not asked yet");
+        (arbiter.reachable, arbiter.grant, arbiter.grant_ms) =
+            (Some(true), "this node".to_owned(), Some(2340));
+        let expected = "witness w1:11214: reachable, this node serves by its word for 2,340 ms";
+        assert_eq!(describe_arbiter(&arbiter), expected);
+        (arbiter.reachable, arbiter.grant, arbiter.grant_ms) =
+            (Some(false), "the other node".to_owned(), None);
+        let expected = "witness w1:11214: NOT reachable, its word is the other node's";
+        assert_eq!(describe_arbiter(&arbiter), expected);
+    }
+
+    #[test]
+    fn each_path_is_named_when_it_is_down() {
+        let mut link = Link { synced: true, heartbeat_path_up: Some(true), ..Link::default() };
+        link.silent_ms = Some(90);
+        let expected = "DOWN, the peer is heard over the heartbeat path, in sync, peer silent for 0 s";
+        assert_eq!(describe(&link), expected);
+        (link.up, link.heartbeat_path_up) = (true, Some(false));
+        assert_eq!(describe(&link), "up, heartbeat path DOWN, in sync");
     }
 }

@@ -7,7 +7,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tandem_replication::driver::{RoleChange, Snapshot};
@@ -20,19 +20,56 @@ const LOOK: Duration = Duration::from_millis(10);
 /// As much of what it writes is logged.
 const OUTPUT_BYTES_MAX: u64 = 4096;
 
-/// Runs `program` after every change of role, one after the other, until the pair ends.
+/// The programs in force; a reload replaces them.
+#[derive(Debug, Default)]
+pub(super) struct Programs {
+    /// `--on-role-change`.
+    pub(super) on_role_change: Option<PathBuf>,
+    /// `--fence-command`.
+    pub(super) fence: Option<PathBuf>,
+    /// Somebody tells the first of them.
+    telling: bool,
+}
+
+impl Programs {
+    pub(super) const fn new(on_role_change: Option<PathBuf>, fence: Option<PathBuf>) -> Self {
+        Self { on_role_change, fence, telling: false }
+    }
+}
+
+/// [`Programs`], where threads find them.
+pub(super) type Shared = Arc<Mutex<Programs>>;
+
+/// Puts other programs in force.
+pub(super) fn replace(shared: &Shared, programs: Programs) {
+    let mut ours = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    *ours = Programs { telling: ours.telling, ..programs };
+}
+
+/// Runs the program in force after every change of role, one after the other, until the pair ends; and those
+/// that were `told` are not told again. Nothing, while there is no such program: it would be woken for each
+/// heartbeat in vain.
 pub(super) fn tell_roles(
-    program: PathBuf,
+    programs: &Shared,
     mut status: watch::Receiver<Arc<Snapshot>>,
+    told: u64,
 ) -> std::io::Result<()> {
+    let mut ours = programs.lock().unwrap_or_else(PoisonError::into_inner);
+    if ours.on_role_change.is_none() || ours.telling {
+        return Ok(());
+    }
+    let programs = Arc::clone(programs);
+    let mut told = told;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("role-hook".to_owned()).spawn(move || {
-        let mut told = 0;
         loop {
             let snapshot = status.borrow_and_update().clone();
             // Those that are forgotten by now happened while the program ran; the last ones are there.
             for change in snapshot.role_changes.iter().filter(|change| change.number > told) {
-                tell_role(&program, change, snapshot.peer.as_deref().unwrap_or_default());
+                let program = programs.lock().unwrap_or_else(PoisonError::into_inner).on_role_change.clone();
+                if let Some(program) = program {
+                    tell_role(&program, change, snapshot.peer.as_deref().unwrap_or_default());
+                }
             }
             told = snapshot.role_changes.back().map_or(told, |change| change.number);
             if runtime.block_on(status.changed()).is_err() {
@@ -40,6 +77,7 @@ pub(super) fn tell_roles(
             }
         }
     })?;
+    ours.telling = true;
     Ok(())
 }
 

@@ -30,6 +30,11 @@ pub(super) struct Fixed {
     pub(super) address: String,
     /// Where the admin port is.
     pub(super) admin: Option<String>,
+}
+
+/// What a node says of its settings; a reload may change it.
+#[derive(Clone, Default)]
+pub(super) struct Wishes {
     /// It should be master when both are well.
     pub(super) preferred: bool,
     /// What both nodes should have alike.
@@ -41,9 +46,16 @@ pub(super) struct Meter {
     stats: Arc<Stats>,
     clock: Arc<Clock>,
     fixed: Fixed,
+    wishes: Mutex<Wishes>,
     pair: OnceLock<watch::Receiver<Arc<PairSnapshot>>>,
     measured: Mutex<Measured>,
     said: Mutex<Said>,
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter").field("address", &self.fixed.address).finish_non_exhaustive()
+    }
 }
 
 /// What heartbeats say, and since when.
@@ -108,7 +120,7 @@ impl Rates {
 }
 
 impl Meter {
-    pub(super) fn new(stats: Arc<Stats>, clock: Arc<Clock>, fixed: Fixed) -> Self {
+    pub(super) fn new(stats: Arc<Stats>, clock: Arc<Clock>, fixed: Fixed, wishes: Wishes) -> Self {
         let snapshot = Arc::new(stats.snapshot(clock.now()));
         let (at, before) = (Instant::now(), Counts::of(&snapshot));
         let measured = Measured { at, snapshot, since: at, before, rates: Rates::default() };
@@ -116,6 +128,7 @@ impl Meter {
             stats,
             clock,
             fixed,
+            wishes: Mutex::new(wishes),
             pair: OnceLock::new(),
             measured: Mutex::new(measured),
             said: Mutex::default(),
@@ -125,6 +138,11 @@ impl Meter {
     /// From now on the node's role is known. Only the first call counts.
     pub(super) fn watch(&self, pair: watch::Receiver<Arc<PairSnapshot>>) {
         let _first = self.pair.set(pair);
+    }
+
+    /// From now on the node says this of its settings.
+    pub(super) fn wish(&self, wishes: Wishes) {
+        *self.wishes.lock().unwrap_or_else(PoisonError::into_inner) = wishes;
     }
 
     /// All that is counted.
@@ -185,6 +203,8 @@ impl Meter {
         let (snapshot, rates) = (&measured.snapshot, measured.rates);
         let counts = Counts::of(snapshot);
         let reads = counts.hits + counts.misses;
+        let Wishes { preferred, settings } =
+            self.wishes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut node = Node {
             address: self.fixed.address.clone(),
             role: "standalone".to_string(),
@@ -199,17 +219,19 @@ impl Meter {
             evictions: Some(counts.evictions),
             evictions_per_second: rates.evictions,
             connections: Some(snapshot.curr_connections),
-            connections_max: Some(self.stats.connections_max() as u64),
+            connections_max: Some(self.stats.connections_max()),
             latency: self.latency(),
             uptime_secs: Some(u64::from(snapshot.now.secs)),
             version: Some(VERSION.to_string()),
             admin: self.fixed.admin.clone(),
-            preferred: self.fixed.preferred,
-            settings: self.fixed.settings.clone(),
+            preferred,
+            settings,
             ..Node::default()
         };
         if let Some(pair) = self.pair.get() {
-            take_role(&mut node, &pair.borrow());
+            // Not while it is read: the pair's thread waits for readers before it tells the next status.
+            let snapshot = Arc::clone(&pair.borrow());
+            take_role(&mut node, &snapshot);
         }
         node
     }
@@ -275,7 +297,7 @@ mod tests {
             version: VERSION,
         };
         let stats = Stats::new(shape, engine, Detail::new(false, b':'));
-        Meter::new(Arc::new(stats), Arc::new(Clock::start()), Fixed::default())
+        Meter::new(Arc::new(stats), Arc::new(Clock::start()), Fixed::default(), Wishes::default())
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod witness;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tandem_replication::driver::Handle;
 use tandem_replication::keys::{KeyFiles, Keys};
@@ -33,7 +33,7 @@ use crate::server::gate::{Gate, Open};
 use crate::server::{Bound, Parts, Server, VERSION};
 use crate::stats::{Detail, PairReport, Shape, Stats};
 
-use meter::{Fixed, Meter};
+use meter::{Fixed, Meter, Wishes};
 use pair::{PairSockets, Prepared, Running};
 use recorder::Columns;
 use view::View;
@@ -51,6 +51,8 @@ pub struct App {
     warm: Option<Warm>,
     /// Who may steer through the admin port.
     access: Arc<Access>,
+    meter: Arc<Meter>,
+    programs: hooks::Shared,
 }
 
 /// Every socket of a node, bound before anything runs: a port in use stops the start, and a daemon's
@@ -165,15 +167,15 @@ impl App {
         let fixed = Fixed {
             address: server.addresses().first().map_or_else(|| "unix socket".to_owned(), ToString::to_string),
             admin: admin.map(|address| address.to_string()),
-            preferred: config.pair.as_ref().is_some_and(|pair| pair.preferred),
-            settings: pair::settings(config),
         };
-        let meter = Arc::new(Meter::new(Arc::clone(&stats), Arc::clone(&clock), fixed));
+        let meter = Arc::new(Meter::new(Arc::clone(&stats), Arc::clone(&clock), fixed, wishes(config)));
+        let programs = Arc::new(Mutex::new(pair::programs(config)));
         let pair = match (prepared, &config.pair, sockets.pair) {
             (Some(prepared), Some(pair), Some(sockets)) => {
                 let running = Running {
                     engine: &engine,
                     meter: &meter,
+                    programs: &programs,
                     clock: &clock,
                     adopter: &server.adopter(),
                     client_port: server.addresses().first().map_or(0, SocketAddr::port),
@@ -188,7 +190,7 @@ impl App {
         }
         if sockets.admin.is_some() || pair.is_some() {
             let view = View {
-                meter,
+                meter: Arc::clone(&meter),
                 stats: Arc::clone(&stats),
                 pair: pair.as_ref().map(Handle::remote),
                 events: EventLog::default(),
@@ -198,7 +200,7 @@ impl App {
         }
         let migration = warm::join_repcached(config, &engine, &gate, &clock).map_err(threads)?;
         let key_files = config.pair.as_ref().map(|pair| pair.keys.clone()).unwrap_or_default();
-        Ok(Self { server, stats, pair, key_files, migration, warm, access })
+        Ok(Self { server, stats, pair, key_files, migration, warm, access, meter, programs })
     }
 
     /// Where TCP clients are served.
@@ -244,14 +246,34 @@ impl App {
         }
     }
 
-    /// Changes the memory for items, as `cache_memlimit` does.
-    pub fn set_memory_limit(&self, bytes: u64) {
-        self.server.set_memory_limit(bytes);
+    /// Puts a setting in force that may change while the node runs ([`crate::config::Change::is_at_once`]):
+    /// the one of that name.
+    pub fn apply(&self, config: &Config, name: &str) {
+        match name {
+            "memory-limit" => self.server.set_memory_limit(config.engine.memory_bytes),
+            "verbose" => self.server.set_verbosity(config.process.verbosity),
+            "conn-limit" => self.server.set_connections_max(config.server.connections_max),
+            "on-role-change" | "fence-command" => self.replace_programs(config),
+            _ => self.tune(config),
+        }
     }
 
-    /// Changes how much is logged, as `verbosity` does.
-    pub fn set_verbosity(&self, verbosity: u8) {
-        self.server.set_verbosity(verbosity);
+    fn replace_programs(&self, config: &Config) {
+        hooks::replace(&self.programs, pair::programs(config));
+        let Some(pair) = &self.pair else { return };
+        let told = pair.status().role_changes.back().map_or(0, |change| change.number);
+        if let Err(why) = hooks::tell_roles(&self.programs, pair.subscribe(), told) {
+            tracing::error!("--on-role-change: {why}; reload again");
+        }
+    }
+
+    fn tune(&self, config: &Config) {
+        self.meter.wish(wishes(config));
+        if let (Some(handle), Some(pair)) = (&self.pair, &config.pair)
+            && !handle.tune(pair::tuning(pair))
+        {
+            tracing::error!("the pair is too busy to hear of its new settings; reload again");
+        }
     }
 
     /// Hands the role to the backup, if there is one that can take it; then stops accepting, lets
@@ -277,6 +299,12 @@ impl App {
         self.server.stop();
         self.warm
     }
+}
+
+/// What this node says of its settings.
+fn wishes(config: &Config) -> Wishes {
+    let preferred = config.pair.as_ref().is_some_and(|pair| pair.preferred);
+    Wishes { preferred, settings: pair::settings(config) }
 }
 
 fn threads(error: std::io::Error) -> StartError {

@@ -27,7 +27,7 @@ use crate::server::gate::{BoxFuture, Upstream};
 use crate::server::{Adopter, PeerIo, VERSION};
 
 use super::etcd::{self, Etcd};
-use super::hooks;
+use super::hooks::{self, Programs};
 use super::meter::Meter;
 
 /// How long a request waits while nobody serves, before it is answered with the reason.
@@ -144,10 +144,14 @@ impl Prepared {
     ) -> Result<Handle, String> {
         let meter = Arc::clone(parts.meter);
         let named = pair.peer.as_ref().map(ToString::to_string).unwrap_or_default();
-        let fence = pair
-            .fence_command
-            .clone()
-            .map(|program| -> Fence { Arc::new(move || hooks::fence(&program, &named)) });
+        let programs = Arc::clone(parts.programs);
+        let fence = pair.fence_command.is_some().then(|| -> Fence {
+            let programs = Arc::clone(&programs);
+            Arc::new(move || {
+                let program = programs.lock().unwrap_or_else(PoisonError::into_inner).fence.clone();
+                program.is_some_and(|program| hooks::fence(&program, &named))
+            })
+        });
         let host = NodeHost::new(self.gate, Box::new(move || meter.load()), self.receipts).fence_with(fence);
         let adopter = parts.adopter.clone();
         host.adopt_with(Box::new(move |stream: Loose| {
@@ -161,6 +165,10 @@ impl Prepared {
         let store = EngineStore::new(Arc::clone(parts.engine), Arc::new(move || clock.now()));
         let config = driver::Config {
             peer: peer(pair)?,
+            heartbeat_peer: pair.heartbeat_peer.as_ref().map(|second| PeerAddress {
+                host: second.host.to_string(),
+                port: second.port.unwrap_or(pair.port),
+            }),
             listeners: sockets.listeners,
             arbiter: pair.arbiter.as_ref().map(|arbiter| arbitrate(arbiter, pair, &sockets.keys)),
             fence: pair.fence_command.is_some(),
@@ -173,11 +181,7 @@ impl Prepared {
             dead_after: pair.dead_after,
             start_wait: START_WAIT,
             start_alone: pair.start_alone,
-            failback: match pair.failback {
-                config::Failback::Auto => node::Failback::Auto,
-                config::Failback::Manual => node::Failback::Manual,
-                config::Failback::Never => node::Failback::Never,
-            },
+            failback: failback(pair.failback),
             preferred: pair.preferred,
             failback_delay: pair.failback_delay,
             drain_timeout: DRAIN_TIMEOUT,
@@ -191,13 +195,37 @@ impl Prepared {
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());
-        if let Some(program) = pair.on_role_change.clone() {
-            hooks::tell_roles(program, handle.subscribe())
-                .map_err(|why| format!("--on-role-change: {why}"))?;
-        }
+        hooks::tell_roles(&programs, handle.subscribe(), 0)
+            .map_err(|why| format!("--on-role-change: {why}"))?;
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.subscribe());
         Ok(handle)
     }
+}
+
+const fn failback(wanted: config::Failback) -> node::Failback {
+    match wanted {
+        config::Failback::Auto => node::Failback::Auto,
+        config::Failback::Manual => node::Failback::Manual,
+        config::Failback::Never => node::Failback::Never,
+    }
+}
+
+/// What can change while the pair runs.
+pub(super) fn tuning(pair: &Pair) -> node::Tuning {
+    node::Tuning {
+        failback: failback(pair.failback),
+        preferred: pair.preferred,
+        failback_delay: pair.failback_delay.into(),
+        verify_every: pair.verify_interval.into(),
+    }
+}
+
+pub(super) fn programs(config: &Config) -> Programs {
+    let pair = config.pair.as_ref();
+    Programs::new(
+        pair.and_then(|pair| pair.on_role_change.clone()),
+        pair.and_then(|pair| pair.fence_command.clone()),
+    )
 }
 
 /// The arbiter, and how long its leases are: three times the silence after which a node counts as dead.
@@ -226,6 +254,7 @@ fn adopt(adopter: &Adopter, channel: Loose) -> std::io::Result<()> {
 pub(super) struct Running<'a> {
     pub(super) engine: &'a Arc<dyn Engine>,
     pub(super) meter: &'a Arc<Meter>,
+    pub(super) programs: &'a hooks::Shared,
     pub(super) clock: &'a Arc<Clock>,
     pub(super) adopter: &'a Adopter,
     pub(super) client_port: u16,

@@ -78,6 +78,9 @@ struct Seen {
     peer: String,
     copying: bool,
     contradictions: Vec<String>,
+    warnings: Vec<String>,
+    /// Changes taken over after a split brain and keys that both had changed: as told, and a second ago.
+    healed: [(u64, u64); 2],
 }
 
 /// Notes for ever.
@@ -92,6 +95,8 @@ pub(super) async fn record(view: Arc<View>) {
                 let status = view.status();
                 view.columns.add(&status);
                 note_contradictions(&view, &status, &mut seen);
+                note_warnings(&view, &status, &mut seen);
+                note_healing(&view, &status, &mut seen);
             }
             Some(snapshot) = changed(&mut pair) => note(&view, &snapshot, &mut seen),
         }
@@ -124,7 +129,7 @@ fn note(view: &View, snapshot: &Snapshot, seen: &mut Seen) {
     seen.linked = Some(linked);
     let pair = &snapshot.pair;
     let peer = match pair.peer_state {
-        Some(state) if pair.control_up && !report::lost(snapshot) => state.name(),
+        Some(state) if pair.is_linked() && !report::lost(snapshot) => state.name(),
         _ if seen.peer.is_empty() => "",
         _ => "unreachable",
     };
@@ -190,4 +195,33 @@ fn note_contradictions(view: &View, status: &Status, seen: &mut Seen) {
         view.events.add(SystemTime::now(), event);
     }
     seen.contradictions = found;
+}
+
+/// What else an operator should put right, when it begins.
+fn note_warnings(view: &View, status: &Status, seen: &mut Seen) {
+    let known = status.contradictions();
+    let found: Vec<String> = status.warnings.iter().filter(|text| !known.contains(text)).cloned().collect();
+    for text in found.iter().filter(|text| !seen.warnings.contains(text)) {
+        tracing::warn!("{text}");
+        let event = Event { kind: "warning".to_owned(), text: text.clone(), ..Event::default() };
+        view.events.add(SystemTime::now(), event);
+    }
+    seen.warnings = found;
+}
+
+/// What became of a split brain, once it does not become more.
+fn note_healing(view: &View, status: &Status, seen: &mut Seen) {
+    let Some(link) = &status.link else { return };
+    let now = (link.heal_merged, link.heal_conflicts);
+    let [told, before] = seen.healed;
+    seen.healed[1] = now;
+    if now != before || now == told {
+        return;
+    }
+    seen.healed[0] = now;
+    let (merged, conflicts) = (now.0.saturating_sub(told.0), now.1.saturating_sub(told.1));
+    let text = format!(
+        "both nodes had served: {merged} changes of the other one were taken over; keys that both had changed: {conflicts}"
+    );
+    view.events.add(SystemTime::now(), Event { kind: "warning".to_owned(), text, ..Event::default() });
 }

@@ -8,7 +8,7 @@ use tandem_replication::node::Operator;
 
 use crate::admin::events::EventLog;
 use crate::admin::metrics::{self, Distribution, Metric};
-use crate::admin::report::{Link, Node, Samples, Status};
+use crate::admin::report::{Arbiter, Link, Node, Samples, Status};
 use crate::admin::{AdminSource, BoxFuture, Verb};
 use crate::logs;
 use crate::replica::report;
@@ -55,7 +55,8 @@ impl AdminSource for View {
         let snapshot = pair.status();
         status.peer = Some(peer(&snapshot));
         status.link = Some(link(&snapshot, self.stats.proxied_requests()));
-        status.warnings = warnings(&status);
+        status.arbiter = arbiter(&snapshot);
+        status.warnings = warnings(&status, snapshot.pair.arbiter.is_some());
         status
     }
 
@@ -133,7 +134,7 @@ fn latency(stats: &Stats) -> Metric {
 /// The peer, as it says of itself; without a link only what is known from before.
 fn peer(snapshot: &Snapshot) -> Node {
     let pair = &snapshot.pair;
-    let reached = pair.control_up && !report::lost(snapshot);
+    let reached = pair.is_linked() && !report::lost(snapshot);
     let load = pair.peer_load.clone().filter(|_| reached);
     let (heard, load) = (load.is_some(), load.unwrap_or_default());
     let state = pair.peer_state.filter(|_| reached).map(|state| state.name());
@@ -165,6 +166,7 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
     Link {
         up: report::linked(snapshot),
         problem: report::problem(snapshot),
+        heartbeat_path_up: pair.second_up,
         silent_ms: pair.peer_silent.map(|silent| silent.as_millis()),
         peer_is: pair.peer_verdict.map_or("", verdict).to_owned(),
         synced: pair.in_sync,
@@ -198,6 +200,21 @@ fn link(snapshot: &Snapshot, proxied_requests: u64) -> Link {
     }
 }
 
+fn arbiter(snapshot: &Snapshot) -> Option<Arbiter> {
+    let known = snapshot.pair.arbiter?;
+    let grant = match (known.granted, known.refused) {
+        (Some(_), _) => "this node",
+        (None, true) => "the other node",
+        (None, false) => "",
+    };
+    Some(Arbiter {
+        name: snapshot.arbiter.clone().unwrap_or_default(),
+        reachable: known.heard,
+        grant: grant.to_owned(),
+        grant_ms: known.granted.map(|left| left.as_millis()),
+    })
+}
+
 const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Alive => "alive",
@@ -208,7 +225,7 @@ const fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// Contradictions first: they are there before anything happens.
-fn warnings(status: &Status) -> Vec<String> {
+fn warnings(status: &Status, arbitrated: bool) -> Vec<String> {
     let (node, peer) = (&status.node, status.peer.as_ref());
     let mut warnings = status.contradictions();
     let paused = |node: &Node, which| {
@@ -218,7 +235,9 @@ fn warnings(status: &Status) -> Vec<String> {
     };
     warnings.extend(paused(node, "this"));
     warnings.extend(peer.and_then(|peer| paused(peer, "the other")));
-    if status.is_master() && status.link.as_ref().is_some_and(|link| link.peer_is == "silent") {
+    // With an arbiter it would have had to give up its role.
+    if !arbitrated && status.is_master() && status.link.as_ref().is_some_and(|link| link.peer_is == "silent")
+    {
         warnings.push(
             "the other node is silent, not known to be dead: if it lives behind a cut network, it serves, too"
                 .to_owned(),

@@ -28,26 +28,13 @@ impl std::fmt::Debug for Warm {
 }
 
 impl Warm {
-    /// Restores what the last graceful stop left. `None` without `-e`, and with a peer: what the pair
-    /// has is newer than any file, and only the pair's own rules may say who holds what.
+    /// Restores what the last graceful stop left. `None` without `-e`.
     pub(super) fn load(
         config: &Config,
         engine: &Arc<dyn Engine>,
         clock: &Arc<Clock>,
     ) -> Result<Option<Self>, String> {
         let Some(path) = &config.memory_file else { return Ok(None) };
-        if config.pair.is_some() {
-            let there = if path.exists() {
-                "; the items in that file, from a time without a peer, stay there: start once without -x and -X to have them"
-            } else {
-                ""
-            };
-            tracing::warn!(
-                "-e {}: ignored, because this node has a peer: its items live on there, and are copied from there; nothing will be saved{there}",
-                path.display()
-            );
-            return Ok(None);
-        }
         let snapshot = Snapshot::at(path)?;
         let began = Instant::now();
         match snapshot.load(&**engine, clock.now(), config.engine.item_size_max) {

@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use crate::dial::Dialler;
 use plan::Plan;
 use process::Usage;
 use report::Report;
@@ -33,7 +34,13 @@ use worker::{Share, Tally};
 /// Runs the plan: fills the keys if asked to, then measures. Blocks until everything was answered or
 /// given up.
 pub fn run(plan: &Plan) -> Result<Report, String> {
-    let targets = plan.check()?;
+    let servers = plan.check()?;
+    let dialler = plan.access.read()?;
+    // One look at each, so that what stands in the way is named once and not by each connection.
+    for target in &plan.targets {
+        dialler.enter(target, plan.timeout)?;
+    }
+    let targets = Targets { servers, dialler };
     if plan.fill {
         let filled = drive(&plan.filling(), &targets)?;
         if filled.tally.errors.values().sum::<u64>() > 0 {
@@ -48,6 +55,14 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     Ok(Report::new(plan, driven.tally, driven.elapsed, driven.generator, server))
 }
 
+/// Where the load goes, and how it gets in.
+#[derive(Debug)]
+struct Targets {
+    /// Name and address.
+    servers: Vec<(String, SocketAddr)>,
+    dialler: Dialler,
+}
+
 /// What one phase saw.
 struct Driven {
     tally: Tally,
@@ -56,7 +71,7 @@ struct Driven {
 }
 
 /// One phase: every thread connects, all start at the same moment, all are waited for.
-fn drive(plan: &Plan, targets: &[SocketAddr]) -> Result<Driven, String> {
+fn drive(plan: &Plan, targets: &Targets) -> Result<Driven, String> {
     let threads = plan.threads.min(plan.connections).max(1);
     let ready = Barrier::new(threads + 1);
     let before = Usage::of(std::process::id()).map_err(|error| format!("own CPU time: {error}"))?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::dial::Access;
+
 /// A load: to whom, how much, of what.
 #[derive(Args, Clone, Debug)]
 pub struct Plan {
@@ -66,6 +68,9 @@ pub struct Plan {
     /// Seed of everything random, so that a run can be repeated.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// What the servers want.
+    #[command(flatten)]
+    pub access: Access,
     /// Set keys one after the other instead of at random: how `--fill` fills.
     #[arg(skip)]
     pub in_order: bool,
@@ -91,8 +96,8 @@ impl Plan {
         }
     }
 
-    /// The addresses of the servers, or what is wrong with the plan.
-    pub fn check(&self) -> Result<Vec<SocketAddr>, String> {
+    /// Hosts and addresses of the servers, or what is wrong with the plan.
+    pub fn check(&self) -> Result<Vec<(String, SocketAddr)>, String> {
         let within = |name: &str, value: usize, max: usize| {
             if (1..=max).contains(&value) { Ok(()) } else { Err(format!("--{name} {value}: 1 to {max}")) }
         };
@@ -111,7 +116,8 @@ impl Plan {
         if self.key_prefix.len() > 200 || self.key_prefix.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
             return Err("--key-prefix: at most 200 bytes, without blanks and control characters".to_owned());
         }
-        self.targets.iter().map(|target| resolve(target)).collect()
+        let host = |target: &str| target.rsplit_once(':').map_or(target, |(host, _)| host).to_owned();
+        self.targets.iter().map(|target| Ok((host(target), resolve(target)?))).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,19 @@ use hdrhistogram::Histogram;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::bench::Targets;
 use crate::bench::keys::{Choices, noise};
 use crate::bench::plan::Plan;
 use crate::bench::wire::{Event, Replies, Requests};
+use crate::dial::{Dialler, Stream};
 
 /// What one thread has to do.
 #[derive(Debug)]
 pub(super) struct Share<'a> {
     plan: &'a Plan,
     /// One per connection.
-    targets: Vec<SocketAddr>,
+    targets: Vec<&'a (String, SocketAddr)>,
+    dialler: &'a Dialler,
     index: usize,
     threads: usize,
     operations: Option<u64>,
@@ -28,11 +31,12 @@ pub(super) struct Share<'a> {
 }
 
 impl<'a> Share<'a> {
-    pub(super) fn new(plan: &'a Plan, targets: &[SocketAddr], index: usize, threads: usize) -> Self {
+    pub(super) fn new(plan: &'a Plan, targets: &'a Targets, index: usize, threads: usize) -> Self {
         let mine = (0..plan.connections).filter(|connection| connection % threads == index);
         Self {
             plan,
-            targets: mine.map(|connection| targets[connection % targets.len()]).collect(),
+            targets: mine.map(|connection| &targets.servers[connection % targets.servers.len()]).collect(),
+            dialler: &targets.dialler,
             index,
             threads,
             operations: plan.operations.map(|all| {
@@ -116,10 +120,10 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Connection {
-    target: SocketAddr,
+struct Connection<'a> {
+    target: &'a (String, SocketAddr),
     /// `None` while the server cannot be reached.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     retry_at: Instant,
     out: Vec<u8>,
     sent: usize,
@@ -142,7 +146,7 @@ pub(super) fn run(share: &Share<'_>, ready: &Barrier) -> Result<Tally, String> {
 struct Worker<'a> {
     share: &'a Share<'a>,
     epoll: rustix::fd::OwnedFd,
-    connections: Vec<Connection>,
+    connections: Vec<Connection<'a>>,
     requests: Requests,
     choices: Choices,
     noise: Vec<u8>,
@@ -199,16 +203,18 @@ impl<'a> Worker<'a> {
                 values: 0,
                 pending: VecDeque::new(),
             });
-            worker.open(index).map_err(|error| format!("{target}: {error}; is a server listening there?"))?;
+            worker
+                .open(index)
+                .map_err(|error| format!("{}: {error}; is a server listening there?", target.1))?;
         }
         Ok(worker)
     }
 
     fn open(&mut self, index: usize) -> std::io::Result<()> {
         let connection = &mut self.connections[index];
-        let stream = TcpStream::connect_timeout(&connection.target, Self::CONNECT_LIMIT)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        let (host, address) = connection.target;
+        let stream = self.share.dialler.reach(host, *address, Self::CONNECT_LIMIT)?;
+        stream.socket().set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), EventFlags::IN)?;
         connection.stream = Some(stream);
         Ok(())
@@ -354,6 +360,15 @@ impl<'a> Worker<'a> {
         }
         connection.out.clear();
         connection.sent = 0;
+        // What TLS has sealed and the socket did not take.
+        if stream.is_behind()
+            && let Err(error) = stream.flush()
+        {
+            return match error.kind() {
+                ErrorKind::WouldBlock => self.interest(index, true),
+                kind => self.lose(index, &kind.to_string()),
+            };
+        }
         if connection.wants_write {
             self.interest(index, false);
         }
@@ -398,19 +413,27 @@ impl<'a> Worker<'a> {
     }
 
     fn receive(&mut self, index: usize) {
-        let connection = &mut self.connections[index];
-        let Some(stream) = &mut connection.stream else { return };
-        match stream.read(&mut connection.input[connection.filled..]) {
-            Ok(0) => self.lose(index, "connection closed by the server"),
-            Ok(received) => {
-                connection.filled += received;
-                self.tally.bytes_received += received as u64;
-                if let Err(error) = self.answers(index) {
-                    self.lose(index, &format!("not a memcached reply: {error}"));
+        loop {
+            let connection = &mut self.connections[index];
+            let Some(stream) = &mut connection.stream else { return };
+            match stream.read(&mut connection.input[connection.filled..]) {
+                Ok(0) => return self.lose(index, "connection closed by the server"),
+                Ok(received) => {
+                    let more = stream.is_tls();
+                    connection.filled += received;
+                    self.tally.bytes_received += received as u64;
+                    if let Err(error) = self.answers(index) {
+                        return self.lose(index, &format!("not a memcached reply: {error}"));
+                    }
+                    if !more {
+                        return;
+                    }
                 }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    return;
+                }
+                Err(error) => return self.lose(index, &error.kind().to_string()),
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => self.lose(index, &error.kind().to_string()),
         }
     }
 

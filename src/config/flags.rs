@@ -59,7 +59,7 @@ pub(super) fn default(arg: &Arg) -> Option<String> {
 }
 
 /// Flags that mean nothing without a pair.
-pub(super) const PAIR_ONLY: [&str; 26] = [
+pub(super) const PAIR_ONLY: [&str; 27] = [
     "verify-interval",
     "ack",
     "ack-prefix",
@@ -74,6 +74,7 @@ pub(super) const PAIR_ONLY: [&str; 26] = [
     "failback-delay",
     "preferred",
     "start-alone",
+    "heartbeat-peer",
     "backup-requests",
     "heal",
     "backlog",
@@ -203,6 +204,7 @@ fn process(command: Command) -> Command {
 fn pair(command: Command) -> Command {
     command.next_help_heading("Pair").args([
         value("peer", Some('x'), "HOST[:PORT]", "The other node"),
+        value("heartbeat-peer", None, "HOST[:PORT]", "The other node on another network, for a second path of heartbeats: with the cable for data dead and this one alive the backup does not take over"),
         value("replication-port", None, "PORT", "Replication port, here and at the peer; alone: wait for the peer to dial in [default: 11212]"),
         Arg::new("replication-port-letter").short('X').value_name("PORT").num_args(0..=1).default_missing_value("")
             .help("Same as --replication-port, as in repcached; without a number same as --disable-dumping, as in memcached"),

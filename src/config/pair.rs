@@ -12,6 +12,8 @@ use super::HostPort;
 pub struct Pair {
     /// The other node (`-x`); without one this node waits for it to dial in.
     pub peer: Option<HostPort>,
+    /// Where the other node is on another network, for heartbeats only.
+    pub heartbeat_peer: Option<HostPort>,
     /// Where replication listens here, and at the peer unless `peer` says otherwise (`-X`).
     pub port: u16,
     /// Interfaces replication listens on: those of `-l` unless given.
@@ -52,6 +54,21 @@ pub struct Pair {
     pub fence_command: Option<PathBuf>,
     /// Listen beyond loopback without a key.
     pub insecure: bool,
+}
+
+impl Pair {
+    /// Makes one setting, by its flag's name, that of a later configuration.
+    pub(super) fn take_over(&mut self, later: &Self, name: &str) {
+        match name {
+            "preferred" => self.preferred = later.preferred,
+            "failback" => self.failback = later.failback,
+            "failback-delay" => self.failback_delay = later.failback_delay,
+            "verify-interval" => self.verify_interval = later.verify_interval,
+            "on-role-change" => self.on_role_change.clone_from(&later.on_role_change),
+            "fence-command" => self.fence_command.clone_from(&later.fence_command),
+            _ => {}
+        }
+    }
 }
 
 /// See [`tandem_replication::arbiter`].

@@ -73,6 +73,18 @@ pub(super) fn unreadable(config: &Config) -> Vec<Problem> {
     files.into_iter().filter_map(problem).collect()
 }
 
+/// What a node that runs can take over.
+const AT_ONCE: [&str; 8] = [
+    "memory-limit",
+    "conn-limit",
+    "verbose",
+    "preferred",
+    "failback",
+    "failback-delay",
+    "verify-interval",
+    "on-role-change",
+];
+
 /// A setting that became different.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -87,7 +99,11 @@ pub struct Change {
 impl Change {
     /// Whether a node that runs can take it over.
     pub fn is_at_once(&self) -> bool {
-        ["memory-limit", "verbose"].contains(&self.name.as_str())
+        match &*self.name {
+            // Whether the peer is fenced at all is settled at the start.
+            "fence-command" => ![&self.before, &self.after].contains(&&"-".to_owned()),
+            name => AT_ONCE.contains(&name),
+        }
     }
 }
 
@@ -105,8 +121,15 @@ impl Config {
             .collect()
     }
 
-    /// Notes that a setting of a later configuration is in force.
+    /// Makes a setting that can change at once that of a later configuration.
     pub fn take_over(&mut self, later: &Self, name: &str) {
+        match (name, &mut self.pair, &later.pair) {
+            ("memory-limit", ..) => self.engine.memory_bytes = later.engine.memory_bytes,
+            ("conn-limit", ..) => self.server.connections_max = later.server.connections_max,
+            ("verbose", ..) => self.process.verbosity = later.process.verbosity,
+            (_, Some(ours), Some(theirs)) => ours.take_over(theirs, name),
+            _ => {}
+        }
         let theirs = later.sources.iter().find(|source| source.name == name);
         let ours = self.sources.iter_mut().find(|source| source.name == name);
         if let (Some(ours), Some(theirs)) = (ours, theirs) {

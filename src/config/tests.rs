@@ -58,6 +58,16 @@ fn what_debians_configuration_passes_is_accepted() {
 }
 
 #[test]
+fn a_node_with_a_peer_takes_no_file_of_a_warm_restart() {
+    for peer in ["-x 192.0.2.2", "-X 11212"] {
+        let problems = problems(&format!("-u root -e /items {peer} --replication-listen 127.0.0.1"));
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(problem.text.starts_with("-e /items: not for a node with a peer"), "{problems:?}");
+        assert!(problem.text.ends_with("once without -x and -X"), "{problems:?}");
+    }
+}
+
+#[test]
 fn the_file_of_a_warm_restart_is_known_by_its_whole_path() {
     let file = |line: &str| config(line).memory_file;
     assert_eq!(file("-e items"), Some(std::path::absolute("items").unwrap()));

@@ -79,10 +79,23 @@ impl Charge {
     }
 }
 
+impl Charge {
+    /// Gives all of it back, before it is dropped.
+    pub(crate) fn end(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.budget.large.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.release(bytes);
+    }
+
+    /// What it was taken from.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.large.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.release(self.bytes);
+        self.end();
     }
 }
 

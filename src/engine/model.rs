@@ -103,7 +103,6 @@ struct Run<'a> {
     key: &'a [u8],
     now: Now,
     item_size_max: usize,
-    inline_max: usize,
     reply: &'a mut dyn FnMut(Outcome<'_>),
 }
 
@@ -378,8 +377,7 @@ impl Run<'_> {
         if arith.compare.is_some_and(|unique| unique != 0 && unique != before.cas()) {
             return (self.reply)(Outcome::Exists);
         }
-        let counted = before.value.len() <= self.inline_max;
-        let Some(number) = number::parse(&before.value).filter(|_| counted) else {
+        let Some(number) = number::parse(&before.value) else {
             return (self.reply)(Outcome::NonNumeric);
         };
         let number = match arith.increment {
@@ -532,7 +530,6 @@ impl Engine for ModelEngine {
                 key: &command.key,
                 now,
                 item_size_max: self.item_size_max,
-                inline_max: self.inline_max,
                 reply: &mut |outcome| replies.reply(index, outcome),
             };
             run.command(&command.op);

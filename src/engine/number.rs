@@ -26,12 +26,19 @@ impl Digits {
     }
 }
 
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+/// Whether a number that a value begins with ends within these first bytes of it.
+pub(crate) fn ends_within(bytes: &[u8]) -> bool {
+    let number = bytes.iter().skip_while(|&&byte| is_blank(byte));
+    number.skip(1).any(|byte| !byte.is_ascii_digit())
+}
+
 /// The number a value begins with: blanks, a sign, digits, and then the end, a blank or a NUL.
 /// A sign `-` is allowed where the result still fits a positive signed number, as `strtoull` has it.
 pub(crate) fn parse(value: &[u8]) -> Option<u64> {
-    const fn is_blank(byte: u8) -> bool {
-        matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
-    }
     let rest = &value[value.iter().position(|&byte| !is_blank(byte))?..];
     let (negative, rest) = match rest[0] {
         b'-' => (true, &rest[1..]),
@@ -80,6 +87,16 @@ mod tests {
             ("0x10", None),
         ] {
             assert_eq!(parse(text.as_bytes()), number, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_ends_where_something_else_begins() {
+        for whole in ["5 ", " 5 ", "-5x", "x y", "5\0"] {
+            assert!(ends_within(whole.as_bytes()), "{whole:?}");
+        }
+        for open in ["", " \t", "5", " -", " 12", "x"] {
+            assert!(!ends_within(open.as_bytes()), "{open:?}");
         }
     }
 

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 
 use crate::command::{Command, Exptime, Pages, Refusal};
 
+mod batch;
 mod binary;
 mod form;
 mod meta;
@@ -24,6 +25,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use batch::Batch;
 pub use form::Form;
 pub use output::Output;
 
@@ -287,19 +289,21 @@ impl Codec {
         }
     }
 
-    /// Decodes the request at the front of `input`. To be called again for what is behind it, until it
-    /// answers [`Decoded::Incomplete`] or [`Decoded::Close`] (which may come for an empty rest too).
+    /// Takes requests off the front of `input` as long as they are what most requests are (`get` and `set` as
+    /// every client writes them, whole; further keys of a multiget), up to `most` in the batch. Returns how
+    /// many bytes they were; what follows is for [`Codec::decode`], which understands these too.
     #[inline(always)]
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Decoded<'b> {
-        if matches!((&self.state, self.protocol), (State::Idle, Protocol::Text)) && !input.is_empty() {
-            text::decode(self, input)
-        } else {
-            self.decode_further(input)
+    pub fn take_plain<'b>(&mut self, input: &'b [u8], batch: &mut Batch<'b>, most: usize) -> usize {
+        match (&self.state, self.protocol) {
+            (State::Idle, Protocol::Text) => text::take_plain(&self.limits, input, batch, most),
+            (State::Keys(keys), _) => text::take_keys(self, *keys, input, batch, most),
+            _ => 0,
         }
     }
 
-    /// Decodes what is no new line of text, as far as is known.
-    fn decode_further<'b>(&mut self, input: &'b [u8]) -> Decoded<'b> {
+    /// Decodes the request at the front of `input`. To be called again for what is behind it, until it
+    /// answers [`Decoded::Incomplete`] or [`Decoded::Close`] (which may come for an empty rest too).
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Decoded<'b> {
         if let State::Closing(reason) = self.state {
             return Decoded::Close(reason);
         }

@@ -102,24 +102,20 @@ impl Output {
     /// Copies `bytes` to the end.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.compose(bytes.len(), |pen| pen.put(bytes));
+        self.pen(bytes.len()).put(bytes);
     }
 
     /// A decimal number at the end.
     #[inline]
     pub fn number(&mut self, number: u64) {
-        self.compose(20, |pen| pen.number(number));
+        self.pen(20).number(number);
     }
 
-    /// Several small pieces at the end, of at most `most` bytes together.
+    /// For several small pieces at the end, of at most `most` bytes together.
     #[inline]
-    pub(super) fn compose(&mut self, most: usize, write: impl FnOnce(&mut Pen<'_>)) {
+    pub(super) fn pen(&mut self, most: usize) -> Pen<'_> {
         self.reserve(most);
-        let room = &mut self.room[self.filled..];
-        let before = room.len();
-        let mut pen = Pen { room };
-        write(&mut pen);
-        self.filled += before - pen.room.len();
+        Pen { room: &mut self.room[self.filled..], filled: &mut self.filled }
     }
 
     /// A value at the end: copied if inline, shared if in pages.
@@ -248,39 +244,50 @@ impl Output {
 /// Writes one piece behind the other into room that is there already.
 pub(super) struct Pen<'o> {
     room: &'o mut [u8],
+    filled: &'o mut usize,
 }
 
 impl Pen<'_> {
     /// Copies `bytes`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put(&mut self, bytes: &[u8]) {
         let (taken, room) = std::mem::take(&mut self.room).split_at_mut(bytes.len());
         taken.copy_from_slice(bytes);
         self.room = room;
+        *self.filled += bytes.len();
     }
 
     /// Writes a decimal number.
-    #[inline]
+    #[inline(always)]
     pub(super) fn number(&mut self, number: u64) {
-        // Most are lengths, and a call costs more than four digits.
-        let (high, low) = ((number / 100) as usize, (number % 100) as usize);
-        match number {
-            0..10 => self.put(&PAIRS[low][1..]),
-            10..100 => self.put(&PAIRS[low]),
-            100..1_000 => self.put(&[PAIRS[high][1], PAIRS[low][0], PAIRS[low][1]]),
-            1_000..10_000 => self.put(&[PAIRS[high][0], PAIRS[high][1], PAIRS[low][0], PAIRS[low][1]]),
-            _ => self.put(itoa::Buffer::new().format(number).as_bytes()),
+        // Most are lengths, and a call costs more than three digits.
+        match DECIMALS.get(number as usize) {
+            Some(&[1, a, _, _]) => self.put(&[a]),
+            Some(&[2, a, b, _]) => self.put(&[a, b]),
+            Some(&[_, a, b, c]) => self.put(&[a, b, c]),
+            None => self.long_number(number),
         }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self, number: u64) {
+        self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 }
 
-/// Two digits of every number below a hundred.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
+/// Every number below a thousand: how many digits it has, and these.
+static DECIMALS: [[u8; 4]; 1000] = {
+    let mut decimals = [[0; 4]; 1000];
     let mut number = 0;
-    while number < pairs.len() {
-        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+    while number < decimals.len() {
+        let [a, b, c] = [number / 100, number / 10 % 10, number % 10];
+        let [a, b, c] = [b'0' + a as u8, b'0' + b as u8, b'0' + c as u8];
+        decimals[number] = match number {
+            0..10 => [1, c, 0, 0],
+            10..100 => [2, b, c, 0],
+            _ => [3, a, b, c],
+        };
         number += 1;
     }
-    pairs
+    decimals
 };

@@ -6,8 +6,9 @@
 
 use std::borrow::Cow;
 
+use super::output::Pen;
 use super::words::{self, signed, signed32, split, unsigned};
-use super::{Codec, Decoded, Form as AnyForm, Head, Limits, Output, Session, State, form::Kind, meta};
+use super::{Batch, Codec, Decoded, Form as AnyForm, Head, Limits, Output, Session, State, form::Kind, meta};
 use crate::command::{
     Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Store,
     StoreMode, Value,
@@ -77,57 +78,86 @@ pub(super) const fn silent<'b>() -> AnyForm<'b> {
     AnyForm(Kind::Text(Form { reply: Reply::Word, noreply: true }))
 }
 
-/// Decodes the request whose line begins `input`.
+/// Takes requests that are as every client writes them; see [`Codec::take_plain`].
 #[inline]
-pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
-    match input {
-        [b'g', b'e', b't', b' ', rest @ ..] => {
-            if let Some(decoded) = plain_get(&codec.limits, rest) {
-                return decoded;
-            }
+pub(super) fn take_plain<'b>(limits: &Limits, input: &'b [u8], batch: &mut Batch<'b>, most: usize) -> usize {
+    let mut rest = input;
+    while batch.len() < most {
+        let taken = match rest {
+            [b'g', b'e', b't', b' ', line @ ..] => plain_get(limits, line, batch),
+            [b's', b'e', b't', b' ', line @ ..] => plain_set(limits, line, batch),
+            _ => None,
+        };
+        match taken {
+            Some(behind) => rest = behind,
+            None => break,
         }
-        [b's', b'e', b't', b' ', rest @ ..] => {
-            if let Some(decoded) = plain_set(&codec.limits, rest) {
-                return decoded;
-            }
-        }
-        _ => {}
     }
-    line(codec, input)
+    input.len() - rest.len()
 }
 
-/// `get <key>` and the end of its line, as every client writes it: most requests are these.
-#[inline]
-fn plain_get<'b>(limits: &Limits, rest: &'b [u8]) -> Option<Decoded<'b>> {
-    let (key, end) = rest.split_at_checked(words::graphic(rest))?;
-    if !end.starts_with(b"\r\n") || key.is_empty() || key.len() > limits.key_max {
+/// `<key>` and the end of its line. Answers what follows.
+#[inline(always)]
+fn plain_get<'b>(limits: &Limits, line: &'b [u8], batch: &mut Batch<'b>) -> Option<&'b [u8]> {
+    let (key, end) = line.split_at_checked(words::graphic(line))?;
+    let behind = end.strip_prefix(b"\r\n")?;
+    if key.is_empty() || key.len() > limits.key_max {
         return None;
     }
     let (command, form) = Keys { cas: false, touch: None, seen: true }.command(key, true);
-    Some(Decoded::item(command, form, b"get \r\n".len() + key.len()))
+    batch.push(command, form);
+    Some(behind)
 }
 
-/// `set <key> <flags> <exptime> <bytes>` with its whole value behind it, as every client writes it.
-#[inline]
-fn plain_set<'b>(limits: &Limits, rest: &'b [u8]) -> Option<Decoded<'b>> {
-    let (key, numbers) = rest.split_at_checked(words::graphic(rest))?;
+/// `<key> <flags> <exptime> <bytes>` with the whole value behind it. Answers what follows.
+#[inline(always)]
+fn plain_set<'b>(limits: &Limits, line: &'b [u8], batch: &mut Batch<'b>) -> Option<&'b [u8]> {
+    let (key, numbers) = line.split_at_checked(words::graphic(line))?;
     let ([flags, exptime, value_len], head_len) = words::plain_numbers(numbers)?;
     let (value, end) = numbers.get(head_len..)?.split_at_checked(value_len as usize)?;
-    if !end.starts_with(b"\r\n")
-        || key.is_empty()
-        || key.len() > limits.key_max
-        || limits.too_large(key.len(), value.len(), flags)
-    {
+    let behind = end.strip_prefix(b"\r\n")?;
+    if key.is_empty() || key.len() > limits.key_max || limits.too_large(key.len(), value.len(), flags) {
         return None;
     }
-    let used = b"set \r\n".len() + key.len() + head_len + value.len();
     let exptime = Exptime(i64::from(exptime));
     let (command, form) = store_of(key, StoreMode::Set, (flags, exptime), Payload::Bytes(value), None, false);
-    Some(Decoded::item(command, form, used))
+    batch.push(command, form);
+    Some(behind)
 }
 
-/// Decodes a request that is not one of the plainest, or not whole.
-fn line<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
+/// Takes further keys of a line that has begun, as long as single blanks are between them.
+pub(super) fn take_keys<'b>(
+    codec: &mut Codec,
+    how: Keys,
+    input: &'b [u8],
+    batch: &mut Batch<'b>,
+    most: usize,
+) -> usize {
+    let mut rest = input;
+    while batch.len() < most
+        && let [b' ', line @ ..] = rest
+        && let Some((key, end)) = line.split_at_checked(words::graphic(line))
+        && (1..=codec.limits.key_max).contains(&key.len())
+    {
+        let (last, behind) = match end {
+            [b' ', next, ..] if *next > b' ' => (false, end),
+            [b'\r', b'\n', behind @ ..] => (true, behind),
+            _ => break,
+        };
+        let (command, form) = how.command(key, last);
+        batch.push(command, form);
+        rest = behind;
+        if last {
+            codec.state = State::Idle;
+            break;
+        }
+        codec.state = State::Keys(Keys { seen: true, ..how });
+    }
+    input.len() - rest.len()
+}
+
+/// Decodes the request whose line begins `input`.
+pub(super) fn decode<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
     let Some(end) = memchr::memchr(b'\n', input) else { return unfinished(codec, input) };
     let used = end + 1;
     let line = match input.get(..end) {
@@ -150,7 +180,8 @@ fn line<'b>(codec: &mut Codec, input: &'b [u8]) -> Decoded<'b> {
         }
         b"mg" | b"ms" | b"md" | b"ma" | b"me" => meta::decode(codec, input, word, rest, used),
         b"mn" => Decoded::say(b"MN\r\n", used),
-        b"get" => keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true }),
+        // `bget` was memcached's word for a get over UDP; 1.6.18 still takes it.
+        b"get" | b"bget" => keys(codec, line, rest, used, Keys { cas: false, touch: None, seen: true }),
         b"gets" => keys(codec, line, rest, used, Keys { cas: true, touch: None, seen: true }),
         b"gat" => touch_keys(codec, line, rest, used, false),
         b"gats" => touch_keys(codec, line, rest, used, true),
@@ -225,31 +256,7 @@ fn keys<'b>(codec: &mut Codec, line: &'b [u8], rest: &'b [u8], used: usize, how:
 }
 
 /// The next key of a line whose beginning was decoded.
-#[inline]
 pub(super) fn next_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Decoded<'b> {
-    if let [b' ', rest @ ..] = input
-        && let Some((key, end)) = rest.split_at_checked(words::graphic(rest))
-        && (1..=codec.limits.key_max).contains(&key.len())
-    {
-        match end {
-            [b' ', next, ..] if *next > b' ' => {
-                codec.state = State::Keys(Keys { seen: true, ..how });
-                let (command, form) = how.command(key, false);
-                return Decoded::item(command, form, 1 + key.len());
-            }
-            [b'\r', b'\n', ..] => {
-                codec.state = State::Idle;
-                let (command, form) = how.command(key, true);
-                return Decoded::item(command, form, 3 + key.len());
-            }
-            _ => {}
-        }
-    }
-    odd_key(codec, how, input)
-}
-
-/// The next key, if it is not between single blanks, or not whole.
-fn odd_key<'b>(codec: &mut Codec, how: Keys, input: &'b [u8]) -> Decoded<'b> {
     let start = input.iter().position(|&byte| byte != b' ').unwrap_or(input.len());
     let text = input.get(start..).unwrap_or_default();
     if text.is_empty() {
@@ -568,37 +575,42 @@ impl Form {
 /// `VALUE <key> <flags> <bytes> [<cas unique>]`, the data block, and `END` behind the last one.
 #[inline]
 fn value(key: &[u8], hit: &Hit<'_>, cas: bool, last: bool, out: &mut Output) {
-    let inline = match &hit.value {
-        Value::Inline(value) => *value,
-        Value::Pages(_) => &[],
-    };
     const LINE_END: &[u8] = b"\r\n";
     const LAST_END: &[u8] = b"\r\nEND\r\n";
-    // Numbers of at most 10, 10 and 20 digits, and what is around.
-    out.compose(key.len() + inline.len() + 64, |pen| {
-        pen.put(b"VALUE ");
-        pen.put(key);
-        if hit.flags == 0 {
-            pen.put(b" 0 ");
-        } else {
-            pen.put(b" ");
-            pen.number(u64::from(hit.flags));
-            pen.put(b" ");
-        }
-        pen.number(hit.value.len() as u64);
-        if cas {
-            pen.put(b" ");
-            pen.number(hit.cas);
-        }
-        pen.put(b"\r\n");
-        if let Value::Inline(value) = &hit.value {
+    match hit.value {
+        Value::Inline(value) => {
+            let mut pen = out.pen(VALUE_LINE_MAX + key.len() + value.len() + LAST_END.len());
+            value_line(key, hit, value.len(), cas, &mut pen);
             pen.put(value);
             // Of a length each that is known here.
             if last { pen.put(LAST_END) } else { pen.put(LINE_END) }
         }
-    });
-    if let Value::Pages(pages) = &hit.value {
-        out.pages(pages);
-        out.extend(if last { LAST_END } else { LINE_END });
+        Value::Pages(pages) => {
+            value_line(key, hit, pages.len(), cas, &mut out.pen(VALUE_LINE_MAX + key.len()));
+            out.pages(pages);
+            out.extend(if last { LAST_END } else { LINE_END });
+        }
     }
+}
+
+/// Numbers of at most 10, 10 and 20 digits, and what is around.
+const VALUE_LINE_MAX: usize = 56;
+
+#[inline(always)]
+fn value_line(key: &[u8], hit: &Hit<'_>, len: usize, cas: bool, pen: &mut Pen<'_>) {
+    pen.put(b"VALUE ");
+    pen.put(key);
+    if hit.flags == 0 {
+        pen.put(b" 0 ");
+    } else {
+        pen.put(b" ");
+        pen.number(u64::from(hit.flags));
+        pen.put(b" ");
+    }
+    pen.number(len as u64);
+    if cas {
+        pen.put(b" ");
+        pen.number(hit.cas);
+    }
+    pen.put(b"\r\n");
 }

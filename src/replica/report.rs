@@ -36,6 +36,7 @@ pub fn rows(
         ("heal_conflicts", counters.conflicts.to_string()),
         ("promotions", counters.promotions.to_string()),
         ("switchovers", counters.switchovers.to_string()),
+        ("stalls", counters.stalls.to_string()),
         ("reconnects", counters.reconnects.to_string()),
         ("changes_sent", counters.changes_sent.to_string()),
         ("changes_applied", counters.changes_applied.to_string()),
@@ -57,9 +58,13 @@ pub fn rows(
     if let Some(accepts) = pair.accepts {
         rows.push(("accepts", if accepts { "yes" } else { "no" }.to_string()));
     }
-    if let Some((heard, granted)) = pair.arbiter {
-        rows.push(("arbiter", if heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
-        rows.push(("arbiter_grant", if granted { "yes" } else { "no" }.to_string()));
+    if let Some(up) = pair.second_up {
+        rows.push(("heartbeat_path", if up { "up" } else { "down" }.to_string()));
+    }
+    if let Some(arbiter) = pair.arbiter {
+        rows.push(("arbiter", if arbiter.heard.unwrap_or(false) { "up" } else { "down" }.to_string()));
+        rows.push(("arbiter_grant", if arbiter.granted.is_some() { "yes" } else { "no" }.to_string()));
+        rows.extend(arbiter.granted.map(|left| ("arbiter_grant_ms", left.as_millis().to_string())));
     }
     if let Some(copy) = pair.copy {
         rows.push(("copy_kind", if copy.whole { "full" } else { "missed" }.to_string()));

@@ -509,7 +509,7 @@ where
         counts.listen_disabled_num.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             "all {} connections are taken: new clients wait; raise -c, or end idle ones with -o idle_timeout=SECONDS",
-            service.config.connections_max
+            service.stats.connections_max()
         );
     }
     let since = Instant::now();

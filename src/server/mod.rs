@@ -215,6 +215,12 @@ impl Server {
         self.service.engine.set_limit(bytes);
     }
 
+    /// Another limit of connections; those there are stay.
+    pub fn set_connections_max(&self, connections: usize) {
+        self.service.stats.connections.max_connections.store(connections as u64, Ordering::Relaxed);
+        self.service.room.notify_waiters();
+    }
+
     /// What `verbosity` does.
     pub fn set_verbosity(&self, verbosity: u8) {
         self.service.verbosity.store(verbosity.min(2), Ordering::Relaxed);
@@ -355,7 +361,7 @@ impl Service {
     }
 
     fn is_full(&self) -> bool {
-        self.stats.connections.curr_connections.load(Ordering::Relaxed) >= self.config.connections_max as u64
+        self.stats.connections.curr_connections.load(Ordering::Relaxed) >= self.stats.connections_max()
     }
 }
 

@@ -9,8 +9,6 @@
 
 use std::sync::atomic::Ordering;
 
-use arrayvec::ArrayVec;
-
 use super::auth::Entrance;
 use super::gate::{Admission, Confirmation, Receipt};
 use super::watch::{Witness, kind};
@@ -18,7 +16,7 @@ use super::worker::Shared;
 use super::{Service, auth, dispatch, dump::Dump, echo, limits};
 use crate::command::{Command, Now, Op, Outcome, Pages, Refusal, Replies};
 use crate::engine::Reserved;
-use crate::protocol::{Codec, Decoded, Form, Limits, Output, Protocol, Request, Session as Asked};
+use crate::protocol::{Batch, Codec, Decoded, Form, Limits, Output, Protocol, Request, Session as Asked};
 use crate::stats::{Counted, Detail};
 
 /// Bytes that arrived and were not eaten yet.
@@ -229,9 +227,6 @@ impl Body {
         self.pages.clone().unwrap_or_else(|| Pages::new([]))
     }
 }
-
-type Batch<'b> =
-    (ArrayVec<Command<'b>, { limits::BATCH_REQUESTS }>, ArrayVec<Form<'b>, { limits::BATCH_REQUESTS }>);
 
 /// What ended a batch.
 enum End<'b> {
@@ -463,13 +458,13 @@ impl Session {
         let echoes = service.verbosity.load(Ordering::Relaxed) >= 2;
         let now = shared.now();
         let (eaten, action, holds, retry) = {
-            let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
+            let mut batch = Batch::new();
             let stopwatch = shared.stopwatch();
             let (mut eaten, end) = self.gather(input.bytes(), &mut batch, *turn, echoes);
-            *turn -= batch.0.len();
+            *turn -= batch.len();
             self.execute(service, &batch, now, out);
             if let Some(since) = stopwatch {
-                shared.measured(since, &batch.0);
+                shared.measured(since, batch.commands());
             }
             let action = match end {
                 End::Full => None,
@@ -499,7 +494,7 @@ impl Session {
             };
             // Behind everything that was executed.
             let holds = service.gate.leave(shared.index);
-            let retry = !holds && action != Some(Action::Close) && batch.0.iter().all(is_pure_read);
+            let retry = !holds && action != Some(Action::Close) && batch.commands().iter().all(is_pure_read);
             (eaten, action, holds, retry)
         };
         shared.cell().turns.add(1);
@@ -546,9 +541,15 @@ impl Session {
         turn: usize,
         echoes: bool,
     ) -> (usize, End<'b>) {
-        let most = turn.min(limits::BATCH_REQUESTS);
+        let most = turn.min(Batch::MOST);
         let mut eaten = 0;
-        while batch.0.len() < most {
+        while batch.len() < most {
+            if !echoes {
+                eaten += self.codec.take_plain(&bytes[eaten..], batch, most);
+                if batch.len() == most {
+                    break;
+                }
+            }
             let rest = &bytes[eaten..];
             if rest.is_empty() {
                 return (eaten, End::Incomplete(1));
@@ -564,8 +565,7 @@ impl Session {
             match decoded {
                 Decoded::Request { request: Request::Item { command, form }, used } => {
                     eaten += used;
-                    batch.0.push(command);
-                    batch.1.push(form);
+                    batch.push(command, form);
                 }
                 Decoded::Request { request: Request::Say(line), used } => {
                     return (eaten + used, End::Say(line));
@@ -586,19 +586,19 @@ impl Session {
 
     #[inline]
     fn execute(&self, service: &Service, batch: &Batch<'_>, now: Now, out: &mut Output) {
-        if batch.0.is_empty() {
+        if batch.is_empty() {
             return;
         }
         let detail = &service.stats.detail;
         let detail = detail.on.load(Ordering::Relaxed).then_some(detail);
         if service.watchers.wants(kind::ITEMS) {
-            for (command, form) in batch.0.iter().zip(&batch.1) {
+            for (command, form) in batch.commands().iter().zip(batch.forms()) {
                 self.execute_watched(service, command, form, now, out);
             }
             return;
         }
-        let mut formatter = Formatter { commands: &batch.0, forms: &batch.1, now, out, detail };
-        service.engine.execute(&batch.0, now, &mut formatter);
+        let mut formatter = Formatter { commands: batch.commands(), forms: batch.forms(), now, out, detail };
+        service.engine.execute(batch.commands(), now, &mut formatter);
     }
 
     /// Somebody watches: one by one, and watchers are told.
@@ -629,9 +629,8 @@ impl Session {
     fn execute_one(&self, service: &Service, request: Request<'_>, now: Now, out: &mut Output) {
         match request {
             Request::Item { command, form } => {
-                let mut batch: Batch<'_> = (ArrayVec::new(), ArrayVec::new());
-                batch.0.push(command);
-                batch.1.push(form);
+                let mut batch = Batch::new();
+                batch.push(command, form);
                 self.execute(service, &batch, now, out);
             }
             Request::Say(line) => out.extend(&line),

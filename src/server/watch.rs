@@ -34,7 +34,7 @@ pub(super) mod kind {
     pub(in super::super) const DELETIONS: u32 = 8;
     /// `conn_new` and `conn_close`.
     pub(in super::super) const CONNECTIONS: u32 = 16;
-    /// Background work of memcached's memory layout, which has no counterpart here: accepted, silent.
+    /// `lru_crawler`.
     pub(in super::super) const SYSTEM: u32 = 32;
     /// What a batch has to tell about.
     pub(in super::super) const ITEMS: u32 = FETCHERS | MUTATIONS | DELETIONS;
@@ -75,6 +75,18 @@ impl Reason {
             Self::Shutdown => "shutdown",
         }
     }
+}
+
+/// What the crawler did to a class since it was last told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Crawled {
+    pub(super) class: u8,
+    /// Since the line before.
+    pub(super) since_secs: u32,
+    /// At most so long it took.
+    pub(super) elapsed_secs: u32,
+    pub(super) examined: u64,
+    pub(super) reclaimed: u64,
 }
 
 /// Everybody who watches.
@@ -185,6 +197,19 @@ impl Watchers {
                 format_args!("type=conn_close {end} reason={reason} cfd={descriptor}"),
             );
         }
+    }
+
+    /// There is one crawler for all items here, and it goes by what may have expired, not by a timetable:
+    /// the words about memcached's lists and its next run hold what is true of every run.
+    pub(super) fn crawled(&self, done: &Crawled) {
+        let Crawled { class, since_secs, elapsed_secs, examined, reclaimed } = done;
+        self.tell(
+            kind::SYSTEM,
+            format_args!(
+                "type=lru_crawler crawler={class} lru=cold low_mark=0 next_reclaims=0 since_run={since_secs} \
+                 next_run=0 elapsed={elapsed_secs} examined={examined} reclaimed={reclaimed}"
+            ),
+        );
     }
 
     /// Called under a shard's lock: a bounded copy into each watcher's buffer.

@@ -68,6 +68,8 @@ pub struct WorkerCell {
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "each field is the memcached statistic of the same name")]
 pub struct ConnectionCounts {
+    /// Most there may be (`-c`).
+    pub max_connections: AtomicU64,
     pub curr_connections: AtomicU64,
     pub total_connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -195,12 +197,14 @@ impl Stats {
 
     /// Counters for that many workers.
     pub fn new(shape: Shape, engine: Arc<dyn Engine>, detail: Detail) -> Self {
+        let connections =
+            ConnectionCounts { max_connections: (shape.connections_max as u64).into(), ..Default::default() };
         let cells = (0..shape.threads).map(|_| WorkerCell::default()).collect();
         Self {
             shape,
             engine,
             cells,
-            connections: ConnectionCounts::default(),
+            connections,
             logs: Arc::default(),
             tls: TlsCounts::default(),
             detail,
@@ -240,6 +244,7 @@ impl Stats {
         Snapshot {
             now,
             engine: self.engine.stats(),
+            max_connections: counts.max_connections.load(Ordering::Relaxed),
             curr_connections: counts.curr_connections.load(Ordering::Relaxed),
             connection_structures: counts.connection_structures.load(Ordering::Relaxed),
             accepting: !counts.listen_disabled.load(Ordering::Relaxed),
@@ -280,8 +285,8 @@ impl Stats {
     }
 
     /// Most client connections there may be.
-    pub const fn connections_max(&self) -> usize {
-        self.shape.connections_max
+    pub fn connections_max(&self) -> u64 {
+        self.connections.max_connections.load(Ordering::Relaxed)
     }
 
     /// Whether `stats sizes` has an answer (`-o track_sizes`).

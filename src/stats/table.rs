@@ -11,6 +11,7 @@ use super::Shape;
 pub struct Snapshot {
     pub now: Now,
     pub engine: EngineStats,
+    pub max_connections: u64,
     pub curr_connections: u64,
     pub connection_structures: u64,
     pub accepting: bool,
@@ -165,7 +166,7 @@ pub const ROWS: &[Row] = &[
     gauge("pointer_size", |_, _| Value::Number(u64::from(usize::BITS))),
     gauge("rusage_user", |_, _| usage(nix::sys::resource::Usage::user_time)),
     gauge("rusage_system", |_, _| usage(nix::sys::resource::Usage::system_time)),
-    gauge("max_connections", |_, shape| Value::Number(shape.connections_max as u64)),
+    server!(gauge, max_connections),
     server!(gauge, curr_connections),
     server!(counter, total_connections),
     server!(counter, rejected_connections).when(When::RefuseFast),

@@ -93,6 +93,7 @@ impl Stats {
         for (name, value) in &self.shape.settings {
             match *name {
                 "maxbytes" => tell(name, &limit.to_string()),
+                "maxconns" => tell(name, &self.connections_max().to_string()),
                 "verbosity" => tell(name, &verbosity.to_string()),
                 "detail_enabled" => {
                     let on = self.detail.on.load(std::sync::atomic::Ordering::Relaxed);

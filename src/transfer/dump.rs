@@ -5,6 +5,7 @@ use std::io::Write;
 use super::file::{Item, Writer};
 use super::keys::{self, Keys};
 use super::{BATCH, Connection, Progress};
+use crate::dial::Dialler;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,13 +18,14 @@ pub struct Dumped {
 
 /// Writes all items of the server at `address`. `now` reads the unix time.
 pub fn dump<W: Write>(
+    dialler: &Dialler,
     address: &str,
     to: W,
     now: impl Fn() -> u64,
     progress: Progress<'_>,
 ) -> Result<(Dumped, W), String> {
-    let mut names = Keys::of(address)?;
-    let mut values = Connection::open(address)?;
+    let mut names = Keys::of(dialler, address)?;
+    let mut values = Connection::open(dialler, address)?;
     let writing = |error: std::io::Error| format!("the file cannot be written: {error}");
     let mut writer = Writer::new(to, now(), address).map_err(writing)?;
     let mut dumped = Dumped::default();

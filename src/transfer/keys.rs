@@ -3,6 +3,7 @@
 use base64::Engine as _;
 
 use super::{Connection, number_of, unescape};
+use crate::dial::Dialler;
 
 /// Lists keys. They are those of the moment in which the server's walk passes them.
 pub struct Keys {
@@ -19,8 +20,8 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     /// Asks the server at HOST:PORT.
-    pub fn of(address: &str) -> Result<Self, String> {
-        let mut connection = Connection::open(address)?;
+    pub fn of(dialler: &Dialler, address: &str) -> Result<Self, String> {
+        let mut connection = Connection::open(dialler, address)?;
         let expected = connection.items()?;
         // Its lines are for machines; older servers know the other form only.
         connection.waiting.extend_from_slice(b"lru_crawler mgdump all\r\n");

@@ -5,6 +5,7 @@ use std::io::BufRead;
 
 use super::file::{Item, Reader};
 use super::{BATCH, Connection, Progress};
+use crate::dial::Dialler;
 
 /// Requests that wait to be sent in one piece.
 const BATCH_BYTES: usize = 256 << 10;
@@ -37,6 +38,7 @@ pub fn verify(from: impl BufRead) -> Result<u64, String> {
 /// Stores all items of a file in the server at `address`; with `keep`, not over those that it has. `now` is
 /// the unix time. `expected` is for the progress.
 pub fn load(
+    dialler: &Dialler,
     address: &str,
     from: impl BufRead,
     keep: bool,
@@ -45,7 +47,7 @@ pub fn load(
     progress: Progress<'_>,
 ) -> Result<Loaded, String> {
     let mut reader = Reader::new(from)?;
-    let mut connection = Connection::open(address)?;
+    let mut connection = Connection::open(dialler, address)?;
     let (mut loaded, mut sent, mut passed) = (Loaded::default(), 0, 0);
     // Whoever reads the end of a damaged file has stored what was before it, and says so.
     loop {

@@ -14,8 +14,9 @@ pub mod keys;
 pub mod load;
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
+
+use crate::dial::{Dialler, Stream};
 
 /// For a connection and for each answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -29,40 +30,20 @@ const VALUE_BYTES_MAX: usize = 1 << 30;
 /// A connection that requests are written to in batches.
 struct Connection {
     address: String,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     /// What was not sent yet.
     waiting: Vec<u8>,
     line: Vec<u8>,
 }
 
 impl Connection {
-    fn open(address: &str) -> Result<Self, String> {
-        let connect = || {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            for address in address.to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, LIMIT) {
-                    Ok(stream) => {
-                        stream.set_nodelay(true)?;
-                        stream.set_read_timeout(Some(LIMIT))?;
-                        stream.set_write_timeout(Some(LIMIT))?;
-                        return Ok(stream);
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
-        };
-        match connect() {
-            Ok(stream) => Ok(Self {
-                address: address.to_owned(),
-                stream: BufReader::with_capacity(64 << 10, stream),
-                waiting: Vec::new(),
-                line: Vec::new(),
-            }),
-            Err(error) => Err(format!(
-                "no server at {address}: {error}; name the port for clients, as in 192.0.2.11:11211"
-            )),
-        }
+    fn open(dialler: &Dialler, address: &str) -> Result<Self, String> {
+        Ok(Self {
+            address: address.to_owned(),
+            stream: BufReader::with_capacity(64 << 10, dialler.enter(address, LIMIT)?),
+            waiting: Vec::new(),
+            line: Vec::new(),
+        })
     }
 
     fn failed(&self, error: &io::Error) -> String {
@@ -76,7 +57,8 @@ impl Connection {
 
     /// Sends what waits.
     fn flush(&mut self) -> Result<(), String> {
-        let result = self.stream.get_mut().write_all(&self.waiting);
+        let stream = self.stream.get_mut();
+        let result = stream.write_all(&self.waiting).and_then(|()| stream.flush());
         self.waiting.clear();
         result.map_err(|error| self.failed(&error))
     }
@@ -109,10 +91,7 @@ impl Connection {
     /// What was said instead of an answer.
     fn strange(&self, line: &[u8]) -> String {
         let words: String = line.escape_ascii().to_string().chars().take(100).collect();
-        format!(
-            "{} answers `{words}`: is it a memcached of 1.6 or later, without authentication?",
-            self.address
-        )
+        format!("{} answers `{words}`: is it a memcached of 1.6 or later?", self.address)
     }
 
     /// How many items the server has now.

@@ -9,6 +9,7 @@
 #[path = "../pair/harness.rs"]
 mod harness;
 mod one_node;
+mod recipes;
 mod two_nodes;
 
 use std::path::PathBuf;

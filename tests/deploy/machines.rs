@@ -107,7 +107,7 @@ impl Machine {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.inside.to_string(), "-m", "-n", "-p", "-r", "-w"]);
         // Nothing a test does may take longer.
-        command.args(["timeout", "-k", "1", "50", "sh", "-ec", script]);
+        command.args(["timeout", "-k", "1", "200", "sh", "-ec", script]);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }

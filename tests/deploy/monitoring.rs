@@ -129,6 +129,8 @@ fn every_query_of_the_dashboard_returns_data() {
         (pending.is_empty() || number > 1000).then_some(())
     });
     assert!(pending.is_empty(), "no data for {pending:#?}\n{}", service.log());
+    let (_, known) = prometheus.page("/api/v1/metadata?metric=tandem_role").expect("an answer");
+    assert!(known.contains("\"stateset\""), "{known}");
 
     // The alerts see this pair: one of them begins to wait when its node is gone.
     let alerting =

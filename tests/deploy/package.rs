@@ -256,18 +256,3 @@ fn a_translated_repcached_configuration_starts() {
          systemctl restart tandemd
          tandemctl wait --role master --timeout 20s");
 }
-
-/// Kubernetes' and compose's files are what those programs can read.
-#[test]
-fn the_container_files_are_valid_yaml() {
-    if !installed(&["python3"])
-        || !Command::new("/usr/bin/python3").args(["-c", "import yaml"]).status().is_ok_and(|s| s.success())
-    {
-        eprintln!("SKIPPED: python3-yaml is not installed");
-        return;
-    }
-    let script = "import sys,yaml\nfor f in sys.argv[1:]: assert list(yaml.safe_load_all(open(f)))";
-    let files = ["kubernetes/tandem.yaml", "kubernetes/master-service.yaml", "container/compose.yaml"]
-        .map(|file| format!("{ROOT}/deploy/{file}"));
-    run(Command::new("/usr/bin/python3").args(["-c", script]).args(files));
-}

@@ -5,6 +5,8 @@
 //! alone, so that nothing else hides behind it; its answer is then compared as strictly as any other,
 //! against what the entry makes of the reference's.
 
+use base64::Engine as _;
+
 use crate::exchange::Answer;
 
 /// One allowed difference.
@@ -170,6 +172,28 @@ pub(crate) fn miscounted(command: &[u8]) -> Option<&'static str> {
         std::str::from_utf8(word).ok().and_then(|word| word.parse::<i64>().ok()).is_none()
     });
     (line.is(&["flush_all"]) && bad_delay).then_some("cmd_flush")
+}
+
+/// The words of a meta answer as Tandem has to give them.
+///
+/// An item whose key was sent in base64 shows it so (`k` and `b`). memcached forgets that when another
+/// command makes the item anew: `mg` with `N`, `ms` that appends or prepends, `ma` that lets the number
+/// grow. Tandem remembers.
+pub(crate) fn remember_base64<'a>(words: &mut Vec<&'a [u8]>, tandem: &[&'a [u8]]) {
+    for at in 1..words.len().min(tandem.len()) {
+        let (Some((b'k', plain)), Some((b'k', encoded))) =
+            (words[at].split_first(), tandem[at].split_first())
+        else {
+            continue;
+        };
+        let marked = tandem.get(at + 1) == Some(&b"b".as_slice());
+        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
+        if marked && words.get(at + 1) != Some(&b"b".as_slice()) && decoded.is_ok_and(|key| key == plain) {
+            words[at] = tandem[at];
+            words.insert(at + 1, b"b");
+            return;
+        }
+    }
 }
 
 /// The entry that is about a text command.

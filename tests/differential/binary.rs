@@ -82,7 +82,7 @@ fn store(source: &mut Source) -> Vec<Command> {
 fn append(source: &mut Source) -> Vec<Command> {
     let opcode = source.pick(&[0x0e, 0x0f, 0x19, 0x1a]);
     let (key, opaque) = (source.binary_key(), source.random.u32(..));
-    let value = if matches!(opcode, 0x0e | 0x19) { source.small_value() } else { source.leading_value() };
+    let value = source.value();
     if source.chance(200) {
         return vec![packet(opcode, &key, &[], &value, opaque)];
     }

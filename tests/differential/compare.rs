@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::allowed;
 use crate::exchange::{Answer, End};
 use crate::script::{Wire, escape};
 
@@ -23,8 +24,9 @@ pub(crate) struct Comparer {
     pub(crate) seen: (Vec<u64>, Vec<u64>),
     /// What only the first server counts (see `allowed::miscounted`).
     pub(crate) excused: HashMap<&'static str, u64>,
-    /// Whether the second server counts what is too large in binary, too: memcached does not.
-    second_counts_packets: bool,
+    /// Whether the list of allowed differences is in force for the second server. It counts what is too
+    /// large in binary, too: memcached does not.
+    is_tandem: bool,
     /// Binary answers that something is too large.
     too_large_packets: u64,
 }
@@ -34,8 +36,8 @@ pub(crate) type Difference = String;
 
 impl Comparer {
     /// Nothing seen yet.
-    pub(crate) fn new(second_counts_packets: bool) -> Self {
-        Self { second_counts_packets, ..Self::default() }
+    pub(crate) fn new(is_tandem: bool) -> Self {
+        Self { is_tandem, ..Self::default() }
     }
 
     /// Compares what both answered to one round.
@@ -75,7 +77,7 @@ impl Comparer {
         if !line.ends_with(b"\r\n") || !other.ends_with(b"\r\n") {
             return if line == other { Ok(None) } else { Err(()) };
         }
-        let words: Vec<&[u8]> = line.trim_ascii_end().split(|byte| *byte == b' ').collect();
+        let mut words: Vec<&[u8]> = line.trim_ascii_end().split(|byte| *byte == b' ').collect();
         let others: Vec<&[u8]> = other.trim_ascii_end().split(|byte| *byte == b' ').collect();
         let known: [&[u8]; 6] = [b"VALUE", b"VA", b"HD", b"EN", b"ME", b"VERSION"];
         if !known.contains(&words[0]) {
@@ -86,6 +88,9 @@ impl Comparer {
         }
         if words[0] == b"VERSION" {
             return Ok(None);
+        }
+        if self.is_tandem {
+            allowed::remember_base64(&mut words, &others);
         }
         if words.len() != others.len() {
             return Err(());
@@ -167,7 +172,7 @@ impl Comparer {
             let number = |counters: &HashMap<String, String>| counters.get(name)?.parse::<u64>().ok();
             let excused = self.excused.get(name).copied().unwrap_or_default();
             let (one, other) = (number(&first), number(&second));
-            let is_uncounted = name == "store_too_large" && self.second_counts_packets;
+            let is_uncounted = name == "store_too_large" && self.is_tandem;
             let uncounted = if is_uncounted { self.too_large_packets } else { 0 };
             let one = one.map(|one| one + uncounted);
             if one.is_none() || one != other.map(|other| other + excused) {

@@ -102,21 +102,6 @@ impl Source {
         }
     }
 
-    /// A value for behind another. Not a large one: a number, a blank and then kilobytes are a number to
-    /// memcached still, and to nobody else.
-    pub(crate) fn small_value(&mut self) -> Vec<u8> {
-        if self.chance(128) { self.number().into_bytes() } else { self.filled(1, 600) }
-    }
-
-    /// A value for in front of another: not a number and a blank, for the same reason.
-    pub(crate) fn leading_value(&mut self) -> Vec<u8> {
-        let value = self.value();
-        if value.first().is_some_and(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_whitespace) {
-            return self.filled(1, 600);
-        }
-        value
-    }
-
     /// A value that arithmetic may or may not take, far below 2^63: above, memcached looks for a minus
     /// in whatever its memory holds behind the value. The edges are in `edges`, in fresh memory.
     pub(crate) fn number(&mut self) -> String {
@@ -124,7 +109,9 @@ impl Source {
             0..90 => self.random.u32(0..200).to_string(),
             90..130 => self.pick(&["0", "1", "9", "10", "99", "100", "999"]).to_owned(),
             130..160 => (self.random.u64(..) >> 8).to_string(),
-            160..200 => self.pick(&["4294967295", "4294967296", "9007199254740993", "99999999"]).to_owned(),
+            // What a shorter number and an appended one leave.
+            160..170 => self.random.u32(0..2_000).to_string() + &" ".repeat(self.random.usize(1..3_000)),
+            170..200 => self.pick(&["4294967295", "4294967296", "9007199254740993", "99999999"]).to_owned(),
             _ => self
                 .pick(&[
                     "99999999999999999999",

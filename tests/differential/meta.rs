@@ -19,8 +19,7 @@ pub(crate) fn command(source: &mut Source) -> Vec<Command> {
     }
 }
 
-/// The key, in base64 at times; whether it is. None of these names a key that is also sent plainly:
-/// memcached forgets how a key was sent when another command extends its value.
+/// The key, in base64 at times; whether it is.
 fn key(source: &mut Source) -> (Vec<u8>, bool) {
     if source.chance(30) {
         let encoded = source.pick(&["cXV4", "cXE=", "/+8A", "AAECAw=="]);
@@ -60,9 +59,7 @@ fn common(source: &mut Source, encoded: bool) -> String {
 fn get(source: &mut Source) -> Command {
     let (key, encoded) = key(source);
     let shown = some(source, &["v", "v", "c", "f", "s", "t", "h", "l", "u"], 6);
-    // Not N and a key in base64: 1.6.18 forgets that what it makes has one.
     let changed = match source.random.u8(0..2) {
-        _ if encoded => some(source, &["T0", "T600", "T100000", "T-1"], 1),
         0 => some(source, &["N0", "N600", "R30", "R2000"], 2),
         _ => some(source, &["N0", "N600", "T0", "T600", "T100000", "T-1", "R30", "R700", "R200000"], 3),
     };
@@ -96,15 +93,8 @@ fn store(source: &mut Source) -> Vec<Command> {
     let (key, encoded) = key(source);
     let mode =
         source.pick(&["", "", "", "", " ME", " MA", " MP", " MR", " MS", " Ma", " Me", " Mset", " Mappend"]);
-    let value = match (mode, source.chance(90)) {
-        (" MP", _) => source.leading_value(),
-        (_, true) => source.number().into_bytes(),
-        (" MA" | " Ma" | " Mappend", false) => source.small_value(),
-        (_, false) => source.value(),
-    };
+    let value = if source.chance(90) { source.number().into_bytes() } else { source.value() };
     let flags = some(source, &["F0", "F5", "F42"], 1) + &some(source, &["T0", "T600", "T-1", "T100000"], 1);
-    // memcached forgets that a key came in base64 when its value is extended.
-    let mode = if encoded && matches!(mode, " MA" | " MP") { "" } else { mode };
     // 1.6.18 does not know that N lets append and prepend create.
     let appends = mode.starts_with(" MA") || mode.starts_with(" MP");
     let vivify = if !appends && source.chance(30) { source.pick(&[" N0", " N600"]) } else { "" };
@@ -144,8 +134,7 @@ fn delete(source: &mut Source) -> Vec<Command> {
 }
 
 fn arithmetic(source: &mut Source) -> Vec<Command> {
-    // In base64 it would forget that, too, when the number grows.
-    let (key, encoded) = (source.key(), false);
+    let (key, encoded) = key(source);
     let mode = source.pick(&["", "", "", " MI", " MD", " M+", " M-", " Mi", " Md", " Mincr", " Mdecr"]);
     let delta = if source.chance(128) { format!(" D{}", source.delta()) } else { String::new() };
     let vivify = if source.chance(80) {
@@ -154,16 +143,23 @@ fn arithmetic(source: &mut Source) -> Vec<Command> {
         ""
     };
     let shown = unique_letters(&some(source, &["v", "v", "t", "c"], 3));
-    // Only where the number keeps its length: memcached gives the new time to the old item.
-    let touch = if delta.is_empty() && vivify.is_empty() && source.chance(40) { " D0 T600" } else { "" };
+    let time = if source.chance(40) { source.pick(&["0", "600", "100000"]) } else { "" };
+    let touch = if time.is_empty() { String::new() } else { format!(" T{time}") };
     let line =
         Builder::default().bytes("ma ").bytes(&key).bytes(shown).bytes(mode).bytes(delta).bytes(vivify);
     let line = line.bytes(touch).bytes(common(source, encoded));
-    if source.chance(220) {
-        return vec![fresh(line.finish(None))];
+    let mut commands = if source.chance(220) {
+        vec![fresh(line.finish(None))]
+    } else {
+        let line = line.bytes(" C").part(source.unique(false));
+        vec![look(&key, encoded), line.finish(None)]
+    };
+    if !time.is_empty() {
+        // memcached gives the new time to the old item, which is not there any more if the number grew.
+        let line = Builder::default().bytes("mg ").bytes(key).bytes(format!(" T{time}"));
+        commands.push(line.bytes(if encoded { " b" } else { "" }).finish(None));
     }
-    let line = line.bytes(" C").part(source.unique(false));
-    vec![look(&key, encoded), line.finish(None)]
+    commands
 }
 
 /// Wrong flags, tokens, lengths and keys.

@@ -27,11 +27,7 @@ fn noreply(source: &mut Source, of_256: u8) -> &'static str {
 fn store(source: &mut Source, key: Option<&[u8]>) -> Command {
     let name = source.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
     let key = key.map_or_else(|| source.key(), <[u8]>::to_vec);
-    let value = match name {
-        "append" => source.small_value(),
-        "prepend" => source.leading_value(),
-        _ => source.value(),
-    };
+    let value = source.value();
     let line = format!(" {} {} {}{}", source.flags(), source.exptime(), value.len(), noreply(source, 30));
     Builder::default().bytes(name).bytes(" ").bytes(key).bytes(line).finish(Some(&value))
 }
@@ -67,11 +63,11 @@ fn compare(source: &mut Source) -> Vec<Command> {
 
 /// get, gets, gat, gats, of one key or of many.
 fn retrieve(source: &mut Source) -> Command {
-    let name = source.pick(&["get", "get", "gets", "gat", "gats"]);
+    let name = source.pick(&["get", "get", "get", "gets", "gets", "gat", "gats", "bget"]);
     let keys = match source.random.u8(..) {
         0..170 => 1,
         // A line of more than 2048 bytes may come in any number of reads only if it is a get.
-        _ if name.starts_with("ga") => source.random.usize(2..8),
+        _ if name.starts_with("ga") || name == "bget" => source.random.usize(2..8),
         170..240 => source.random.usize(2..8),
         240..254 => source.random.usize(8..40),
         _ => source.random.usize(40..400),

@@ -167,6 +167,52 @@ fn only_nodes_with_the_same_key_pair() {
     pair.wait_paired();
 }
 
+/// A backup with a quarter of the master's memory: it drops what it has no room for, and nobody else does.
+#[test]
+fn a_smaller_backup_stays_a_backup_and_the_larger_node_loses_nothing() {
+    const ITEMS: usize = 1_500;
+    let value = |index: usize, round: usize| format!("{round}-{index}-").repeat(20_000 / 6).into_bytes();
+    let mut pair = setup().pair();
+    for (node, megabytes) in pair.nodes.iter_mut().zip(["64", "16"]) {
+        node.flags.extend(["-m".to_owned(), megabytes.to_owned()]);
+    }
+    pair.start();
+    if pair.wait_synced() != 0 {
+        pair.switch_over(|| ());
+    }
+    let mut large = pair.nodes[0].client();
+    for round in 0..2 {
+        for index in 0..ITEMS {
+            let key = format!("key-{index}");
+            wait_for("a set", PATIENCE, || large.set(&key, &value(index, round)).ok());
+        }
+    }
+    assert_eq!(pair.wait_synced(), 0, "a backup that is short of memory is a backup");
+    wait_for("nothing is under way", PATIENCE, || {
+        (pair.nodes[0].replicated("lag_records") == 0).then_some(())
+    });
+    let kept = pair.nodes[1].items().expect("it answers");
+    assert!((1..ITEMS as u64).contains(&kept), "the smaller node keeps what it has room for: {kept}");
+    assert_eq!(pair.nodes[0].items(), Some(ITEMS as u64), "the larger one has everything");
+    assert_eq!(pair.nodes[0].replicated("full_copies"), 1, "nothing was copied again");
+
+    // What the smaller one has is right, and its misses cost the larger one nothing.
+    assert_eq!(pair.switch_over(|| ()), 1);
+    let mut small = pair.nodes[1].client();
+    for index in 0..ITEMS {
+        let key = format!("key-{index}");
+        let found = wait_for("an answer", PATIENCE, || small.get(&key).ok());
+        assert!(found.is_none_or(|found| found == value(index, 1)), "{key}");
+    }
+    assert_eq!(pair.switch_over(|| ()), 0);
+    let mut large = pair.nodes[0].client();
+    for index in 0..ITEMS {
+        let key = format!("key-{index}");
+        let found = wait_for("an answer", PATIENCE, || large.get(&key).ok());
+        assert!(found.is_some_and(|found| found == value(index, 1)), "{key}");
+    }
+}
+
 /// A small file system of its own, unmounted at the end.
 struct Mount(std::path::PathBuf);
 

@@ -113,6 +113,11 @@ fn never_two(start: impl Fn(&[IpAddr], u16, &std::path::Path) -> Killed, scheme:
     let before = Instant::now();
     cables.cut();
     wait_for("the master has the grant", PATIENCE, || says(&pair, master, "arbiter_grant", "yes"));
+    wait_for("the status says so", PATIENCE, || {
+        let arbiter = pair.nodes[master].admin().status().ok()?.arbiter?;
+        let known = arbiter.reachable == Some(true) && !arbiter.name.is_empty();
+        (known && arbiter.grant == "this node" && arbiter.grant_ms.is_some()).then_some(())
+    });
     let writers = [0, 1].map(|node| writer(&pair, node, &stop));
     // Longer than the backup's patience and the lease together.
     std::thread::sleep(Duration::from_secs(5));

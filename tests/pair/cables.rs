@@ -18,6 +18,8 @@ pub struct Cables {
     clients: [IpAddr; 2],
     /// Where the nodes find each other.
     nodes: [IpAddr; 2],
+    /// The same over the second cable, if one is laid.
+    second: [IpAddr; 2],
     /// Where the nodes find us.
     pub outside: [IpAddr; 2],
 }
@@ -43,7 +45,7 @@ impl Cables {
         })?
     }
 
-    /// Networks of four addresses: between the nodes, to the first one, to the second one.
+    /// Networks of four addresses: between the nodes, to the first one, to the second one, between them again.
     fn lay(slot: u32, names: [String; 2]) -> Self {
         let base = u32::from_be_bytes([10, 213, 0, 0]) + 16 * slot;
         let address = |network: u32, host: u32| IpAddr::from((base + 4 * network + host).to_be_bytes());
@@ -52,6 +54,7 @@ impl Cables {
             names,
             clients: [address(1, 2), address(2, 2)],
             nodes: [address(0, 1), address(0, 2)],
+            second: [address(3, 1), address(3, 2)],
             outside: [address(1, 1), address(2, 1)],
         };
         assert!(cables.lay_all(), "a namespace could be made but no cable between two: see above");
@@ -79,6 +82,44 @@ impl Cables {
                     && ip(&["addr", "add", &ends[2], "dev", &ours])
                     && ip(&["link", "set", &ours, "up"])
             })
+    }
+
+    /// The same with a second cable between the nodes, for heartbeats.
+    pub fn pair_with_second(&self, setup: Setup) -> Pair {
+        let between = format!("td{}q", self.slot);
+        let [a, b] = &self.names;
+        let laid =
+            ip(&["link", "add", &between, "netns", a, "type", "veth", "peer", "name", &between, "netns", b])
+                && (0..2).all(|index| {
+                    let (name, end) = (&self.names[index], format!("{}/30", self.second[index]));
+                    ip(&["-n", name, "addr", "add", &end, "dev", &between])
+                        && ip(&["-n", name, "link", "set", &between, "up"])
+                });
+        assert!(laid, "one cable could be laid but not a second one: see above");
+        let mut pair = self.pair(setup);
+        for (index, node) in pair.nodes.iter_mut().enumerate() {
+            let (own, other) = (self.second[index].to_string(), self.second[1 - index].to_string());
+            node.flags.extend(["--replication-listen".to_owned(), own]);
+            node.flags.extend(["--heartbeat-peer".to_owned(), other]);
+        }
+        pair
+    }
+
+    /// Drops everything on the second cable, without a word to either.
+    pub fn cut_second(&self) {
+        for (name, peer) in self.names.iter().zip([self.second[1], self.second[0]]) {
+            let rules = format!(
+                "table inet second {{ chain outward {{ type filter hook output priority 0; ip daddr {peer} drop; }}; }}"
+            );
+            assert!(run("ip", &["netns", "exec", name, "nft", &rules]), "nft, of nftables");
+        }
+    }
+
+    /// Ends [`Cables::cut_second`].
+    pub fn mend_second(&self) {
+        for name in &self.names {
+            assert!(run("ip", &["netns", "exec", name, "nft", "delete table inet second"]));
+        }
     }
 
     /// Drops what a node says to a port of ours.

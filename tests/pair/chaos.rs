@@ -11,8 +11,10 @@ use std::time::Duration;
 use tandemd::bench::client::{Client, Error};
 
 use crate::cables::Cables;
-use crate::harness::{PATIENCE, Pair};
+use crate::fault_proxy::{Direction, Faults};
+use crate::harness::{PATIENCE, Pair, wait_for};
 use crate::setup;
+use crate::wires::Wires;
 
 const KEYS: usize = 200;
 
@@ -25,14 +27,15 @@ enum Loss {
     Last,
 }
 
-struct Fault {
+/// What befalls a pair over what is between its nodes.
+struct Fault<Between> {
     name: &'static str,
     loss: Loss,
     /// `false`: not possible on this machine.
-    strike: fn(&Cables, &mut Pair, usize) -> bool,
+    strike: fn(&Between, &mut Pair, usize) -> bool,
 }
 
-const FAULTS: [Fault; 13] = [
+const OF_MACHINES: [Fault<Cables>; 13] = [
     Fault { name: "kill", loss: Loss::Last, strike: kill },
     Fault { name: "restart", loss: Loss::Last, strike: restart },
     Fault { name: "kill-backup", loss: Loss::None, strike: kill_backup },
@@ -46,6 +49,16 @@ const FAULTS: [Fault; 13] = [
     Fault { name: "loss", loss: Loss::Last, strike: loss },
     Fault { name: "narrow", loss: Loss::Last, strike: narrow },
     Fault { name: "connections", loss: Loss::None, strike: connections },
+];
+
+const OF_WIRES: [Fault<Wires>; 7] = [
+    Fault { name: "delay", loss: Loss::Last, strike: delay },
+    Fault { name: "crumbs", loss: Loss::Last, strike: crumbs },
+    Fault { name: "stall", loss: Loss::Last, strike: stall },
+    Fault { name: "half-open", loss: Loss::Last, strike: half_open },
+    Fault { name: "swallow", loss: Loss::Last, strike: swallow },
+    Fault { name: "corrupt", loss: Loss::Last, strike: corrupt },
+    Fault { name: "foreign-pair", loss: Loss::None, strike: foreign_pair },
 ];
 
 fn wait(millis: u64) {
@@ -151,6 +164,80 @@ fn connections(_: &Cables, pair: &mut Pair, master: usize) -> bool {
     true
 }
 
+/// Everything comes late, in two steps: what was under way is overtaken by nothing.
+fn delay(wires: &Wires, _: &mut Pair, _: usize) -> bool {
+    for millis in [20, 150] {
+        wires.suffer(&Faults { delay: Duration::from_millis(millis), ..Faults::default() }, 500);
+    }
+    true
+}
+
+/// No read brings more than a few bytes.
+fn crumbs(wires: &Wires, _: &mut Pair, _: usize) -> bool {
+    wires.suffer(&Faults { crumbs: Some(7), ..Faults::default() }, 700);
+    true
+}
+
+/// Nothing passes, and the connections stay: then everything comes at once.
+fn stall(wires: &Wires, pair: &mut Pair, master: usize) -> bool {
+    wires.set(&Faults { stall: true, ..Faults::default() });
+    pair.nodes[1 - master].wait_role("master");
+    wires.set(&Faults::default());
+    true
+}
+
+/// One end of every connection is gone, and the other does not know.
+fn half_open(wires: &Wires, _: &mut Pair, _: usize) -> bool {
+    for _ in 0..2 {
+        wires.half_open();
+        wait(300);
+    }
+    true
+}
+
+/// What is under way is lost with the connections, again and again.
+fn swallow(wires: &Wires, _: &mut Pair, _: usize) -> bool {
+    for _ in 0..3 {
+        wires.set(&Faults { blackhole: true, ..Faults::default() });
+        wait(50);
+        wires.reset();
+        wires.set(&Faults::default());
+        wait(100);
+    }
+    true
+}
+
+/// A bit is wrong, now in one direction, now in the other.
+fn corrupt(wires: &Wires, _: &mut Pair, _: usize) -> bool {
+    let mut random = fastrand::Rng::with_seed(1);
+    for nth in 0..4 {
+        let direction = if nth % 2 == 0 { Direction::Forth } else { Direction::Back };
+        wires.corrupt(direction, random.u64(0..3000));
+        wait(100);
+    }
+    wires.set(&Faults::default());
+    true
+}
+
+/// Two nodes that take ours for theirs are told that these have a peer, and get nothing.
+fn foreign_pair(_: &Wires, pair: &mut Pair, master: usize) -> bool {
+    let mut foreign = setup();
+    foreign.hosts = [[127, 0, 0, 4].into(), [127, 0, 0, 5].into()];
+    let mut foreign = foreign.pair();
+    for (index, node) in foreign.nodes.iter_mut().enumerate() {
+        node.peer = pair.nodes[index].replication_address().to_string();
+        node.start();
+    }
+    for node in &foreign.nodes {
+        wait_for("it is told why", PATIENCE, || {
+            node.log().contains("already paired with another node").then_some(())
+        });
+        assert_eq!(node.items(), Some(0), "{} has nothing of ours", node.name);
+    }
+    assert_eq!(pair.paired(), Some(master), "ours stay with each other");
+    true
+}
+
 /// What one client was told: the last number of each of its keys that was stored.
 type Told = BTreeMap<usize, u64>;
 
@@ -175,17 +262,36 @@ fn write(address: SocketAddr, nth: usize, numbers: &AtomicU64, stop: &AtomicBool
     told
 }
 
-/// What the master holds.
+/// Ends the writers when dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the master holds. A machine that stands still makes it doubt for a moment: then it is asked again.
 fn read(pair: &Pair, master: usize) -> BTreeMap<usize, u64> {
     let mut client = pair.nodes[master].client();
-    let values = (0..KEYS).map(|key| (key, client.get(&format!("k{key}")).expect("a get")));
-    let number = |bytes: Vec<u8>| String::from_utf8(bytes).ok()?.parse().ok();
-    values.filter_map(|(key, value)| Some((key, number(value?)?))).collect()
+    let value = |key| wait_for("an answer", PATIENCE, || client.get(&format!("k{key}")).ok());
+    let values: Vec<_> = (0..KEYS).map(value).collect();
+    let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse().ok();
+    let held = values.iter().enumerate();
+    held.filter_map(|(key, value)| Some((key, number(value.as_deref()?)?))).collect()
 }
 
 /// A round: of how many keys the last acknowledged write is gone, and how many were written. `None`
 /// where this machine cannot do it.
-fn round(fault: &Fault, cables: &Cables, pair: &mut Pair, numbers: &AtomicU64) -> Option<(usize, usize)> {
+fn round<Between>(
+    fault: &Fault<Between>,
+    between: &Between,
+    pair: &mut Pair,
+    numbers: &AtomicU64,
+) -> Option<(usize, usize)>
+where
+    Between: Sync,
+{
     pair.wait_converged(PATIENCE);
     let master = pair.wait_synced();
     let before = read(pair, master);
@@ -193,9 +299,11 @@ fn round(fault: &Fault, cables: &Cables, pair: &mut Pair, numbers: &AtomicU64) -
     let addresses = [0, 1].map(|index: usize| pair.nodes[index].address());
     let (possible, told) = std::thread::scope(|scope| {
         let stop = &stop;
+        // A round that fails ends its writers, too.
+        let _end = End(stop);
         let writers = [0, 1].map(|nth: usize| scope.spawn(move || write(addresses[nth], nth, numbers, stop)));
         wait(200);
-        let possible = (fault.strike)(cables, pair, master);
+        let possible = (fault.strike)(between, pair, master);
         pair.wait_paired();
         stop.store(true, Ordering::Relaxed);
         (possible, writers.map(|writer| writer.join().expect("a client")))
@@ -218,26 +326,21 @@ fn round(fault: &Fault, cables: &Cables, pair: &mut Pair, numbers: &AtomicU64) -
     Some((lost.count(), told.len()))
 }
 
-#[test]
-fn after_every_bad_day_both_nodes_hold_the_same_and_what_was_promised() {
-    let Some(cables) = Cables::new() else {
-        eprintln!("not tried: only root can make network namespaces");
-        return;
-    };
+/// So many rounds of each fault that was chosen.
+fn rounds<Between: Sync>(faults: &[Fault<Between>], between: &Between, pair: &mut Pair) {
     let rounds = std::env::var("TANDEM_CHAOS_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let chosen = std::env::var("TANDEM_CHAOS").ok();
-    let mut pair = cables.pair(setup());
     pair.start();
     pair.wait_paired();
     let numbers = AtomicU64::new(1);
-    for fault in &FAULTS {
+    for fault in faults {
         if chosen.as_ref().is_some_and(|chosen| chosen.split(',').all(|name| name != fault.name)) {
             continue;
         }
         let (mut lost_most, mut lost_all, mut written) = (0, 0, 0);
         let began = std::time::Instant::now();
         for nth in 0..rounds {
-            let Some((lost, keys)) = round(fault, &cables, &mut pair, &numbers) else {
+            let Some((lost, keys)) = round(fault, between, pair, &numbers) else {
                 println!("{}: not possible on this machine", fault.name);
                 break;
             };
@@ -255,4 +358,22 @@ fn after_every_bad_day_both_nodes_hold_the_same_and_what_was_promised() {
             began.elapsed()
         );
     }
+}
+
+#[test]
+fn after_every_bad_day_both_nodes_hold_the_same_and_what_was_promised() {
+    let Some(cables) = Cables::new() else {
+        eprintln!("not tried: only root can make network namespaces");
+        return;
+    };
+    let mut pair = cables.pair(setup());
+    rounds(&OF_MACHINES, &cables, &mut pair);
+}
+
+/// Of the wire alone: bytes that come late, in crumbs, all at once, wrong, or not at all.
+#[test]
+fn after_every_bad_day_of_the_wire_both_nodes_hold_the_same() {
+    let mut pair = setup().pair();
+    let wires = Wires::between(&mut pair);
+    rounds(&OF_WIRES, &wires, &mut pair);
 }

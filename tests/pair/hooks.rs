@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use crate::harness::{PATIENCE, wait_for};
 use crate::setup;
 
@@ -53,4 +55,38 @@ fn a_silent_peer_is_replaced_only_when_the_fence_command_has_succeeded() {
     assert_eq!(pair.nodes[backup].role(), "backup", "nobody knows whether the other one still serves");
     std::fs::write(&may, "").expect("a file");
     pair.nodes[backup].wait_role("master");
+}
+
+/// The settings that steer who is master, and whom it is told to, change while both nodes run.
+#[test]
+fn a_node_that_becomes_the_preferred_one_by_a_reload_gets_the_role() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let told = directory.path().join("told");
+    let program = script(directory.path(), "hook", &format!("echo $1 >> {}", told.display()));
+    let files = [0, 1].map(|node| directory.path().join(format!("{node}.toml")));
+    let mut pair = setup().pair();
+    for (node, file) in pair.nodes.iter_mut().zip(&files) {
+        std::fs::write(file, "failback-delay = \"1h\"\n").expect("a file");
+        node.flags.extend(["--config".to_owned(), file.display().to_string()]);
+    }
+    pair.start();
+    let master = pair.wait_synced();
+    let backup = 1 - master;
+    let text = format!(
+        "preferred = true\nfailback-delay = \"100ms\"\nheal = \"winner\"\non-role-change = \"{}\"\n",
+        program.display()
+    );
+    std::fs::write(&files[backup], text).expect("a file");
+    pair.nodes[backup].signal(Signal::HUP);
+    pair.nodes[backup].wait_role("master");
+    wait_for("the program was told", PATIENCE, || {
+        std::fs::read_to_string(&told).ok().filter(|told| told.lines().any(|role| role == "master"))
+    });
+    let log = pair.nodes[backup].log();
+    assert!(log.contains("heal is winner in the settings and stays newest until a restart"), "{log}");
+    wait_for("both nodes say which one is preferred", PATIENCE, || {
+        let here = pair.nodes[backup].admin().status().ok()?.node.preferred;
+        let there = pair.nodes[master].admin().status().ok()?.peer?.preferred;
+        (here && there).then_some(())
+    });
 }

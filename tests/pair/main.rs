@@ -10,6 +10,10 @@ mod catch_up;
 mod chaos;
 mod checker;
 mod failover;
+// The replication crate's own tests use it too.
+#[path = "../../replication/tests/support/fault_proxy.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each of its users takes a part")]
+mod fault_proxy;
 mod hang;
 mod harness;
 mod hooks;
@@ -19,9 +23,11 @@ mod migration;
 mod operators;
 mod partition;
 mod replicate;
+mod second_path;
 mod start;
 mod steer;
 mod switchover;
+mod wires;
 
 use harness::Setup;
 

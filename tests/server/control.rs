@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::until;
+use crate::harness::{Node, until};
 use crate::process::Running;
+use crate::tls::Authority;
 
 fn tandemctl(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tandemctl"));
@@ -274,4 +275,70 @@ fn top_fills_a_terminal_and_ends_with_q() {
     until("the refusal, which a node without a peer gives", || seen("peer;"));
     keys.write_all(b"q").unwrap();
     assert!(child.0.wait().unwrap().success());
+}
+
+/// Every way of being kept out has a message that names the flag which lets one in.
+#[test]
+fn items_of_a_server_with_tls_and_passwords_go_out_and_in() {
+    let authority = Authority::new();
+    authority.sign("server", "localhost");
+    authority.sign("client", "us");
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let users = path("users", "alice:secret\nbob:other\n");
+    let node = Node::start(&format!("{} -Y {users}", authority.flags(",ssl_verify_mode=2")));
+    let address = format!("localhost:{}", node.address.port());
+    let [ca, cert, key] =
+        ["ca.pem", "client.pem", "client.key"].map(|name| authority.path(name).display().to_string());
+    let to = ["keys", "--node", &address];
+    let tls = ["--tls-ca", &ca];
+    let shown = ["--tls-cert", &cert, "--tls-key", &key];
+    let user = ["--auth-file", &users];
+    let wrong_user = path("wrong", "alice:guess\n");
+    let keyless = path("none", "nobody\n");
+    for (flags, code, remedy) in [
+        (vec![], 1, "--tls"),
+        (tls.to_vec(), 1, "--tls-cert"),
+        ([&shown[..], &["--tls"]].concat(), 1, "--tls-ca"),
+        ([&tls[..], &shown, &["--tls-name", "elsewhere"]].concat(), 1, "--tls-name"),
+        ([&tls[..], &shown].concat(), 1, "--auth-file"),
+        ([&tls[..], &shown, &["--auth-file", &wrong_user]].concat(), 1, "--auth-file"),
+        (vec!["--auth-file", &keyless], 2, "user:password"),
+        (vec!["--tls-ca", &users], 2, "--tls-ca"),
+        (vec!["--tls-cert", &cert], 2, "--tls-key"),
+    ] {
+        let (was, text) = fails(&[&to[..], &flags].concat());
+        assert!(was == code && text.contains(remedy), "{flags:?}: {was}, {text}");
+        assert!(!text.contains("secret") && !text.contains("guess"), "{text}");
+    }
+    let all = [&["--node", &address][..], &tls, &shown, &user].concat();
+    let bench =
+        ["bench", &address, "--connections", "3", "--operations", "3000", "--keys", "500", "--pipeline", "8"];
+    let said =
+        says(&[&bench[..], &["--fill", "--json", "--value-size", "100:9,70000:1"], &all[2..]].concat());
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&report["operations"], &report["errors"]), (&3000.into(), &serde_json::json!({})), "{said}");
+    let file = path("items", "");
+    assert!(says(&[&["dump", &file][..], &all].concat()).contains("500 items from"));
+    assert_eq!(says(&[&["keys"][..], &all].concat()).lines().count(), 500, "the password is no item");
+
+    // Into one without either: the password is not sent, let alone stored.
+    let open = Node::start("");
+    let plain = open.address.to_string();
+    let (_, text) = fails(&["keys", "--node", &plain, "--tls-ca", &ca]);
+    assert!(text.contains("does not speak TLS"), "{text}");
+    let loaded = says(&[&["load", &file, "--node", &plain][..], &user].concat());
+    assert!(loaded.contains("500 items stored"), "{loaded}");
+    assert_eq!(says(&["keys", "--node", &plain]).lines().count(), 500);
+
+    // Over SASL nobody can list items, and that is said.
+    let mut config = crate::harness::config("-S");
+    config.process.sasl_file = Some(users.clone().into());
+    let sasl = Node::start_with(&config);
+    let (_, text) = fails(&["keys", "--node", &sasl.address.to_string(), "--auth-file", &users]);
+    assert!(text.contains("-S") && text.contains("-Y"), "{text}");
 }

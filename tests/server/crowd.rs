@@ -45,6 +45,26 @@ fn an_idle_connection_costs_little_also_after_it_was_busy() {
 }
 
 #[test]
+fn the_process_stays_near_the_limit_when_small_values_give_way_to_large_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start("-m 128 -c 100", directory.path());
+    let mut clients = connect(&running, 4);
+    let before = resident_bytes(&running);
+    for (round, len) in [1_000, 100_000].into_iter().enumerate() {
+        let value = "v".repeat(len);
+        let stores = (150 << 20) / (len + 60) / clients.len();
+        for (at, client) in clients.iter_mut().enumerate() {
+            for number in 0..stores {
+                client.send(format!("set {round}:{at}:{number} 0 0 {len} noreply\r\n{value}\r\n"));
+            }
+            client.ask("mn\r\n", "MN\r\n");
+        }
+        let held = resident_bytes(&running).saturating_sub(before);
+        assert!((100 << 20..(128 + 24) << 20).contains(&held), "{} MiB with values of {len}", held >> 20);
+    }
+}
+
+#[test]
 fn ten_thousand_half_commands_are_held_within_bounds() {
     let directory = tempfile::tempdir().unwrap();
     let running = Running::start("-c 12000 -m 64", directory.path());

@@ -3,12 +3,14 @@
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tandemd::server::gate::{Admission, Answer, BoxFuture, Gate, Open, Upstream};
+use tandemd::server::limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
 
 use crate::harness::{Gated, until};
 
@@ -26,6 +28,11 @@ struct Turned {
     /// The serving node: a listener whose connections are adopted by it.
     master: Option<SocketAddr>,
     park_limit: Duration,
+    /// Streams to the serving node that are being opened, and the most there were at a time.
+    opening: AtomicUsize,
+    opening_most: AtomicUsize,
+    /// A stream opens when there is a permit.
+    doors: Semaphore,
 }
 
 impl Turned {
@@ -40,6 +47,9 @@ impl Turned {
             term: tokio::sync::watch::Sender::new(0),
             master,
             park_limit: Duration::from_millis(200),
+            opening: AtomicUsize::new(0),
+            opening_most: AtomicUsize::new(0),
+            doors: Semaphore::new(Semaphore::MAX_PERMITS),
         })
     }
 
@@ -99,11 +109,24 @@ impl Gate for Turned {
 
     fn upstream(&self) -> BoxFuture<'_, io::Result<Box<dyn Upstream>>> {
         Box::pin(async {
+            let now = self.opening.fetch_add(1, Ordering::SeqCst) + 1;
+            self.opening_most.fetch_max(now, Ordering::SeqCst);
+            let _one_less = Countdown(&self.opening);
+            let _open = self.doors.acquire().await.unwrap();
             let master = self.master.ok_or(io::ErrorKind::NotConnected)?;
             let stream = tokio::net::TcpStream::connect(master).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(Line { stream, ended: None }) as Box<dyn Upstream>)
         })
+    }
+}
+
+/// Takes one off when dropped.
+struct Countdown<'a>(&'a AtomicUsize);
+
+impl Drop for Countdown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -214,6 +237,32 @@ fn large_values_and_long_lines_pass_through() {
     client.send("set big 0 0 3000000\r\n");
     client.send(vec![b'x'; 3_000_000]);
     client.ask("\r\nget big\r\n", "SERVER_ERROR object too large for cache\r\nEND\r\n");
+}
+
+#[test]
+fn many_clients_that_come_at_once_make_no_storm_of_handshakes() {
+    const WORKERS: usize = 2;
+    let (_master, backup, _, forwarding) = pair_with(&format!("-t {WORKERS}"));
+    forwarding.doors.forget_permits(Semaphore::MAX_PERMITS);
+    let mut clients: Vec<_> = (0..60).map(|_| backup.client()).collect();
+    let mut sent = 0;
+    for client in &mut clients {
+        client.send("set a 0 0 1\r\nb\r\n");
+        sent += 16;
+    }
+    let most = WORKERS * limits::UPSTREAMS_OPENING;
+    let mut other = backup.client();
+    until("every request", || other.stat("bytes_read") >= sent);
+    until("every place", || forwarding.opening.load(Ordering::SeqCst) == most);
+    forwarding.doors.add_permits(Semaphore::MAX_PERMITS);
+    for client in &mut clients {
+        client.expect("STORED\r\n");
+    }
+    assert_eq!(forwarding.opening_most.load(Ordering::SeqCst), most);
+    // Each has its stream now.
+    for client in &mut clients {
+        client.ask("get a\r\n", "VALUE a 0 1\r\nb\r\nEND\r\n");
+    }
 }
 
 #[test]

@@ -35,6 +35,11 @@ fn a_reload_changes_what_it_can_and_says_what_it_cannot() {
     }
     running.client().ask("stats settings\r\n", "STAT maxbytes 134217728\r\n");
 
+    std::fs::write(&file, "memory-limit = 128\nthreads = 2\nverbose = 1\nconn-limit = 77\n").unwrap();
+    running.signal(SIGHUP);
+    until("another limit", || contains(&log, "conn-limit is 77 now; it was 1024"));
+    until("it is shown", || running.client().stat("max_connections") == 77);
+
     std::fs::write(&file, "memory-limit = \"lots\"\nthreds = 3\n").unwrap();
     running.signal(SIGHUP);
     until("the refusal", || contains(&log, "those of before stay in force"));

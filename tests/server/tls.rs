@@ -27,13 +27,13 @@ pub(crate) fn secured_node() -> (Node, impl Fn() -> Secured) {
 }
 
 /// Somebody who signs, and a directory for what is signed.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -42,12 +42,12 @@ impl Authority {
         Self { issuer, directory }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Signs a certificate for `host` into NAME.pem and NAME.key.
-    fn sign(&self, name: &str, host: &str) {
+    pub(crate) fn sign(&self, name: &str, host: &str) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -57,7 +57,7 @@ impl Authority {
     }
 
     /// The flags of a server with the certificate `server`, and of clients' authority.
-    fn flags(&self, more: &str) -> String {
+    pub(crate) fn flags(&self, more: &str) -> String {
         format!(
             "-Z -o ssl_chain_cert={},ssl_key={},ssl_ca_cert={}{more}",
             self.path("server.pem").display(),

@@ -279,20 +279,3 @@ fn a_save_that_fails_is_said_with_the_exit_code() {
     assert_eq!(life.running.child.wait().unwrap().code(), Some(71));
     assert!(life.log().contains("items cannot be saved"), "{}", life.log());
 }
-
-#[test]
-fn a_node_with_a_peer_says_that_it_ignores_the_file() {
-    let site = Site::new("");
-    site.left_behind(5);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let flags: &'static str = Box::leak(format!("-x 127.0.0.1:1 -X {port} --admin off").into_boxed_str());
-    let paired = Site { flags, directory: site.directory };
-    let life = paired.start();
-    until("it to be said", || life.log().contains("ignored, because this node has a peer"));
-    assert!(life.log().contains("the items in that file, from a time without a peer, stay there"));
-    // It listens to signals by then.
-    life.end(SIGUSR1);
-    assert!(paired.file().exists(), "nor does it touch it");
-}

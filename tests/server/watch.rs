@@ -31,6 +31,33 @@ fn descriptor(client: &mut Client) -> String {
 }
 
 #[test]
+fn watchers_of_sysevents_hear_what_the_crawler_removed() {
+    let node = Node::start("");
+    let mut watcher = watcher(&node, "sysevents");
+    let mut client = node.client();
+    for number in 0..50 {
+        client.ask(format!("set small{number} 0 3 1\r\nx\r\n"), "STORED\r\n");
+        client.ask(format!("set large{number} 0 3 700\r\n{}\r\n", "x".repeat(700)), "STORED\r\n");
+    }
+    let mut reclaimed = std::collections::BTreeMap::new();
+    while reclaimed.values().sum::<u64>() < 100 {
+        let line = line(&mut watcher);
+        let words = line.strip_prefix("type=lru_crawler crawler=").unwrap().split(' ').map(|word| {
+            let (_, number) = word.split_once('=').unwrap_or(("crawler", word));
+            number.parse::<u64>().unwrap_or_default()
+        });
+        let [class, _, 0, 0, since, 0, elapsed, examined, gone] = words.collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        assert!(line.contains(" lru=cold low_mark=0 next_reclaims=0 since_run="), "{line}");
+        assert!(elapsed <= since && examined >= gone && examined > 0, "{line}");
+        *reclaimed.entry(class).or_default() += gone;
+    }
+    let classes: Vec<_> = reclaimed.into_iter().collect();
+    assert_eq!(classes, [(1, 50), (11, 50)]);
+}
+
+#[test]
 fn every_command_is_told_as_memcached_tells_it() {
     let node = Node::start("");
     let mut client = node.client();

@@ -159,7 +159,7 @@ impl Connection {
     /// Puts a frame behind everything that waits to go out.
     pub(super) fn push(&mut self, frame: &Frame) -> Result<(), Broken> {
         self.codec.encode(frame, &mut self.frames)?;
-        if self.output.len() + self.frames.len() > OUTPUT_BYTES_MAX + READ_BYTES {
+        if self.waiting_bytes() > OUTPUT_BYTES_MAX + READ_BYTES {
             return Err(Broken { down: Down::Lost, why: "the peer does not read".to_string() });
         }
         Ok(())
@@ -167,12 +167,12 @@ impl Connection {
 
     /// Is something waiting to go out?
     pub(super) fn is_blocked(&self) -> bool {
-        !self.output.is_empty() || !self.frames.is_empty()
+        self.waiting_bytes() > 0
     }
 
     /// Bytes that wait to go out.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.output.len()
+        self.output.len() + self.frames.len()
     }
 
     /// Sends as much as the socket takes.
@@ -200,6 +200,28 @@ impl Connection {
     pub(super) async fn drain(&mut self) {
         while self.flush().is_ok() && self.is_blocked() {
             self.writable().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_wait_from_when_they_are_pushed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let mut connection = Connection::new(Channel::from(stream), Side::Dialler, 1 << 20);
+        let frame = Frame::Changes { shard: 0, first: 1, secs: 2, payload: Bytes::from(vec![0; 1000]) };
+        // Whoever fills it stops when that much waits: were it not counted, a long backlog would be too much.
+        for pushed in 1..=100 {
+            connection.push(&frame).expect("far less than is too much");
+            assert!(connection.waiting_bytes() > pushed * 1000 && connection.is_blocked(), "{pushed}");
         }
     }
 }

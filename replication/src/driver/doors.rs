@@ -132,19 +132,23 @@ impl Doors {
         }
     }
 
-    /// Dials the peer's control port once, every address its name has, after `pause`.
-    pub(super) async fn dial_peer(self, mut resolver: Resolver, pause: Duration) {
+    /// Dials the peer once for a control connection or the second path, every address its name has, after
+    /// `pause`.
+    pub(super) async fn dial_peer(self, kind: Kind, mut resolver: Resolver, pause: Duration) {
         sleep(pause).await;
-        let mut failures = Vec::new();
+        let (mut failures, mut refused) = (Vec::new(), true);
         match resolver.resolve().await {
             // The peer was quicker.
-            _ if self.linked.load(Ordering::Relaxed) => {}
-            Err(why) => failures.push(why),
+            _ if kind == Kind::Control && self.linked.load(Ordering::Relaxed) => {}
+            Err(why) => {
+                refused = false;
+                failures.push(why);
+            }
             Ok(addresses) => {
                 for address in addresses {
-                    match self.dial(address, Kind::Control).await {
+                    match self.dial(address, kind).await {
                         Ok(greeted) => {
-                            let event = Event::Dialled { resolver, result: Ok(Box::new(greeted)) };
+                            let event = Event::Dialled { kind, resolver, result: Ok(Box::new(greeted)) };
                             let _ = self.events.send(event).await;
                             return;
                         }
@@ -153,12 +157,16 @@ impl Doors {
                             failures.clear();
                             break;
                         }
-                        Err(why) => failures.push(format!("{address}: {}", explain(&why))),
+                        Err(why) => {
+                            refused &= is_refusal(&why);
+                            failures.push(format!("{address}: {}", explain(&why)));
+                        }
                     }
                 }
             }
         }
-        let _ = self.events.send(Event::Dialled { resolver, result: Err(failures.join("; ")) }).await;
+        let unreached = Unreached { why: failures.join("; "), refused };
+        let _ = self.events.send(Event::Dialled { kind, resolver, result: Err(unreached) }).await;
     }
 
     /// Dials a data connection once, after `pause`.
@@ -229,12 +237,23 @@ fn read_introduction(agreed: &Agreed) -> Result<Introduction, Refusal> {
     Ok(peer)
 }
 
+/// What became of an attempt to dial the peer.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    /// Empty if there is nothing to report.
+    pub(super) why: String,
+    /// Its machine says that nobody listens there, under every address.
+    pub(super) refused: bool,
+}
+
+fn is_refusal(why: &GreetError) -> bool {
+    matches!(why, GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 /// In the words of whoever dialled.
 fn explain(why: &GreetError) -> String {
     match why {
-        GreetError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "nobody listens there (yet)".to_string()
-        }
+        _ if is_refusal(why) => "nobody listens there (yet)".to_string(),
         GreetError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             "no answer: is the machine up, and the port open in its firewall?".to_string()
         }
@@ -292,6 +311,8 @@ pub(super) struct Partner {
     pub(super) remote: IpAddr,
     /// Of the control link, while it is up: who dialled it, and when.
     pub(super) link: Option<(Side, Instant)>,
+    /// The same of the second path.
+    pub(super) second: Option<(Side, Instant)>,
     /// When it was last linked.
     pub(super) seen: Instant,
 }
@@ -308,21 +329,26 @@ impl Judge {
             return Err(if myself { Refusal::Myself } else { Refusal::CopiedIdentity });
         }
         let Some(partner) = &self.partner else {
-            return if greeted.kind == Kind::Control { Ok(()) } else { Err(Refusal::Unlinked) };
+            let first = matches!(greeted.kind, Kind::Control | Kind::Heartbeat);
+            return if first { Ok(()) } else { Err(Refusal::Unlinked) };
         };
         if hello.node_id != partner.node_id {
             // A new node at the old one's address has replaced it; elsewhere, it may be a third one.
             let gone = partner.link.is_none()
+                && partner.second.is_none()
                 && (greeted.address.ip() == partner.remote || now.duration_since(partner.seen) >= dead_after);
             return match greeted.kind {
-                Kind::Control if gone => Ok(()),
+                Kind::Control | Kind::Heartbeat if gone => Ok(()),
                 _ => Err(Refusal::Taken),
             };
         }
-        match (greeted.kind, partner.link) {
-            (Kind::Control, None) => Ok(()),
-            (Kind::Control, Some(_)) if hello.boot_id != partner.boot_id => Ok(()),
-            (Kind::Control, Some((side, since))) => self.prefer(greeted, side, now.duration_since(since)),
+        let link = if greeted.kind == Kind::Heartbeat { partner.second } else { partner.link };
+        match (greeted.kind, link) {
+            (Kind::Control | Kind::Heartbeat, None) => Ok(()),
+            (Kind::Control | Kind::Heartbeat, Some(_)) if hello.boot_id != partner.boot_id => Ok(()),
+            (Kind::Control | Kind::Heartbeat, Some((side, since))) => {
+                self.prefer(greeted, side, now.duration_since(since))
+            }
             (Kind::Proxy, Some(_)) if hello.boot_id == partner.boot_id => Ok(()),
             // Whoever dialled the control link dials this one: no second rule for a second pair.
             (Kind::Data, Some((side, _))) if hello.boot_id == partner.boot_id && side == greeted.side => {
@@ -332,7 +358,7 @@ impl Judge {
         }
     }
 
-    /// Two control connections between the same two processes: the one dialled by the lower node
+    /// Two connections for the same between the same two processes: the one dialled by the lower node
     /// stays. But a node dials only when it has none, so a second one some time later, or from the
     /// same side, means that the first is dead.
     fn prefer(&self, greeted: &Greeted, side: Side, age: Duration) -> Result<(), Refusal> {
@@ -421,6 +447,7 @@ mod tests {
             proven: true,
             remote: IpAddr::from([127, 0, 0, 9]),
             link: link.map(|(side, age)| (side, now - age)),
+            second: None,
             seen: now,
         };
         Judge { node_id, boot_id: 1, partner: Some(partner) }

@@ -41,8 +41,9 @@ impl Loop {
                         "a connection for handed-on requests is lost: {why}; clients of the backup connect again"
                     ),
                 },
+                Kind::Heartbeat => self.link_second(greeted),
                 // The judge has refused them.
-                Kind::Heartbeat | Kind::Witness => {}
+                Kind::Witness => {}
             },
             Ok(()) => tracing::debug!("{} left before it was welcomed", greeted.address),
         }
@@ -80,7 +81,13 @@ impl Loop {
         let known = self.link_problem.as_ref();
         if known.is_none_or(|(known, said)| *known != why || said.elapsed() >= REPEAT_EVERY) {
             let peer = self.configured.as_ref().map_or_else(String::new, |peer| format!(" {peer}"));
-            tracing::warn!("link: cannot reach the peer{peer}: {why}; trying again");
+            let heard = match self.second {
+                Some(_) => {
+                    " (it is heard over the second path: nobody takes over, and nothing is replicated)"
+                }
+                None => "",
+            };
+            tracing::warn!("link: cannot reach the peer{peer}: {why}; trying again{heard}");
             self.link_problem = Some((why, Instant::now()));
             self.urgent = true;
         }
@@ -97,13 +104,18 @@ impl Loop {
             true => (Down::Replaced, "a newer one took its place"),
             false => (Down::Lost, "it led to another process"),
         };
-        if !same {
+        // Whoever dialled the control link dials the data link. If that was the other one until now, its end
+        // may be gone without a word to us: then it would wait for us to dial, and we would see no need.
+        if !same || self.data.as_ref().is_some_and(|data| data.side != side) {
             self.lose(Link::Data, Broken { down, why: why.to_string() });
+            self.lose(Link::Heartbeat, Broken { down, why: why.to_string() });
         }
         self.lose(Link::Control, Broken { down, why: why.to_string() });
         let (listening, proven) = match (side, known) {
             (Side::Dialler, _) => (address, true),
-            (Side::Acceptor, Some(partner)) if same => (partner.address, partner.proven),
+            (Side::Acceptor, Some(partner)) if same && partner.address.port() != 0 => {
+                (partner.address, partner.proven)
+            }
             (Side::Acceptor, _) => (SocketAddr::new(address.ip(), peer.replication_port), false),
         };
         if !proven && listening.port() != 0 {
@@ -124,11 +136,12 @@ impl Loop {
             proven,
             remote: address.ip(),
             link: Some((side, connection.since)),
+            second: known.filter(|_| same).and_then(|partner| partner.second),
             seen: connection.since,
         });
         self.control = Some(connection);
         self.linked.store(true, Ordering::Relaxed);
-        self.link_problem = None;
+        (self.link_problem, self.peer_refuses) = (None, false);
         self.data_backoff.reset(true);
         self.urgent = true;
         self.node.handle_link_up(Link::Control, &peer.hello, now());
@@ -146,7 +159,7 @@ impl Loop {
     pub(super) fn lose(&mut self, link: Link, broken: Broken) {
         let Some(connection) = self.connection(link).take() else { return };
         let good = connection.since.elapsed() >= GOOD_LINK;
-        let name = if link == Link::Control { "control" } else { "data" };
+        let name = link.name();
         match broken.down {
             Down::Replaced => tracing::debug!("{name} link: {}", broken.why),
             _ => tracing::warn!("link: lost the {name} connection: {}; trying again", broken.why),
@@ -160,6 +173,12 @@ impl Loop {
                 self.backoff.reset(good);
             }
             Link::Data => self.data_backoff.reset(good),
+            Link::Heartbeat => {
+                if let Some(partner) = &mut self.partner {
+                    (partner.second, partner.seen) = (None, Instant::now());
+                }
+                self.second_backoff.reset(good);
+            }
         }
         self.urgent = true;
         self.node.handle_link_down(link, broken.down, now());
@@ -170,10 +189,16 @@ impl Loop {
         if self.stopped {
             return;
         }
+        if self.second.is_none()
+            && let Some(resolver) = self.second_resolver.take()
+        {
+            let pause = self.second_backoff.pause();
+            tokio::spawn(self.doors.clone().dial_peer(Kind::Heartbeat, resolver, pause));
+        }
         match (&self.control, self.partner) {
             (None, _) => {
                 if let Some(resolver) = self.resolver.take() {
-                    tokio::spawn(self.doors.clone().dial_peer(resolver, self.backoff.pause()));
+                    tokio::spawn(self.doors.clone().dial_peer(Kind::Control, resolver, self.backoff.pause()));
                 }
             }
             // Whoever dialled the control link dials the data link.

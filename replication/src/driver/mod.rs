@@ -17,6 +17,7 @@ mod doors;
 mod links;
 mod log;
 mod run;
+mod second;
 pub mod witness;
 
 use std::collections::VecDeque;
@@ -32,9 +33,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::channel::Loose;
+use crate::handshake::Kind;
 use crate::heal::Heal;
 use crate::keys::{Keys, SharedKeys};
-use crate::node::{self, Failback, GateView, Operator, Saved};
+use crate::node::{self, Failback, GateView, Operator, Saved, Tuning};
 use crate::proxy::ProxyTarget;
 use crate::role::State;
 use crate::state::{StateDirectory, StateError};
@@ -59,6 +61,8 @@ pub fn now() -> Mono {
 pub struct Config {
     /// Where the peer is; `None` waits for it to dial in.
     pub peer: Option<PeerAddress>,
+    /// Where the peer is on another network, for a second path of heartbeats.
+    pub heartbeat_peer: Option<PeerAddress>,
     /// Where the peer may dial in; see [`transport::bind`](crate::transport::bind).
     pub listeners: Vec<TcpListener>,
     /// What the nodes prove themselves with.
@@ -104,6 +108,7 @@ impl Config {
     pub fn new() -> Self {
         Self {
             peer: None,
+            heartbeat_peer: None,
             listeners: Vec::new(),
             keys: SharedKeys::default(),
             arbiter: None,
@@ -190,6 +195,8 @@ pub struct Snapshot {
     pub peer: Option<String>,
     /// The peer's program, as it introduced itself.
     pub peer_release: Option<String>,
+    /// The arbiter, if there is one; see [`Arbitrate::name`].
+    pub arbiter: Option<String>,
     /// Why the peer cannot be reached, while it cannot.
     pub link_problem: Option<String>,
     /// What is wrong with the state directory, if something is.
@@ -225,15 +232,18 @@ pub struct RoleChange {
 #[derive(Debug)]
 enum Command {
     Operator(Operator, oneshot::Sender<Result<State, String>>),
+    Tune(Tuning),
 }
 
 /// What the tasks beside the loop tell it.
 #[derive(Debug)]
 enum Event {
     Greeted(Box<doors::Greeted>),
+    /// An attempt for the control connection, or for the second path.
     Dialled {
+        kind: Kind,
         resolver: crate::transport::Resolver,
-        result: Result<Box<doors::Greeted>, String>,
+        result: Result<Box<doors::Greeted>, doors::Unreached>,
     },
     DialledData(Result<Box<doors::Greeted>, String>),
     Arbitrated(Answer),
@@ -270,6 +280,11 @@ impl Handle {
     /// New connections are proven with these keys from now on; those there are stay.
     pub fn replace_keys(&self, keys: Keys) {
         self.keys.replace(keys);
+    }
+
+    /// Other settings from now on. Whether the node has heard it: it may be stopping.
+    pub fn tune(&self, tuning: Tuning) -> bool {
+        self.commands.try_send(Command::Tune(tuning)).is_ok()
     }
 
     /// A copy that can ask and command but not end the node.

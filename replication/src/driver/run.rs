@@ -20,10 +20,13 @@ use super::{Arbitrate, Command, Config, Event, Host, Identity, RoleChange, Snaps
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
+use crate::handshake::Kind;
 use crate::keys::SharedKeys;
+use crate::liveness::Verdict;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
 use crate::proxy::ProxyTarget;
 use crate::state::StateError;
+use crate::status::PairStatus;
 use crate::store::Store;
 use crate::transport::{Backoff, PeerAddress, Resolver};
 use crate::wire;
@@ -45,6 +48,11 @@ const CONTROL_READS: usize = 16;
 const PUBLISH_EVERY: Duration = Duration::from_millis(25);
 /// So many changes of roles are remembered for people.
 const ROLE_CHANGES_KEPT: usize = 64;
+/// A data connection over which nothing comes for so many times `dead_after`, though the peer is heard, is made
+/// anew,
+const STALLS: u32 = 5;
+/// but not sooner than this.
+const STALL_MIN: Duration = Duration::from_secs(5);
 /// How long the last words may take on their way.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The loop wakes at least that often, whatever the node says.
@@ -69,6 +77,7 @@ enum Wake {
     Command(Option<Command>),
     Timer,
     Data,
+    Second,
     /// There are new changes after a while without.
     News,
     /// Something can go out: a socket takes bytes again, there are new changes, or there was more to
@@ -107,6 +116,7 @@ pub(super) struct Loop {
 
     pub(super) control: Option<Connection>,
     pub(super) data: Option<Connection>,
+    pub(super) second: Option<Connection>,
     pub(super) partner: Option<Partner>,
     pub(super) peer: Option<Introduction>,
     /// There was more to do than fits in one turn.
@@ -118,6 +128,9 @@ pub(super) struct Loop {
     pub(super) backoff: Backoff,
     pub(super) data_backoff: Backoff,
     pub(super) dialling_data: bool,
+    /// Of the second path; away while an attempt is under way.
+    pub(super) second_resolver: Option<Resolver>,
+    pub(super) second_backoff: Backoff,
     /// For attempts that are still in their pause.
     pub(super) linked: Arc<AtomicBool>,
 
@@ -136,6 +149,8 @@ pub(super) struct Loop {
     pub(super) saving: bool,
 
     pub(super) link_problem: Option<(String, Instant)>,
+    /// Nobody listened where the peer should be, when it was dialled last.
+    pub(super) peer_refuses: bool,
     pub(super) throttle: Throttle,
     pub(super) role_changes: Arc<VecDeque<RoleChange>>,
     /// Of all connections.
@@ -172,12 +187,22 @@ pub(super) async fn run(parts: Parts) {
             Wake::Command(None) => return,
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
-            // Finer than the runtime's timers.
+            Wake::Second => this.read(Link::Heartbeat, CONTROL_READS, Connection::read),
             Wake::News if this.host.hurries() => this.node.want_ack(),
-            Wake::News => std::thread::sleep(GATHER),
+            Wake::News => gather().await,
             Wake::Send => {}
         }
     }
+}
+
+/// Waits for more changes to come.
+///
+/// While changes keep coming there is always news, and a loop that never waits keeps the runtime from its
+/// sockets: the peer's words and new streams' handshakes then took tens of milliseconds. So it looks at them here.
+async fn gather() {
+    // Finer than the runtime's timers.
+    std::thread::sleep(GATHER);
+    tokio::task::yield_now().await;
 }
 
 impl Loop {
@@ -224,6 +249,8 @@ impl Loop {
                 accept: config.accept,
                 arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
                 fence: config.fence,
+                stall_after: (STALLS * config.dead_after).max(STALL_MIN).into(),
+                second_path: config.heartbeat_peer.is_some(),
                 #[cfg(feature = "testing")]
                 plant: None,
             },
@@ -263,6 +290,7 @@ impl Loop {
             payload_bytes_max: config.payload_bytes_max,
             control: None,
             data: None,
+            second: None,
             partner: None,
             peer: None,
             more: false,
@@ -271,6 +299,8 @@ impl Loop {
             backoff: Backoff::new(boot_id),
             data_backoff: Backoff::new(boot_id.rotate_left(17)),
             dialling_data: false,
+            second_resolver: config.heartbeat_peer.map(Resolver::new),
+            second_backoff: Backoff::new(boot_id.rotate_left(34)),
             linked,
             told: None,
             told_followed: false,
@@ -283,6 +313,7 @@ impl Loop {
             unsaved: VecDeque::new(),
             saving: false,
             link_problem: None,
+            peer_refuses: false,
             throttle: Throttle::new(REPEAT_EVERY),
             role_changes: Arc::default(),
             ignored_frames: 0,
@@ -320,6 +351,8 @@ impl Loop {
             biased;
             () = readable(&self.control) => Wake::Control,
             () = writable(&self.control) => Wake::Send,
+            () = readable(&self.second) => Wake::Second,
+            () = writable(&self.second) => Wake::Send,
             Some(event) = self.events.recv() => Wake::Event(event),
             command = self.inbox.recv() => Wake::Command(command),
             () = sleep_until(timer) => Wake::Timer,
@@ -339,6 +372,7 @@ impl Loop {
     /// A timer may extend the gate. Whatever happened while this process did not run comes first.
     fn tick(&mut self) {
         self.read(Link::Control, CONTROL_READS, Connection::read_queued);
+        self.read(Link::Heartbeat, CONTROL_READS, Connection::read_queued);
         self.read(Link::Data, 1, Connection::read_queued);
         if self.loaded.is_none_or(|loaded| loaded.elapsed() >= self.heartbeat) {
             self.loaded = Some(Instant::now());
@@ -351,7 +385,12 @@ impl Loop {
         for _ in 0..times {
             let Some(connection) = self.connection(link).as_mut() else { return };
             match read(connection) {
-                Ok(Taken::Some) => self.handle_frames(link),
+                Ok(Taken::Some) => {
+                    self.handle_frames(link);
+                    if link == Link::Data {
+                        self.node.handle_bytes(now());
+                    }
+                }
                 Ok(Taken::Dry) => return,
                 Err(broken) => return self.lose(link, broken),
             }
@@ -389,7 +428,7 @@ impl Loop {
             while let Some(output) = self.node.poll_output() {
                 self.perform(output);
             }
-            if self.flush(Link::Control) && self.flush(Link::Data) && self.stream() {
+            if Link::ALL.iter().all(|link| self.flush(*link)) && self.stream() {
                 break;
             }
         }
@@ -541,12 +580,19 @@ impl Loop {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Greeted(greeted) => self.adopt(*greeted),
-            Event::Dialled { resolver, result } => {
-                self.resolver = Some(resolver);
+            Event::Dialled { kind, resolver, result } => {
+                match kind {
+                    Kind::Heartbeat => self.second_resolver = Some(resolver),
+                    _ => self.resolver = Some(resolver),
+                }
                 match result {
                     Ok(greeted) => self.adopt(*greeted),
-                    Err(why) if why.is_empty() => {}
-                    Err(why) => self.unreachable(why),
+                    Err(unreached) if unreached.why.is_empty() => {}
+                    Err(unreached) if kind == Kind::Heartbeat => self.second_unreachable(&unreached.why),
+                    Err(unreached) => {
+                        self.peer_refuses = unreached.refused;
+                        self.unreachable(unreached.why);
+                    }
                 }
             }
             Event::DialledData(result) => {
@@ -607,7 +653,10 @@ impl Loop {
     }
 
     fn handle_command(&mut self, command: Command) {
-        let Command::Operator(wish, reply) = command;
+        let (wish, reply) = match command {
+            Command::Operator(wish, reply) => (wish, reply),
+            Command::Tune(tuning) => return self.node.handle_tuning(tuning, now()),
+        };
         tracing::info!("asked for: {}", describe(wish));
         let result = self.node.handle_operator(wish, now());
         // Whoever asked may have gone away.
@@ -660,7 +709,8 @@ impl Loop {
             let mut introduction = self.doors.introduction.lock().unwrap_or_else(PoisonError::into_inner);
             introduction.hello = self.node.hello(None);
         }
-        let pair = self.node.status(now());
+        let mut pair = self.node.status(now());
+        pair.peer_verdict = pair.peer_verdict.map(|verdict| self.as_told(verdict, &pair));
         self.copies.tell(&pair);
         let partner = self.partner.filter(|partner| partner.link.is_some());
         let peer = match (&self.configured, self.partner) {
@@ -672,6 +722,7 @@ impl Loop {
             pair,
             node_id: self.node_id,
             peer,
+            arbiter: self.arbiter.as_ref().map(|arbiter| arbiter.name()),
             peer_release: self.peer.as_ref().map(|peer| peer.hello.release.clone()),
             link_problem: self.link_problem.as_ref().map(|(why, _)| why.clone()),
             state_problem: self.state_problem.clone(),
@@ -688,9 +739,25 @@ impl Loop {
         }));
     }
 
+    /// What people are told of the peer. A master, whose role does not hang on it, does not ask whether its
+    /// peer lives; but it dials it, and what comes of that it can say.
+    fn as_told(&self, verdict: Verdict, pair: &PairStatus) -> Verdict {
+        let long = pair.peer_silent.is_none_or(|silent| silent >= self.dead_after.into());
+        match verdict {
+            Verdict::Suspect if !pair.control_up && long => {
+                if self.peer_refuses {
+                    Verdict::Certain
+                } else {
+                    Verdict::Silent
+                }
+            }
+            verdict => verdict,
+        }
+    }
+
     /// The last words have to arrive: a socket closed with unread bytes takes them back.
     async fn farewell(&mut self) {
-        let Some(control) = self.control.as_mut() else { return };
+        let Some(control) = self.control.as_mut().or(self.second.as_mut()) else { return };
         let said = async {
             control.drain().await;
             control.end_output();
@@ -705,6 +772,7 @@ impl Loop {
         match link {
             Link::Control => &mut self.control,
             Link::Data => &mut self.data,
+            Link::Heartbeat => &mut self.second,
         }
     }
 }
@@ -719,5 +787,42 @@ fn describe(wish: Operator) -> &'static str {
         Operator::Resync => "a copy from the start",
         Operator::Verify => "a comparison",
         Operator::Shutdown => "the end of this node",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Nothing here measures time: it counts how many gatherings a byte that is there already waits for.
+    #[test]
+    fn changes_that_keep_coming_do_not_keep_the_peer_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let (mut near, mut far) = UnixStream::pair().expect("two sockets");
+            let heard = Rc::new(Cell::new(false));
+            let hears = heard.clone();
+            tokio::task::spawn_local(async move {
+                hears.set(near.read_u8().await.is_ok());
+            });
+            tokio::task::yield_now().await;
+            far.write_u8(1).await.expect("room for a byte");
+            let news = Notify::new();
+            let mut gatherings = 0;
+            while !heard.get() && gatherings < 500 {
+                news.notify_one();
+                news.notified().await;
+                gather().await;
+                gatherings += 1;
+            }
+            assert!(gatherings <= 4, "{gatherings} gatherings before a byte that was there was read");
+        });
     }
 }

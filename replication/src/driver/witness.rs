@@ -295,7 +295,7 @@ pub async fn serve(config: WitnessConfig) -> Result<(), String> {
                     Ok((stream, address)) => {
                         let (desk, keys, log) = (Arc::clone(&desk), keys.clone(), unproven.log.clone());
                         let task = tokio::spawn(async move {
-                            match greet(stream, &keys.now()).await {
+                            match greet(stream, &keys.now().for_anybody()).await {
                                 // From here on it is no stranger, and the place is free.
                                 Ok(channel) => drop(tokio::spawn(attend(channel, desk))),
                                 Err(GreetError::Io(_)) => {}

@@ -109,6 +109,21 @@ impl Node {
         self.liveness.is_gone() || self.liveness.silence(now) >= self.config.dead_after
     }
 
+    /// Until when this node, which does not hold everything, waits for one that may hold more and only hangs:
+    /// with an arbiter that one would follow, and forget what it holds. The past, if it need not wait.
+    pub(super) fn holder_awaited_until(&self, now: Mono) -> Mono {
+        let said = self.peer.as_ref().and_then(|peer| peer.said);
+        let holds_more = said.is_none_or(|(theirs, _)| theirs.holds_more_than(&self.claim));
+        let waits = self.claim.data != Data::Complete && holds_more && !self.liveness.is_gone();
+        #[cfg(feature = "testing")]
+        let waits = waits && !self.planted(crate::testing::Plant::LeadEmpty);
+        if !waits || !self.is_arbitrated() {
+            return Mono::default();
+        }
+        let patience = self.config.dead_after.scaled(HOLDER_PATIENCE, 1);
+        now + Span(patience.0.saturating_sub(self.liveness.silence(now).0))
+    }
+
     /// With an arbiter, in doubt: the peer, which is heard, neither is master nor should be.
     pub(super) fn peer_gives_way(&self, now: Mono) -> bool {
         let heartbeat = self.peer.as_ref().and_then(|peer| peer.heartbeat.as_ref());
@@ -225,6 +240,10 @@ impl Node {
                 }
             }
         }
+        if self.role.state == State::Boot {
+            let until = self.holder_awaited_until(now);
+            soonest = if until > now { soonest.min(until) } else { soonest };
+        }
         if self.is_arbitrated() && self.peer.is_some() {
             let silent = now + Span(self.config.dead_after.0.saturating_sub(self.liveness.silence(now).0));
             soonest = if silent > now { soonest.min(silent) } else { soonest };
@@ -232,6 +251,10 @@ impl Node {
         soonest
     }
 }
+
+/// With an arbiter, a node that does not hold everything leads only after so many times `dead_after` without
+/// a word of one that may hold more: longer than machines usually stand still, and no outage without an end.
+pub const HOLDER_PATIENCE: u64 = 30;
 
 /// What a command has to do before a silent peer is replaced.
 #[derive(Clone, Copy, Debug, Default)]

@@ -22,6 +22,7 @@ impl Node {
             return;
         }
         self.liveness.was_deaf(now);
+        self.data_moved = now;
         if self.config.peer_expected || self.peer.is_some() {
             self.fire(Trigger::WasLate, now);
         }
@@ -41,6 +42,7 @@ impl Node {
         self.follow(now);
         self.answer_held();
         self.acknowledge_when_due(now);
+        self.notice_stall(now);
         self.ask_for_role(now);
         let beat = now >= self.next_heartbeat;
         self.refresh_gate(beat, now);
@@ -76,7 +78,8 @@ impl Node {
         if known == Some((hello.node_id, hello.boot_id)) {
             return Ok(());
         }
-        for (up, link) in [(&mut self.control_up, Link::Control), (&mut self.data_up, Link::Data)] {
+        let Self { control_up, data_up, second_up, .. } = self;
+        for (up, link) in [(control_up, Link::Control), (data_up, Link::Data), (second_up, Link::Heartbeat)] {
             if std::mem::take(up) {
                 self.outputs.push_back(Output::Close(link, "the peer is a new process"));
             }
@@ -111,11 +114,20 @@ impl Node {
     }
 
     /// A heartbeat came.
-    pub(super) fn hear(&mut self, heartbeat: Heartbeat, now: Mono) {
-        self.liveness.heard(now);
-        self.fencing.done = false;
+    pub(super) fn hear(&mut self, link: Link, heartbeat: Heartbeat, now: Mono) {
         self.see_epoch(heartbeat.epoch.max(heartbeat.claim.epoch));
         let Some(peer) = &mut self.peer else { return };
+        // Each path has its own delay: what is said on the slower one may be no longer so, and what is said on
+        // the second one is known already if it came over the first.
+        let known = peer.sent.is_some_and(|sent| match link {
+            Link::Control => heartbeat.sent < sent,
+            Link::Data | Link::Heartbeat => heartbeat.sent <= sent,
+        });
+        if known {
+            return;
+        }
+        self.liveness.heard(now);
+        self.fencing.done = false;
         peer.sent = Some(heartbeat.sent);
         peer.echo = peer.echo.max(heartbeat.echo);
         #[cfg(feature = "testing")]
@@ -262,7 +274,7 @@ impl Node {
         }
         let dead = self.is_peer_dead(now);
         match state {
-            State::Boot if now >= self.alone_at && self.may_be_alone(dead) => Some(Trigger::Alone),
+            State::Boot if now >= self.alone_at && self.may_be_alone(dead, now) => Some(Trigger::Alone),
             State::Joining | State::Backup | State::Draining | State::Offered | State::Doubt if dead => {
                 Some(Trigger::PeerDead)
             }
@@ -316,9 +328,10 @@ impl Node {
         }
     }
 
-    fn may_be_alone(&self, dead: bool) -> bool {
+    fn may_be_alone(&self, dead: bool, now: Mono) -> bool {
         let nobody = self.peer.is_none() && !self.config.peer_expected;
-        nobody || (dead && (self.config.start_alone || self.claim.data != Data::Empty))
+        let may = self.config.start_alone || self.claim.data != Data::Empty;
+        nobody || (dead && may && now >= self.holder_awaited_until(now))
     }
 
     /// The peer heard us since we doubt, and neither is master nor will be.
@@ -436,8 +449,8 @@ impl Node {
                 self.outputs.push_back(Output::Send(Link::Control, Frame::Handover(offer)));
             }
             Effect::Farewell => {
-                if self.control_up {
-                    self.outputs.push_back(Output::Send(Link::Control, Frame::Goodbye));
+                for link in self.paths() {
+                    self.outputs.push_back(Output::Send(link, Frame::Goodbye));
                 }
                 self.outputs.push_back(Output::Stopped);
             }
@@ -571,7 +584,7 @@ impl Node {
     }
 
     fn send_heartbeat(&mut self, now: Mono) {
-        if !self.control_up {
+        if !(self.control_up || self.second_up) {
             return;
         }
         let heartbeat = Heartbeat {
@@ -582,7 +595,15 @@ impl Node {
             echo: self.peer.as_ref().and_then(|peer| peer.sent),
             load: self.load.clone(),
         };
-        self.outputs.push_back(Output::Send(Link::Control, Frame::Heartbeat(heartbeat)));
+        for link in self.paths() {
+            self.outputs.push_back(Output::Send(link, Frame::Heartbeat(heartbeat.clone())));
+        }
+    }
+
+    /// Those over which the two hear of each other now.
+    fn paths(&self) -> impl Iterator<Item = Link> + use<> {
+        let control = self.control_up.then_some(Link::Control);
+        control.into_iter().chain(self.second_up.then_some(Link::Heartbeat))
     }
 
     /// The preferred node asks for the role when it could have had it for a while.

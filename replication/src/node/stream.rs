@@ -174,7 +174,15 @@ impl Node {
         } else {
             report.clone()
         };
-        let (heal, both_accept) = (self.config.heal, self.both_accept());
+        let heal = self.config.heal;
+        #[cfg(feature = "testing")]
+        let heal =
+            if self.planted(crate::testing::Plant::MergeForTheWinner) { heal::Heal::Newest } else { heal };
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::InvalidateMore) {
+            self.debt.parted_at = Some(0);
+        }
+        let both_accept = self.both_accept();
         let mut told = Vec::new();
         let answer = self.with_sender(|sender, means| {
             let sample = &mut |key: &[u8]| told.push(key.to_vec());
@@ -430,6 +438,46 @@ impl Node {
     /// As far as this backup knows, it misses nothing.
     pub(super) fn is_level(&self) -> bool {
         self.data_up && self.is_complete()
+    }
+
+    /// The peer is heard, and nothing comes over the data link although something has to: it leads nowhere.
+    /// Whatever the reason is (a firewall that forgot it, something in between that swallows, a window that
+    /// stays shut), a new connection goes on where this one was.
+    ///
+    /// Every frame counts, and so do pieces of long ones: a slow link moves.
+    pub(super) fn notice_stall(&mut self, now: Mono) {
+        let waits = match (&self.sender, &self.receiver) {
+            _ if !self.data_up => false,
+            (Some(_), _) => self.role.state.leads() && self.lag_since.is_some(),
+            (None, Some(receiver)) => self.role.state.follows() && !receiver.planned,
+            (None, None) => false,
+        };
+        // Of a peer that is silent nothing can be expected.
+        if !waits || self.liveness.silence(now) >= self.config.dead_after {
+            self.data_moved = now;
+        }
+        #[cfg(feature = "testing")]
+        if self.planted(crate::testing::Plant::WaitForStalled) {
+            return;
+        }
+        if now.since(self.data_moved) < self.config.stall_after || !self.liveness.audible(now) {
+            return;
+        }
+        self.counters.stalls += 1;
+        if let Some(sender) = &self.sender {
+            let session = sender.session;
+            self.outputs.push_back(Output::Send(Link::Control, Frame::Redial { session }));
+        }
+        self.give_up_link("nothing comes over it though the peer is heard");
+        self.data_moved = now;
+    }
+
+    /// The master hears nothing over the link on which this node asked for that session.
+    pub(super) fn redial(&mut self, session: u32) {
+        let same = self.receiver.as_ref().is_some_and(|receiver| receiver.session == session);
+        if same && self.data_up && self.role.state.follows() {
+            self.give_up_link("the master hears nothing over it");
+        }
     }
 
     pub(super) fn give_up_link(&mut self, why: &'static str) {

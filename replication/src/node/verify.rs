@@ -49,6 +49,11 @@ impl Node {
         }
     }
 
+    /// The next comparison is due when the interval, which is another now, has passed.
+    pub(super) fn count_verification_anew(&mut self) {
+        self.verifying.due = None;
+    }
+
     /// What was being compared is void: the link is another, or the roles are.
     pub(super) fn drop_comparison(&mut self) {
         self.verifying.comparison = None;

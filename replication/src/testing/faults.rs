@@ -50,7 +50,7 @@ impl World {
     /// Both nodes dial again though they are linked; the newer connection takes the older one's place.
     pub fn replace(&mut self, link: Link) {
         let Some(old) = self.network.whole(link) else { return };
-        let possible = self.network.passes(0) && self.network.passes(1);
+        let possible = self.network.passes(link, 0) && self.network.passes(link, 1);
         let now = self.now;
         let awake = self.processes.iter().flatten().all(|process| process.paused_until <= now);
         if !possible || !awake {

@@ -105,6 +105,10 @@ pub enum Plant {
     SkipComparison,
     /// What a replaced master tells is merged without a look at what was deleted meanwhile.
     MergeBlindly,
+    /// The newer write wins though the operator wants the winner's.
+    MergeForTheWinner,
+    /// Keys that only the one node changed that follows now are taken for changed by both.
+    InvalidateMore,
     /// With an arbiter, nobody asks it before a promotion.
     AskNobody,
     /// A grant is counted from when its answer came.
@@ -125,11 +129,17 @@ pub enum Plant {
     ForgetTail,
     /// It forgets that when it is promoted.
     ForgetTailAtPromotion,
+    /// With an arbiter, a node that holds nothing does not wait for one that may hold more.
+    LeadEmpty,
+    /// A data connection that leads nowhere is waited for.
+    WaitForStalled,
+    /// A lost control connection is a lost peer, whatever is heard over the second path.
+    TrustOnePath,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 55] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -170,6 +180,8 @@ impl Plant {
         Self::ForgetMissed,
         Self::SkipComparison,
         Self::MergeBlindly,
+        Self::MergeForTheWinner,
+        Self::InvalidateMore,
         Self::AskNobody,
         Self::GrantFromAnswer,
         Self::ServeUnbacked,
@@ -180,5 +192,8 @@ impl Plant {
         Self::ForgetTombstones,
         Self::ForgetTail,
         Self::ForgetTailAtPromotion,
+        Self::LeadEmpty,
+        Self::WaitForStalled,
+        Self::TrustOnePath,
     ];
 }

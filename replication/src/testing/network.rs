@@ -21,6 +21,8 @@ pub struct Connection {
     pub attached: [bool; 2],
     /// It was reset: nothing goes in any more.
     pub broken: bool,
+    /// Nothing comes out any more, not even its end, and neither side notices.
+    pub stalled: bool,
 }
 
 /// All connections and what is wrong with the wire.
@@ -31,6 +33,10 @@ pub struct Network {
     pub blocked: [bool; 2],
     /// Connections for the pair cannot pass, but clients' can.
     pub pair_blocked: bool,
+    /// Nothing gets through over the second network, by sending node.
+    pub second_blocked: [bool; 2],
+    /// A message over it takes up to so long.
+    pub second_delay_max: Span,
     /// A firewall refuses all connections, as if no process were there.
     pub refused: bool,
     /// A message takes up to so long.
@@ -41,7 +47,9 @@ pub struct Network {
     pub flips: u64,
     /// Until then, something is under way that takes long.
     pub slow_until: Mono,
-    /// Since when control frames get through, by sending node.
+    /// The same of the second network.
+    pub second_slow_until: Mono,
+    /// Since when heartbeats get through, by sending node.
     pub usable_since: [Option<Mono>; 2],
 }
 
@@ -52,11 +60,14 @@ impl Default for Network {
             connections: Vec::new(),
             blocked: [false; 2],
             pair_blocked: false,
+            second_blocked: [false; 2],
+            second_delay_max: DELAY_USUAL,
             refused: false,
             delay_max: DELAY_USUAL,
             loss: 0,
             flips: 0,
             slow_until: Mono(0),
+            second_slow_until: Mono(0),
             usable_since: [None; 2],
         }
     }
@@ -71,6 +82,7 @@ impl Network {
             pumping: [false; 2],
             attached: [true; 2],
             broken: false,
+            stalled: false,
         });
         self.connections.len() - 1
     }
@@ -92,9 +104,13 @@ impl Network {
         (self.attached(1, link) == Some(number)).then_some(number)
     }
 
-    /// Frames of the pair get through from `node`.
-    pub fn passes(&self, node: usize) -> bool {
-        !self.blocked[node] && !self.pair_blocked && !self.refused
+    /// Frames of the pair get through from `node` on that link.
+    pub fn passes(&self, link: Link, node: usize) -> bool {
+        !self.refused
+            && match link {
+                Link::Control | Link::Data => !self.blocked[node] && !self.pair_blocked,
+                Link::Heartbeat => !self.second_blocked[node],
+            }
     }
 
     /// Clients (and probes) get through, both ways.
@@ -104,9 +120,12 @@ impl Network {
 
     /// Brings `usable_since` up to date.
     pub fn note_usable(&mut self, now: Mono) {
-        let whole = self.whole(Link::Control).is_some() && now >= self.slow_until;
+        let control = self.whole(Link::Control).is_some() && self.delay_max < LONG_DELAY && self.loss == 0;
+        let second = self.whole(Link::Heartbeat).is_some() && self.second_delay_max < LONG_DELAY;
         for node in 0..2 {
-            if whole && self.passes(node) && self.delay_max < LONG_DELAY && self.loss == 0 {
+            let control = control && now >= self.slow_until && self.passes(Link::Control, node);
+            let second = second && now >= self.second_slow_until && self.passes(Link::Heartbeat, node);
+            if control || second {
                 self.usable_since[node].get_or_insert(now);
             } else {
                 self.usable_since[node] = None;

@@ -15,6 +15,9 @@
 //! * What a failover loses is the end of each shard's changes, never one out of their middle.
 //! * No two writes of a key share a version; nothing is served after it expired.
 //!
+//! Keys that both nodes changed while neither heard of the other become what [`Heal`] says: with
+//! `Invalidate`, only such keys may go; with `Winner`, nothing is left of what the other one did.
+//!
 //! An item may be missing for three more reasons: memory was short, it expired, or a client deleted it
 //! later. How late an item expires on another node depends on how long messages take; see
 //! [`Oracle::slack`].
@@ -22,6 +25,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::store::{Contents, Held, Written};
+use crate::heal::Heal;
 use crate::time::{Mono, Span};
 
 /// Who acknowledged in an epoch.
@@ -56,6 +60,12 @@ pub struct Oracle {
     own: [BTreeMap<Vec<u8>, (u64, bool)>; 2],
     /// Writes by node that no backup has acknowledged yet.
     pending: [Vec<Written>; 2],
+    /// The newest change of each key that a node ever made.
+    made_by: [BTreeMap<Vec<u8>, u64>; 2],
+    /// What a node did that follows now, and nobody else has: to be undone.
+    undone: [Vec<(Vec<u8>, u64)>; 2],
+    /// What becomes of keys that both nodes changed.
+    heal: Heal,
     /// What `pending` was last compared with.
     acknowledged_by_backup: [Vec<u64>; 2],
     /// All writes of each node since it became master, and in which epoch that is.
@@ -96,6 +106,11 @@ pub struct Acknowledged {
 }
 
 impl Oracle {
+    /// Of nodes that heal by this rule.
+    pub fn of(heal: Heal) -> Self {
+        Self { heal, ..Self::default() }
+    }
+
     /// `node` made this change and has not told anybody yet.
     pub fn made(&mut self, node: usize, written: Written) {
         if written.key.is_empty() {
@@ -103,6 +118,9 @@ impl Oracle {
         } else if written.deleted {
             let newest = self.deletes.entry(written.key.clone()).or_default();
             *newest = written.version.max(*newest);
+        }
+        if !written.key.is_empty() {
+            self.made_by[node].insert(written.key.clone(), written.version);
         }
         self.log[node].1.push(written.clone());
         self.pending[node].push(written);
@@ -262,6 +280,7 @@ impl Oracle {
     /// `node` ended: what nobody acknowledged will never be.
     pub fn forget_pending(&mut self, node: usize) {
         self.pending[node].clear();
+        self.undone[node].clear();
         self.acknowledged_by_backup[node].clear();
     }
 
@@ -306,10 +325,46 @@ impl Oracle {
         let newest = self.deletes.entry(key.clone()).or_default();
         let by_client = *newest >= version;
         *newest = version.max(*newest);
-        let gone = by_client || self.floors.0 > version || self.may_miss(&key, version);
+        let by_rule = self.heal == Heal::Invalidate && self.is_disputed(&key);
+        let gone = by_client || by_rule || self.floors.0 > version || self.may_miss(&key, version);
         if !gone && !may_forget {
             let key = String::from_utf8_lossy(&key);
             self.violate(format!("{key} was forgotten in a merge though everything was known of it"));
+        }
+    }
+
+    /// Both nodes have changed it since they last had the same.
+    fn is_disputed(&self, key: &[u8]) -> bool {
+        let known = self.durable.get(key).map_or(0, |(version, _)| *version);
+        self.made_by.iter().all(|made| made.get(key).is_some_and(|version| *version > known))
+    }
+
+    /// `node` follows from now on. `other`: what the one holds that it follows.
+    pub fn follows(&mut self, node: usize, other: Option<&Contents>) {
+        let (Heal::Winner, Some(contents)) = (self.heal, other) else { return };
+        let alone = |written: &&Written| {
+            let held = contents.get(&written.key).is_some_and(|held| held.version >= written.version);
+            !written.deleted && !held && !self.may_miss(&written.key, written.version)
+        };
+        let alone = self.pending[node].iter().filter(alone);
+        self.undone[node] = alone.map(|written| (written.key.clone(), written.version)).collect();
+        self.broke(node, other);
+    }
+
+    /// Something that `node` did must be gone when it is level.
+    pub fn has_undone(&self, node: usize) -> bool {
+        !self.undone[node].is_empty()
+    }
+
+    /// `node` holds everything that the one holds which it follows.
+    pub fn is_level(&mut self, node: usize, contents: &Contents) {
+        let undone = std::mem::take(&mut self.undone[node]);
+        let left = undone
+            .iter()
+            .find(|(key, version)| contents.get(key).is_some_and(|held| held.version == *version));
+        if let Some((key, version)) = left {
+            let key = String::from_utf8_lossy(key);
+            self.violate(format!("node {node} follows and keeps what only it did: {key} {version:#x}"));
         }
     }
 

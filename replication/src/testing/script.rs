@@ -6,6 +6,9 @@
 //! arbiter down | arbiter up | arbiter restart | arbiter loses a | refuse
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! hold a | release a | resync a                                 no failover there, failovers again, a new copy
+//! with second path                                             another network, for heartbeats
+//! stall                                                        what the data connection carries gets nowhere
+//! block second | mend second | mend first | second slow 400 | lose control
 //! block a>b | block both | block pair | delay 40 | reset | half_open a | repair
 //! run 100 | write a 50 [bytes] | delete a 50 | touch a 50 seconds | flush a [seconds]     keys 0 to 49
 //! set a 7 | drop a 7                                            one key
@@ -13,6 +16,7 @@
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
 //! expect a backup | expect a accepts | expect a serves | expect a waits | expect settled | expect same
 //! expect copies 2 | expect continued 1                          counted on both ends
+//! expect stalls 1                                              noticed by processes that run
 //! expect caught_up [2] | expect resumed 2                       the same
 //! expect a has 7 | expect a lacks 7 | expect conflicts 1        one key, by number
 //! expect items a 40                                             live ones
@@ -62,6 +66,7 @@ fn with(options: &mut Options, words: &[&str]) -> Result<(), String> {
         ["with", "accept"] => options.accept = [true; 2],
         ["with", "accept", name] => options.accept[node(name)?] = true,
         ["with", "arbiter"] => options.arbiter = Some(1_000),
+        ["with", "second", "path"] => options.second_path = true,
         ["with", "room", name, items] => options.items_max[node(name)?] = Some(number(items)? as usize),
         ["with", "bulk", bytes] => options.bulk_bytes = number(bytes)? as usize,
         ["with", "preferred", name, millis] => options.preferred = Some((node(name)?, millis_of(millis)?)),
@@ -81,7 +86,13 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["block", "pair"] => world.network.pair_blocked = true,
         ["block", "a>b"] => world.network.blocked[0] = true,
         ["block", "b>a"] => world.network.blocked[1] = true,
+        ["block", "second"] => world.network.second_blocked = [true; 2],
+        ["mend", "second"] => world.network.second_blocked = [false; 2],
+        ["mend", "first"] => world.network.blocked = [false; 2],
+        ["second", "slow", millis] => world.network.second_delay_max = millis_of(millis)?,
+        ["lose", link] => world.break_link(link_of(link)?),
         ["refuse"] => world.refuse(),
+        ["stall"] => world.stall(),
         ["arbiter", "restart"] => world.restart_arbiter(),
         ["arbiter", words @ ..] => match (&mut world.arbiter, words) {
             (Some(arbiter), ["down"]) => arbiter.up = false,
@@ -116,8 +127,7 @@ fn step(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["flush", name, seconds] => request(world, name, 0, Wish::Flush(number(seconds)? as u32))?,
         ["tear", name] => world.damage(node(name)?, StateFault::Torn),
         ["age", name] => world.damage(node(name)?, StateFault::Stale),
-        ["replace", "control"] => world.replace(Link::Control),
-        ["replace", "data"] => world.replace(Link::Data),
+        ["replace", link] => world.replace(link_of(link)?),
         ["jump", name, millis] => {
             world.jump(node(name)?, millis.parse().map_err(|_| format!("not a number: {millis}"))?);
         }
@@ -149,6 +159,11 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
         ["continued", count] => counted(world)[1] == number(count)?,
         ["caught_up"] => counted(world)[2] > 0,
         ["caught_up", count] => counted(world)[2] == number(count)?,
+        ["stalls", count] => {
+            let all = (0..2).filter_map(|node| world.process(node));
+            let stalls: u64 = all.map(|process| process.node.counters().stalls).sum();
+            stalls == number(count)?
+        }
         ["resumed", count] => counted(world)[3] == number(count)?,
         ["conflicts", count] => world.conflicts == number(count)?,
         [name, "has", key] => {
@@ -223,6 +238,11 @@ fn node(name: &str) -> Result<usize, String> {
         "b" => Ok(1),
         _ => Err(format!("no such node: {name}")),
     }
+}
+
+fn link_of(name: &str) -> Result<Link, String> {
+    let known = Link::ALL.into_iter().find(|link| link.name() == name);
+    known.ok_or_else(|| format!("no such link: {name}"))
 }
 
 fn number(text: &str) -> Result<u64, String> {

@@ -2,6 +2,8 @@
 
 use super::world::World;
 use crate::node::GateView;
+use crate::node::backing::HOLDER_PATIENCE;
+use crate::role::Data;
 use crate::time::Mono;
 
 impl World {
@@ -40,7 +42,14 @@ impl World {
                 let bytes = process.backlog.bytes();
                 self.oracle.violate(format!("a backlog of {bytes} bytes, where {bytes_max} are allowed"));
             }
+            let arbitrated = self.arbiter.is_some();
             let Some(process) = &mut self.processes[node] else { continue };
+            // With an arbiter, the other may hold more and only hang.
+            let holds = process.node.claim().data == Data::Complete;
+            let patience = match arbitrated && !holds {
+                true => patience + self.options.heartbeat.scaled(25, 2).scaled(HOLDER_PATIENCE, 1),
+                false => patience,
+            };
             let serves = matches!(process.gate, GateView::Serve { until } if local < until);
             if !alone || serves || process.paused_until > now {
                 process.idle_since = Mono::NEVER;

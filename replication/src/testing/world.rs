@@ -15,6 +15,7 @@ use crate::backlog::Backlog;
 use crate::change::Change;
 use crate::frame::{Frame, Link};
 use crate::heal::Heal;
+use crate::node::backing::HOLDER_PATIENCE;
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Refusal, Saved};
 use crate::role::{self, Data, ROWS, State, Trigger};
 use crate::time::{Mono, Span};
@@ -56,6 +57,8 @@ pub struct Options {
     pub arbiter: Option<u64>,
     /// Which nodes are told that a backup executes commands itself.
     pub accept: [bool; 2],
+    /// There is a second network between the two, for heartbeats.
+    pub second_path: bool,
     /// The bug in it.
     pub plant: Option<Plant>,
     /// Prints what happens.
@@ -83,6 +86,7 @@ impl Options {
             heal: Heal::default(),
             arbiter: None,
             accept: [false; 2],
+            second_path: false,
             plant: None,
             verbose: false,
         }
@@ -109,6 +113,10 @@ pub struct Process {
     pub(super) serving_since: Option<Mono>,
     /// An operator made it master against all caution.
     pub(super) forced: bool,
+    /// When it began, or something reached it last.
+    heard_at: Mono,
+    /// With an arbiter, it became master though another might have held more.
+    leads_anyway: bool,
     /// Batches that are executing.
     pub(super) inside: u32,
     /// The node waits for the last batch to leave.
@@ -257,7 +265,7 @@ impl World {
             now: Mono(0),
             network: Network::default(),
             arbiter: options.arbiter.map(Arbiter::new),
-            oracle: Oracle::default(),
+            oracle: Oracle::of(options.heal),
             fired: vec![0; ROWS.len()],
             processes: [None, None],
             past: [Vec::new(), Vec::new()],
@@ -287,7 +295,7 @@ impl World {
             conflicts: 0,
             options,
         };
-        for link in [Link::Control, Link::Data] {
+        for link in world.links() {
             world.schedule(Span(1), Event::Dial { link });
         }
         world.oracle.versions_may_repeat = world.options.wall_jumps;
@@ -309,6 +317,11 @@ impl World {
         self.identities_ordered &= (node_id < other) == (node == 0) && (node_id & 1) as usize == node;
         self.oracle.versions_may_repeat |= !self.identities_ordered;
         Saved { node_id, ..Saved::default() }
+    }
+
+    fn links(&self) -> impl Iterator<Item = Link> + use<> {
+        let second = self.options.second_path;
+        Link::ALL.into_iter().filter(move |link| second || *link != Link::Heartbeat)
     }
 
     /// A peer is dead after so much silence.
@@ -363,6 +376,8 @@ impl World {
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
             accept: self.options.accept[node],
+            second_path: self.options.second_path,
+            stall_after: self.dead_after().scaled(6, 1),
             plant,
             ..Config::new(node_id, boot_id)
         };
@@ -382,6 +397,8 @@ impl World {
             paused_until: Mono(0),
             serving_since: None,
             forced: false,
+            heard_at: self.now,
+            leads_anyway: false,
             inside: 0,
             draining: false,
             followed: 0,
@@ -408,7 +425,7 @@ impl World {
         self.oracle.died(survivor.as_ref());
         self.oracle.broke(node, survivor.as_ref());
         self.truths[node] = None;
-        for link in [Link::Control, Link::Data] {
+        for link in self.links() {
             while let Some(connection) = self.network.attached(node, link) {
                 self.network.connection(connection).attached[node] = false;
                 self.close_other_end(connection, node);
@@ -431,7 +448,7 @@ impl World {
     pub fn reset(&mut self) {
         self.say(|| "all connections are reset".into());
         let swallows = self.random.chance(50);
-        for link in [Link::Control, Link::Data] {
+        for link in self.links() {
             for node in 0..2 {
                 if let Some(connection) = self.network.attached(node, link) {
                     let open = self.network.connection(connection);
@@ -441,6 +458,25 @@ impl World {
                     }
                     self.schedule(Span(10), Event::Detach { connection, node, why: Down::Closed });
                 }
+            }
+        }
+    }
+
+    /// What is said over the data connection gets nowhere, until there is another one.
+    pub fn stall(&mut self) {
+        self.say(|| "the data connection stalls".into());
+        if let Some(connection) = self.network.whole(Link::Data) {
+            self.network.connection(connection).stalled = true;
+        }
+    }
+
+    /// One link breaks, and both ends notice.
+    pub fn break_link(&mut self, link: Link) {
+        self.say(|| format!("the {} link breaks", link.name()));
+        for node in 0..2 {
+            if let Some(connection) = self.network.attached(node, link) {
+                self.network.connection(connection).broken = true;
+                self.schedule(Span(10), Event::Detach { connection, node, why: Down::Lost });
             }
         }
     }
@@ -464,7 +500,7 @@ impl World {
     /// `node` loses its connections, and the other does not learn it.
     pub fn half_open(&mut self, node: usize) {
         self.say(|| format!("{} loses its connections unnoticed", name(node)));
-        for link in [Link::Control, Link::Data] {
+        for link in self.links() {
             if let Some(connection) = self.network.attached(node, link) {
                 self.schedule(Span(10), Event::Detach { connection, node, why: Down::Lost });
             }
@@ -515,6 +551,8 @@ impl World {
         self.network.blocked = [false; 2];
         self.network.pair_blocked = false;
         self.network.refused = false;
+        self.network.second_blocked = [false; 2];
+        self.network.second_delay_max = DELAY_USUAL;
         if let Some(arbiter) = &mut self.arbiter {
             arbiter.repair();
         }
@@ -667,7 +705,7 @@ impl World {
         let awake = |process: &Option<Process>| {
             process.as_ref().is_some_and(|process| process.paused_until <= self.now)
         };
-        let possible = self.network.passes(0) && self.network.passes(1);
+        let possible = self.network.passes(link, 0) && self.network.passes(link, 1);
         if self.network.whole(link).is_some() || !possible || !self.processes.iter().all(awake) {
             return;
         }
@@ -696,9 +734,10 @@ impl World {
     fn deliver(&mut self, connection: usize, from: usize) {
         let to = 1 - from;
         let ready = self.process(to).is_some_and(|process| process.paused_until <= self.now);
-        let passes = self.network.passes(from);
+        let link = self.network.connection(connection).link;
+        let passes = self.network.passes(link, from);
         let pipe = self.network.connection(connection);
-        if !pipe.attached[to] {
+        if !pipe.attached[to] || pipe.stalled {
             pipe.pipes[from].clear();
             pipe.pumping[from] = false;
             return;
@@ -708,7 +747,6 @@ impl World {
             self.schedule(wait, Event::Deliver { connection, from });
             return;
         }
-        let link = pipe.link;
         let Some((frame, epoch)) = pipe.pipes[from].pop_front() else {
             pipe.pumping[from] = false;
             return;
@@ -732,6 +770,9 @@ impl World {
         let leads = self.process(to).is_some_and(|process| process.node.role().state.leads());
         self.note_map(to, &frame);
         self.judge_echo(to, &frame);
+        if let Some(process) = &mut self.processes[to] {
+            process.heard_at = self.now;
+        }
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
         let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
         if applies && !leads && follows != epoch {
@@ -759,19 +800,21 @@ impl World {
         }
         let paused = self.process(node).is_some_and(|process| process.paused_until > self.now);
         let waiting = !self.network.connection(connection).pipes[1 - node].is_empty();
+        let link = self.network.connection(connection).link;
         // What has arrived is read before the end of it is.
-        if paused || (waiting && why == Down::Closed && self.network.passes(1 - node)) {
+        if paused || (waiting && why == Down::Closed && self.network.passes(link, 1 - node)) {
             self.schedule(Span(1000), Event::Detach { connection, node, why });
             return;
         }
-        let link = self.network.connection(connection).link;
         self.network.connection(connection).attached[node] = false;
         self.network.note_usable(self.now);
         self.tell(node, |node, now| node.handle_link_down(link, why, now));
     }
 
     pub(super) fn close_other_end(&mut self, connection: usize, node: usize) {
-        if self.network.passes(node) {
+        let (link, stalled) =
+            (self.network.connection(connection).link, self.network.connection(connection).stalled);
+        if self.network.passes(link, node) && !stalled {
             let takes = Span(self.random.within(100..5_000));
             self.schedule(takes, Event::Detach { connection, node: 1 - node, why: Down::Closed });
         }
@@ -785,6 +828,7 @@ impl World {
         process.store.set_clocks(secs, millis);
         let dropped = process.node.counters().suspects_dropped;
         let holder = process.node.is_holder();
+        let followed = process.node.role().state.follows();
         fact(&mut process.node, local);
         self.oracle.evicted(process.store.take_evicted());
         self.note_dropped(node, dropped);
@@ -794,15 +838,18 @@ impl World {
         }
         if let Some(before) = process.store.take_cleared() {
             let source = self.contents(1 - node);
-            // Who has the arbiter's grant leads, whatever it holds. And where the source of a copy died in its
-            // middle, what came of it gives way to whoever serves.
-            match self.arbiter.is_some() || source.is_some() && !holder {
+            // With an arbiter, who has waited long enough leads, whatever it holds, and so does whom an operator
+            // told to. And where the source of a copy died in its middle, what came of it gives way to
+            // whoever serves.
+            let leads = self.process(1 - node).is_some_and(|source| source.leads_anyway);
+            match leads || source.is_some() && !holder {
                 true => self.oracle.died(source.as_ref()),
                 false => self.oracle.cleared(&before, source.as_ref()),
             }
             self.oracle.broke(node, source.as_ref());
             self.oracle.forget_own(node);
         }
+        self.note_follower(node, followed);
         self.note_complete(node);
         self.work(node);
         self.note(local.0, node as u64);
@@ -818,9 +865,21 @@ impl World {
         }
     }
 
-    /// Nobody knows of every key what became of it: changes are overwritten, or rules say so.
+    /// Nobody knows of every key what became of it: changes are overwritten.
     pub(super) fn may_forget(&self) -> bool {
-        self.options.backlog_bytes < PLENTY_BYTES || self.options.heal != Heal::Newest
+        self.options.backlog_bytes < PLENTY_BYTES
+    }
+
+    /// A node gives way to the other one, or has come level with it.
+    fn note_follower(&mut self, node: usize, followed: bool) {
+        let Some(process) = &self.processes[node] else { return };
+        match process.node.role().state {
+            State::Backup if self.oracle.has_undone(node) => {
+                self.oracle.is_level(node, &process.store.contents());
+            }
+            State::Joining if !followed => self.oracle.follows(node, self.contents(1 - node).as_ref()),
+            _ => {}
+        }
     }
 
     /// Whoever holds everything contradicts nobody.
@@ -960,6 +1019,13 @@ impl World {
                     to == State::Master && !matches!(from, State::Draining | State::Offered | State::Doubt);
                 let forced = role::row(from, Trigger::Forced).is_some_and(|(_, row)| row.why == why);
                 if begins || (to == State::Master && forced) {
+                    // Clocks differ a little.
+                    let patience = self.dead_after().scaled(HOLDER_PATIENCE, 1).scaled(95, 100);
+                    let (now, arbitrated) = (self.now, self.arbiter.is_some());
+                    if let Some(process) = &mut self.processes[node] {
+                        let waited = now.since(process.heard_at) >= patience;
+                        process.leads_anyway = arbitrated && (waited || forced);
+                    }
                     self.promotions += 1;
                     self.judge_loss(node, from);
                     self.oracle.promoted(node, epoch);
@@ -1108,6 +1174,14 @@ impl World {
         let longest = match link {
             Link::Control => self.network.delay_max.0,
             Link::Data => self.network.delay_max.0.max(1000),
+            Link::Heartbeat => {
+                let takes = self.random.within(50..self.network.second_delay_max.0.max(51));
+                if takes >= LONG_DELAY.0 {
+                    self.network.second_slow_until =
+                        self.network.second_slow_until.max(self.now + Span(takes));
+                }
+                return Span(takes);
+            }
         };
         let mut takes = self.random.within(50..longest.max(51));
         if self.network.loss > 0 && self.random.chance(self.network.loss) {

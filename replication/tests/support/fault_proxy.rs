@@ -2,7 +2,7 @@
 //!
 //! It sits between two nodes and passes bytes on until told otherwise, per direction: late, not at
 //! all, into nothing, in crumbs, or with a bit flipped. Connections can be reset or closed at any
-//! moment, and new ones refused. Runs on a thread and a runtime of its own; dropping it ends both.
+//! moment, or on one side only, and new ones refused. Runs on a thread and a runtime of its own; dropping it ends both.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +43,10 @@ struct Shared {
     cut: watch::Sender<(u64, Cut)>,
     refuse: watch::Sender<bool>,
     connections: AtomicU64,
+    /// The number of the one that is a data connection, by its opening.
+    data: AtomicU64,
+    /// That connection swallows everything, its end, too.
+    swallows: watch::Sender<Option<u64>>,
     target: Mutex<SocketAddr>,
 }
 
@@ -50,6 +54,8 @@ struct Shared {
 enum Cut {
     Reset,
     Close,
+    /// Only on the side of whoever dialled; the other learns nothing.
+    HalfOpen,
 }
 
 /// The proxy.
@@ -71,6 +77,8 @@ impl FaultProxy {
             cut: watch::Sender::new((0, Cut::Close)),
             refuse: watch::Sender::new(false),
             connections: AtomicU64::new(0),
+            data: AtomicU64::new(u64::MAX),
+            swallows: watch::Sender::new(None),
             target: Mutex::new(target),
         });
         let stop = watch::Sender::new(false);
@@ -120,9 +128,20 @@ impl FaultProxy {
         self.shared.cut.send_modify(|cut| *cut = (cut.0 + 1, Cut::Close));
     }
 
+    /// Closes every connection on the side that dialled; the node behind the proxy goes on believing in
+    /// its own end, which says nothing any more.
+    pub fn half_open(&self) {
+        self.shared.cut.send_modify(|cut| *cut = (cut.0 + 1, Cut::HalfOpen));
+    }
+
     /// New connections are reset at once, or served again.
     pub fn refuse(&self, refuse: bool) {
         self.shared.refuse.send_replace(refuse);
+    }
+
+    /// From now on, the latest data connection of a pair swallows everything, even that an end closed it.
+    pub fn swallow_data(&self) {
+        self.shared.swallows.send_replace(Some(self.shared.data.load(Ordering::Relaxed)));
     }
 
     /// Connections passed on so far.
@@ -161,38 +180,73 @@ async fn pass(near: TcpStream, shared: Arc<Shared>) {
     let Ok(far) = TcpStream::connect(target).await else {
         return reset(&near);
     };
-    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     tokio::select! {
-        () = one_way(&near, &far, &shared.faults[0]) => {}
-        () = one_way(&far, &near, &shared.faults[1]) => {}
+        () = one_way(&near, &far, &shared, (Direction::Forth, number)) => {}
+        () = one_way(&far, &near, &shared, (Direction::Back, number)) => {}
         _ = cut.changed() => {
-            if matches!(cut.borrow().1, Cut::Reset) {
-                reset(&near);
-                reset(&far);
+            let how = cut.borrow().1;
+            match how {
+                Cut::Reset => {
+                    reset(&near);
+                    reset(&far);
+                }
+                Cut::Close => {}
+                Cut::HalfOpen => {
+                    drop(near);
+                    swallow(&far).await;
+                }
             }
         }
     }
 }
 
-async fn one_way(from: &TcpStream, to: &TcpStream, faults: &watch::Sender<Faults>) {
+/// Where an opening says what its connection is for, and what a data connection's says; see `handshake::Kind`.
+const KIND_AT: usize = 20;
+const DATA: u8 = 2;
+
+/// Reads until the other side gives up.
+async fn swallow(from: &TcpStream) {
+    let mut buffer = [0; 16 << 10];
+    while from.readable().await.is_ok() {
+        match from.try_read(&mut buffer) {
+            Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn one_way(from: &TcpStream, to: &TcpStream, shared: &Shared, which: (Direction, u64)) {
     let (sender, receiver) = mpsc::channel(64);
-    tokio::join!(read(from, sender, faults.subscribe()), write(to, receiver, faults));
+    let faults = &shared.faults[which.0 as usize];
+    tokio::join!(read(from, sender, shared, which), write(to, receiver, faults));
 }
 
 async fn read(
     from: &TcpStream,
     sender: mpsc::Sender<(Instant, Vec<u8>)>,
-    mut faults: watch::Receiver<Faults>,
+    shared: &Shared,
+    (direction, number): (Direction, u64),
 ) {
-    let mut buffer = [0; 16 << 10];
+    let mut faults = shared.faults[direction as usize].subscribe();
+    let mut swallows = shared.swallows.subscribe();
+    let (mut buffer, mut begins) = ([0; 16 << 10], matches!(direction, Direction::Forth));
     loop {
         if faults.wait_for(|faults| !faults.stall).await.is_err() || from.readable().await.is_err() {
             return;
         }
         match from.try_read(&mut buffer) {
+            Ok(_) | Err(_) if *swallows.borrow() == Some(number) => {
+                // It is over for this connection, and nobody is to learn it.
+                let _ = swallows.wait_for(|swallows| *swallows != Some(number)).await;
+            }
             Ok(0) => return,
             Ok(read) => {
+                if std::mem::take(&mut begins) && buffer[..read].get(KIND_AT) == Some(&DATA) {
+                    shared.data.store(number, Ordering::Relaxed);
+                }
                 let (blackhole, due) = {
                     let faults = faults.borrow();
                     (faults.blackhole, Instant::now() + faults.delay)

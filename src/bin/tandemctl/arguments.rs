@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tandemd::bench;
+use tandemd::dial::Access;
 
 /// See and steer a pair of tandemd nodes, move its items, and measure any memcached server.
 #[derive(Parser, Debug)]
@@ -140,6 +141,8 @@ pub(crate) struct Node {
     /// The server's port for clients.
     #[arg(long, default_value = "127.0.0.1:11211", value_name = "HOST:PORT")]
     pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

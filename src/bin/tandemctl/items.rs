@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
+use tandemd::dial::Dialler;
 use tandemd::transfer::keys::Keys;
 use tandemd::transfer::{dump, escape, load};
 
+use crate::arguments::Node;
 use crate::steer::style;
-use crate::{FAILED, Failure, UNREACHABLE};
+use crate::{FAILED, Failure, UNREACHABLE, USAGE};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -27,12 +29,16 @@ fn show(bar: &ProgressBar, done: u64, all: u64) {
     bar.set_position(done);
 }
 
+fn dialler(node: &Node) -> Result<Dialler, Failure> {
+    node.access.read().map_err(|text| (USAGE, text))
+}
+
 fn failed(text: String) -> Failure {
     (if text.starts_with("no server at") { UNREACHABLE } else { FAILED }, text)
 }
 
-pub(crate) fn keys(node: &str, prefix: &[u8]) -> Result<String, Failure> {
-    let mut keys = Keys::of(node).map_err(failed)?;
+pub(crate) fn keys(node: &Node, prefix: &[u8]) -> Result<String, Failure> {
+    let mut keys = Keys::of(&dialler(node)?, &node.node).map_err(failed)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     while let Some(key) = keys.next_key().map_err(failed)? {
         if key.starts_with(prefix) && writeln!(out, "{}", escape(&key)).is_err() {
@@ -44,14 +50,15 @@ pub(crate) fn keys(node: &str, prefix: &[u8]) -> Result<String, Failure> {
     Ok(String::new())
 }
 
-pub(crate) fn dump(node: &str, file: &Path) -> Result<String, Failure> {
+pub(crate) fn dump(node: &Node, file: &Path) -> Result<String, Failure> {
+    let (dialler, node) = (dialler(node)?, &*node.node);
     let bar = bar();
     let mut progress = |done, all| show(&bar, done, all);
     let result = if file == Path::new("-") {
-        dump::dump(node, BufWriter::new(std::io::stdout().lock()), now, &mut progress)
+        dump::dump(&dialler, node, BufWriter::new(std::io::stdout().lock()), now, &mut progress)
             .map(|(dumped, _)| dumped)
     } else {
-        dump_to(node, file, &mut progress)
+        dump_to(&dialler, node, file, &mut progress)
     };
     bar.finish_and_clear();
     let dumped = result.map_err(failed)?;
@@ -60,7 +67,12 @@ pub(crate) fn dump(node: &str, file: &Path) -> Result<String, Failure> {
 }
 
 /// A file is there as a whole or not at all, and only its owner reads it.
-fn dump_to(node: &str, file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<dump::Dumped, String> {
+fn dump_to(
+    dialler: &Dialler,
+    node: &str,
+    file: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<dump::Dumped, String> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut draft = file.as_os_str().to_owned();
     draft.push(".part");
@@ -69,7 +81,7 @@ fn dump_to(node: &str, file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Resul
     };
     let mut options = File::options();
     let open = options.write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(problem)?;
-    let result = dump::dump(node, BufWriter::new(open), now, progress).and_then(|(dumped, out)| {
+    let result = dump::dump(dialler, node, BufWriter::new(open), now, progress).and_then(|(dumped, out)| {
         let written = out.into_inner().map_err(std::io::IntoInnerError::into_error);
         written
             .and_then(|written| written.sync_all())
@@ -83,16 +95,17 @@ fn dump_to(node: &str, file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Resul
     result
 }
 
-pub(crate) fn load(node: &str, file: &Path, keep: bool) -> Result<String, Failure> {
+pub(crate) fn load(node: &Node, file: &Path, keep: bool) -> Result<String, Failure> {
+    let (dialler, node) = (dialler(node)?, &*node.node);
     let bar = bar();
     let mut progress = |done, all| show(&bar, done, all);
     let result = if file == Path::new("-") {
-        load::load(node, std::io::stdin().lock(), keep, now(), 0, &mut progress)
+        load::load(&dialler, node, std::io::stdin().lock(), keep, now(), 0, &mut progress)
     } else {
         // Nothing of a damaged file is stored.
         open(file)
             .and_then(load::verify)
-            .and_then(|items| load::load(node, open(file)?, keep, now(), items, &mut progress))
+            .and_then(|items| load::load(&dialler, node, open(file)?, keep, now(), items, &mut progress))
     };
     bar.finish_and_clear();
     let result = result.map_err(|why| {

@@ -63,9 +63,9 @@ fn run(arguments: Arguments) -> Result<String, Failure> {
         Verb::Logs(Logs::Level { level }) => {
             client.act(&admin::Verb::LogLevel(level)).map(|said| said + "\n").map_err(failure)
         }
-        Verb::Keys { node, prefix } => items::keys(&node.node, prefix.as_bytes()),
-        Verb::Dump { file, node } => items::dump(&node.node, &file),
-        Verb::Load { file, node, keep } => items::load(&node.node, &file, keep),
+        Verb::Keys { node, prefix } => items::keys(&node, prefix.as_bytes()),
+        Verb::Dump { file, node } => items::dump(&node, &file),
+        Verb::Load { file, node, keep } => items::load(&node, &file, keep),
         Verb::Config(what) => settings::run(&what),
         Verb::Genkey { file } => genkey::run(file.as_deref()),
         Verb::Bench { plan, json } => measure(&plan, json),
@@ -100,7 +100,7 @@ fn as_json(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 fn measure(plan: &bench::plan::Plan, json: bool) -> Result<String, Failure> {
-    plan.check().map_err(|error| (USAGE, error))?;
+    plan.check().and_then(|_| plan.access.read()).map_err(|error| (USAGE, error))?;
     let report = bench::run(plan).map_err(|error| (UNREACHABLE, error))?;
     if json { as_json(&report) } else { Ok(format!("{report}\n")) }
 }

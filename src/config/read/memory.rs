@@ -75,9 +75,20 @@ impl Reader<'_> {
         [("growth_factor", format!("{factor:.2}")), ("chunk_size", chunk.to_string())]
     }
 
-    /// A file in a directory that is there; whether it can be written is known after `-u` only.
-    pub(super) fn memory_file(&mut self) -> Option<PathBuf> {
+    /// A file in a directory that is there; whether it can be written is known after `-u` only. Not with a
+    /// peer: nobody could tell which of the file's items the pair has deleted since.
+    pub(super) fn memory_file(&mut self, has_peer: bool) -> Option<PathBuf> {
         let text = self.text("memory-file")?;
+        if has_peer {
+            self.problem(
+                EXIT_USAGE,
+                format!(
+                    "-e {text}: not for a node with a peer (-x, -X), which has its items from there: a file is older than \
+                     what the pair deleted since; leave -e out, and load what the file holds once without -x and -X"
+                ),
+            );
+            return None;
+        }
         // In the background the working directory will be another one.
         let path = std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(&text));
         let problem = match path.parent().map(std::path::Path::metadata) {

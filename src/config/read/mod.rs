@@ -33,7 +33,7 @@ impl Reader<'_> {
         let pair = self.pair(&server.listen);
         let witness = self.witness();
         let admin = self.admin(pair.is_some());
-        let memory_file = self.memory_file();
+        let memory_file = self.memory_file(pair.is_some());
         let repcached = self.repcached();
         let mut config = Config {
             server,

@@ -128,8 +128,24 @@ impl Reader<'_> {
         if backup_requests == BackupRequests::Accept {
             self.check_accept(heal, arbiter.is_some());
         }
+        let heartbeat_peer = self.text("heartbeat-peer");
+        let heartbeat_peer = heartbeat_peer.and_then(|text| self.address("--heartbeat-peer", &text));
+        if let Some(second) = &heartbeat_peer {
+            if second.host == Host::Any {
+                let text =
+                    "--heartbeat-peer *: it takes the other node's name or address on a second network";
+                self.problem(EXIT_USAGE, text.to_owned());
+            }
+            if peer.as_ref().is_some_and(|peer| peer.host == second.host) {
+                let text = format!(
+                    "--heartbeat-peer {second}: that is the address of -x; name the other node's address on another network"
+                );
+                self.problem(EXIT_USAGE, text);
+            }
+        }
         Some(Pair {
             peer,
+            heartbeat_peer,
             port,
             listen,
             state_dir: self.text("state-dir").map(PathBuf::from),

@@ -4,8 +4,9 @@
 
 use tandem_replication::change::Change;
 
-use super::item::{Marks, write_access};
-use super::shard::{Content, Draft, Found, Hint, Shard};
+use super::item::{Header, Item, Marks, write_access};
+use super::large;
+use super::shard::{Content, Draft, Found, Hint, Shard, hit, measure};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
     Refusal, Replies, Store, StoreMode, Value,
@@ -42,23 +43,53 @@ pub(super) struct Base {
     pub(super) value: BaseValue,
 }
 
+/// The outcome of arithmetic on a value that is large: a number, a blank, and much behind it. It is
+/// written outside the lock.
+pub(super) struct LongNumber {
+    /// As in [`Base`].
+    pub(super) version: u64,
+    pub(super) digits: Digits,
+    /// How long the value stays, in bytes: blanks fill it up.
+    pub(super) len: usize,
+}
+
 /// What there is to extend.
 pub(super) enum BaseValue {
     Inline(Vec<u8>),
     Large(Pages),
 }
 
+/// What a read leaves of an item's header, and whether the reader has won the right to refresh it.
+fn after(get: &Get, before: Header, now: Now) -> (Header, bool) {
+    let left_until = match get.touch.filter(|_| get.recache_after_touch) {
+        Some(exptime) => exptime.deadline(now).0,
+        None => before.deadline,
+    };
+    let recache =
+        get.recache.is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(now).0);
+    // Only those who can be told that they won may win.
+    let told = get.kind == ReadKind::Meta;
+    let open = !before.marks.has(Marks::WIN_SENT);
+    let won = told && open && (before.marks.has(Marks::STALE) || recache);
+    let mut header = if get.no_bump { before } else { before.read_again(now.secs) };
+    if let Some(exptime) = get.touch {
+        header.deadline = exptime.deadline(now).0;
+    }
+    header.marks = header.marks.with(Marks::WIN_SENT, won || !open);
+    (header, won)
+}
+
 impl Shard {
-    /// Every command but a store, whose value may need memory from outside first.
+    /// Every command but stores and arithmetic, whose value may need memory from outside first.
     pub(super) fn execute(&mut self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
         match &command.op {
             Op::Get(get) => self.get(at, get, reply),
             Op::Inspect => self.inspect(at, reply),
             Op::Delete(delete) => self.delete(at, delete, reply),
-            Op::Arith(arith) => self.arith(at, arith, reply),
             Op::Touch(exptime) => self.touch(at, *exptime, reply),
             Op::Refuse(refuse) => self.refuse(at, refuse.why, refuse.drops, reply),
             Op::Store(_) => unreachable!("stores are executed by `store` and `extend`"),
+            Op::Arith(_) => unreachable!("arithmetic is executed by `arith`"),
         }
     }
 
@@ -84,59 +115,24 @@ impl Shard {
             }
             return;
         };
-        let measure = self.measure(&self.segments.item_with(location, before));
-        self.count_read(get, measure.1);
-        let stale = before.marks.has(Marks::STALE);
-        let left_until = match get.touch.filter(|_| get.recache_after_touch) {
-            Some(exptime) => exptime.deadline(at.now).0,
-            None => before.deadline,
-        };
-        let recache = get
-            .recache
-            .is_some_and(|seconds| left_until != 0 && left_until < Exptime(seconds).deadline(at.now).0);
-        // Only those who can be told that they won may win.
-        let told = get.kind == ReadKind::Meta;
-        let won = told && !before.marks.has(Marks::WIN_SENT) && (stale || recache);
-
-        let mut header = before;
-        if let Some(exptime) = get.touch {
-            header.deadline = exptime.deadline(at.now).0;
-        }
-        header.marks = header.marks.with(Marks::WIN_SENT, won || before.marks.has(Marks::WIN_SENT));
-        if !get.no_bump {
-            header.marks = header.marks.read_again();
-            header.accessed = at.now.secs;
-        }
+        let plain = get.kind == ReadKind::Get && get.touch.is_none() && !get.no_bump;
+        let (header, won) =
+            if plain { (before.read_again(at.now.secs), false) } else { after(get, before, at.now) };
         if get.touch.is_some() {
             self.set_header(location, header);
             self.record(&Change::Touch { key: at.key, deadline: header.deadline, version: header.version });
-        } else if (header.marks, header.accessed) != (before.marks, before.accessed) {
-            write_access(self.segments.bytes_mut(location), &header);
+        }
+        let slot = self.segments.bytes_mut(location);
+        if header.access() != before.access() {
+            write_access(slot, &header);
         }
         // As it was found.
-        let item = self.segments.item_with(location, before);
-        let hit = self.hit_of(&item, measure, at.now);
+        let item = Item::with(slot, before);
+        let value = self.larges.value(&item);
+        let measure = measure(&item, value.len(), self.shared.cas);
+        self.counters.count_read(get, measure.1);
+        let hit = hit(&item, value, measure, self.shared.cas, at.now);
         reply.send(Outcome::Hit(Hit { deadline_after: Deadline(header.deadline), won, ..hit }));
-    }
-
-    #[inline]
-    fn count_read(&mut self, get: &Get, class: u8) {
-        match get.kind {
-            // `gat`, and `mg` with `T`, count as touches that hit.
-            ReadKind::GetAndTouch => self.count_touch(class),
-            ReadKind::Meta if get.touch.is_some() => self.count_touch(class),
-            _ => {
-                self.counters.commands.cmd_get += 1;
-                self.counters.commands.get_hits += 1;
-                self.counters.class(class).get_hits += 1;
-            }
-        }
-    }
-
-    fn count_touch(&mut self, class: u8) {
-        self.counters.commands.cmd_touch += 1;
-        self.counters.commands.touch_hits += 1;
-        self.counters.class(class).touch_hits += 1;
     }
 
     #[inline(never)]
@@ -170,7 +166,7 @@ impl Shard {
         let location = self.put(at.hash, &draft, None, at.now);
         self.record_put(location);
         let (_, class) = self.measure(&self.item(location));
-        self.count_read(get, class);
+        self.counters.count_read(get, class);
         let mut hit = self.hit(location, at.now);
         (hit.created, hit.won, hit.win_sent, hit.fetched) = (true, true, false, false);
         reply.send(Outcome::Hit(hit));
@@ -185,7 +181,7 @@ impl Shard {
         };
         let item = self.item(location);
         let (before, (_, class)) = (item.header, self.measure(&item));
-        self.count_touch(class);
+        self.counters.count_touch(class);
         let mut header = before;
         header.deadline = exptime.deadline(at.now).0;
         header.accessed = at.now.secs;
@@ -274,15 +270,24 @@ impl Shard {
         kept
     }
 
-    fn arith(&mut self, at: At<'_>, arith: &Arith, reply: &mut Reply<'_>) {
+    /// `incr` and `decr`. Where the value is large, answers what it becomes; the caller writes that
+    /// without the lock and comes again with the `result`.
+    pub(super) fn arith(
+        &mut self,
+        at: At<'_>,
+        arith: &Arith,
+        result: Option<(u64, Pages)>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), LongNumber> {
         let roomy = self.prepare(self.slot_max(at.key, 20), at.now);
         let Some(location) = self.find_now(at) else {
             self.arith_missing(at, arith, roomy, reply);
-            return;
+            return Ok(());
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.arith_found(at, arith, location, roomy, &mut scratch, reply);
+        let outcome = self.arith_found(at, arith, location, (roomy, result), &mut scratch, reply);
         self.scratch = scratch;
+        outcome
     }
 
     fn arith_found(
@@ -290,47 +295,60 @@ impl Shard {
         at: At<'_>,
         arith: &Arith,
         location: u32,
-        roomy: bool,
+        (roomy, result): (bool, Option<(u64, Pages)>),
         scratch: &mut Vec<u8>,
         reply: &mut Reply<'_>,
-    ) {
+    ) -> Result<(), LongNumber> {
         let item = self.item(location);
         let (header, (size, class)) = (item.header, self.measure(&item));
-        let text = item.value();
+        let value = self.value(&item);
+        let len = value.len();
         let compare = arith.compare.filter(|&unique| unique != 0);
-        if text.is_empty() || is_chunked(size) {
+        if len == 0 || is_chunked(size) {
             reply.send(Outcome::NonNumeric);
-            return;
+            return Ok(());
         }
         if compare.is_some_and(|unique| unique != self.shown(item.cas())) {
             reply.send(Outcome::Exists);
-            return;
+            return Ok(());
         }
-        // A value too long for a segment is no number.
-        let Some(number) = number::parse(text).filter(|_| item.large().is_none()) else {
+        let number = match value {
+            Value::Inline(text) => number::parse(text),
+            Value::Pages(pages) => large::number(pages),
+        };
+        let Some(number) = number else {
             reply.send(Outcome::NonNumeric);
-            return;
+            return Ok(());
         };
         let number = if arith.increment {
             number.wrapping_add(arith.delta)
         } else {
             number.saturating_sub(arith.delta)
         };
-        scratch.clear();
-        scratch.extend_from_slice(Digits::of(number).as_bytes());
-        if scratch.len() < text.len() {
-            // As memcached: a shorter number keeps the length, padded with blanks.
-            scratch.resize(text.len(), b' ');
-        }
+        let digits = Digits::of(number);
+        let content = if item.large().is_some() {
+            match result {
+                Some((version, pages)) if version == header.version => Content::Large(pages),
+                _ => return Err(LongNumber { version: header.version, digits, len }),
+            }
+        } else {
+            scratch.clear();
+            scratch.extend_from_slice(digits.as_bytes());
+            if scratch.len() < len {
+                // As memcached: a shorter number keeps the length, padded with blanks.
+                scratch.resize(len, b' ');
+            }
+            Content::Inline(scratch)
+        };
         // A longer number is a new item to memcached: not read, not stale, not won. The key stays what it was.
-        let grown = scratch.len() > text.len();
+        let grown = digits.as_bytes().len() > len;
         let fresh = Marks::default()
             .with(Marks::BINARY_KEY, header.marks.has(Marks::BINARY_KEY))
             .with_heat(header.marks.heat());
         let deadline_after = arith.touch.map_or(header.deadline, |exptime| exptime.deadline(at.now).0);
         let draft = Draft {
             key: at.key,
-            content: Content::Inline(scratch),
+            content,
             flags: item.flags(),
             explicit: arith.explicit,
             version: 0,
@@ -350,6 +368,7 @@ impl Shard {
         } else {
             self.refuse(at, Refusal::OutOfMemory, true, reply);
         }
+        Ok(())
     }
 
     fn count_arith(&mut self, arith: &Arith, class: u8) {

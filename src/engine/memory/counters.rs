@@ -1,5 +1,6 @@
 //! What a shard counts, under its own lock: no atomics, summed up when somebody asks.
 
+use crate::command::{Get, ReadKind};
 use crate::engine::{ClassStats, CommandStats, EngineStats, SLAB_CLASSES};
 
 /// The counters of one shard.
@@ -26,6 +27,28 @@ impl Counters {
     #[inline]
     pub(super) fn class(&mut self, class: u8) -> &mut ClassStats {
         &mut self.classes[usize::from(class)]
+    }
+
+    /// Counts a read that found an item of that class.
+    #[inline]
+    pub(super) fn count_read(&mut self, get: &Get, class: u8) {
+        match get.kind {
+            // `gat`, and `mg` with `T`, count as touches that hit.
+            ReadKind::GetAndTouch => self.count_touch(class),
+            ReadKind::Meta if get.touch.is_some() => self.count_touch(class),
+            ReadKind::Get | ReadKind::Meta => {
+                self.commands.cmd_get += 1;
+                self.commands.get_hits += 1;
+                self.class(class).get_hits += 1;
+            }
+        }
+    }
+
+    /// Counts a touch that found an item of that class.
+    pub(super) fn count_touch(&mut self, class: u8) {
+        self.commands.cmd_touch += 1;
+        self.commands.touch_hits += 1;
+        self.class(class).touch_hits += 1;
     }
 
     /// Items now, by class.

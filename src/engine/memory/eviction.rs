@@ -225,18 +225,17 @@ impl Shard {
 
     /// Gives the memory of a free segment back to the budget.
     pub(super) fn give_segment_back(&mut self) -> bool {
-        let gave = self.segments.remove_free();
-        if gave {
-            self.shared.budget.release(self.segments.cost());
-        }
-        gave
+        let Some(buffer) = self.segments.remove_free() else { return false };
+        self.shared.budget.release(self.segments.cost());
+        self.shared.buffers.keep(buffer, &self.shared.budget);
+        true
     }
 
     /// Takes the memory of one more segment from the budget.
     fn take_segment(&mut self) -> bool {
         let may = self.segments.may_add() && self.shared.budget.acquire(self.segments.cost());
         if may {
-            self.segments.add();
+            self.segments.add(self.shared.buffers.take());
         }
         may
     }

@@ -13,6 +13,9 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 20;
 /// An inline value's length has 14 bits; copying that much under a lock takes about a microsecond.
 const INLINE_MAX: usize = (1 << 14) - 1;
 
+/// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
+pub(super) const ALLOCATOR_BYTES: usize = 32;
+
 /// Segments a shard keeps free, so that appending and cleaning always have somewhere to write.
 pub(super) const RESERVE: usize = 3;
 
@@ -27,7 +30,8 @@ pub struct Geometry {
     pub inline_max: usize,
     /// Buckets of an index block; a power of two, at least 4.
     pub block_buckets: usize,
-    /// Bytes of the chunks a large value consists of.
+    /// Bytes of the chunks a large value consists of: what a segment has, so that each finds room where the
+    /// other was, and the process stays as large as the limit when small values give way to large ones.
     pub chunk_bytes: usize,
 }
 
@@ -47,8 +51,8 @@ impl Geometry {
             shards,
             segment_bytes: segment,
             inline_max: INLINE_MAX.min(segment / 8),
-            block_buckets: 256,
-            chunk_bytes: 64 << 10,
+            block_buckets: 128,
+            chunk_bytes: segment - ALLOCATOR_BYTES,
         }
     }
 

@@ -55,8 +55,10 @@ impl Bucket {
         let high: [u8; 4] = *self.tags.last_chunk().expect("twelve lanes");
         let wanted = u64::from_le_bytes([tag; 8]);
         Lanes {
-            low: equal_bytes(u64::from_le_bytes(low), wanted),
-            high: equal_bytes(u64::from(u32::from_le_bytes(high)), wanted) & u64::from(u32::MAX),
+            marks: equal_bytes(u64::from_le_bytes(low), wanted),
+            high: u64::from(u32::from_le_bytes(high)),
+            wanted,
+            first: 0,
         }
     }
 
@@ -99,8 +101,12 @@ const fn equal_bytes(one: u64, other: u64) -> u64 {
 
 /// Lanes of a bucket, from the first: marks in the top bits of bytes.
 struct Lanes {
-    low: u64,
+    /// Of the lanes from `first` on.
+    marks: u64,
+    /// Tags of the last four lanes. Most searches end before.
     high: u64,
+    wanted: u64,
+    first: usize,
 }
 
 impl Iterator for Lanes {
@@ -108,17 +114,19 @@ impl Iterator for Lanes {
 
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        if self.low != 0 {
-            let lane = self.low.trailing_zeros() / 8;
-            self.low &= self.low - 1;
-            return Some(lane as usize);
+        if self.marks == 0 {
+            if self.first > 0 {
+                return None;
+            }
+            self.first = 8;
+            self.marks = equal_bytes(self.high, self.wanted) & u64::from(u32::MAX);
+            if self.marks == 0 {
+                return None;
+            }
         }
-        if self.high != 0 {
-            let lane = 8 + self.high.trailing_zeros() / 8;
-            self.high &= self.high - 1;
-            return Some(lane as usize);
-        }
-        None
+        let lane = self.marks.trailing_zeros() as usize / 8;
+        self.marks &= self.marks - 1;
+        Some(self.first + lane)
     }
 }
 
@@ -191,6 +199,9 @@ pub(super) struct Index {
     resize: Option<Resize>,
     overflow: Vec<Box<[Bucket]>>,
     overflow_free: Vec<u32>,
+    /// A block that left the old table, for the next one of the new: an allocator that got it back could
+    /// seldom give as much, as aligned, from the same hole.
+    idle: Option<Block>,
     len: usize,
     /// At which load it grows.
     full_permille: usize,
@@ -226,6 +237,7 @@ impl Index {
             resize: None,
             overflow: Vec::new(),
             overflow_free: Vec::new(),
+            idle: None,
             len: 0,
             full_permille,
             resize_above: 0,
@@ -261,7 +273,7 @@ impl Index {
     /// How many blocks have memory; each costs [`Index::block_cost`].
     pub(super) fn blocks(&self) -> usize {
         let old = self.resize.as_ref().map_or(0, |resize| resize.old.blocks.len() - resize.freed());
-        self.table.blocks.len() + old + self.overflow.len()
+        self.table.blocks.len() + old + self.overflow.len() + usize::from(self.idle.is_some())
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -533,7 +545,7 @@ impl Index {
         let (from, old_homes) = (resize.moved, resize.old.homes);
         let last = self.table.home((resize.old.start(from + 1) - 1) as u32) + 1;
         while self.table.blocks.len() <= last / self.block_buckets() {
-            if !budget.acquire(Self::block_cost(self.block_buckets())) {
+            if self.idle.is_none() && !budget.acquire(Self::block_cost(self.block_buckets())) {
                 return false;
             }
             self.add_block();
@@ -541,22 +553,39 @@ impl Index {
         self.move_home(from, keys);
         let size = self.block_buckets();
         if (from + 1).is_multiple_of(size) {
-            if let Some(resize) = &mut self.resize {
-                resize.old.blocks[from / size] = Block::default();
-            }
-            budget.release(Self::block_cost(size));
+            self.give_back(from / size, budget);
         }
         if from + 1 == old_homes {
-            self.resize = None;
             // The block of the last home and of its neighbour.
+            self.give_back(from / size, budget);
+            self.resize = None;
+            self.idle = None;
             budget.release(Self::block_cost(size));
         }
         true
     }
 
+    /// A block of the old table is empty.
+    fn give_back(&mut self, at: usize, budget: &Budget) {
+        let Some(resize) = &mut self.resize else { return };
+        let block = std::mem::take(&mut resize.old.blocks[at]);
+        if self.idle.is_none() {
+            self.idle = Some(block);
+        } else {
+            budget.release(Self::block_cost(self.table.block_buckets));
+        }
+    }
+
     /// Adds the next block of the growing table, with the ghost of its positions.
     fn add_block(&mut self) {
-        let mut block = new_block(self.block_buckets());
+        let mut block = match self.idle.take() {
+            Some(mut block) => {
+                block.buckets.fill(Bucket::default());
+                block.ghost.fill([0; ROW]);
+                block
+            }
+            None => new_block(self.block_buckets()),
+        };
         if let Some(resize) = &mut self.resize {
             let first = self.table.blocks.len() * self.table.block_buckets;
             for (row, ghost) in block.ghost.iter_mut().enumerate() {

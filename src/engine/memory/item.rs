@@ -112,8 +112,14 @@ impl Header {
         bytes[12..20].copy_from_slice(&self.access().to_le_bytes());
     }
 
+    /// The same, read at that second.
+    #[inline]
+    pub(super) const fn read_again(self, secs: u32) -> Self {
+        Self { accessed: secs, marks: self.marks.read_again(), ..self }
+    }
+
     /// The last eight bytes: last access and word.
-    const fn access(&self) -> u64 {
+    pub(super) const fn access(&self) -> u64 {
         let word = self.key_len as u64 | (self.value_len as u64) << 8 | (self.marks.0 as u64) << 22;
         self.accessed as u64 | word << 32
     }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::Pages;
-use crate::engine::Reserved;
+use super::buffers::Buffers;
+use super::item::Item;
+use crate::command::{Pages, Value};
 use crate::engine::budget::{Budget, Charge};
+use crate::engine::{Reserved, number};
 
 /// Bytes charged per chunk beyond its own: its owner, its handle and the allocator's.
 const CHUNK_OVERHEAD: usize = 128;
@@ -29,7 +31,15 @@ pub(super) fn cost_of(pages: &Pages) -> u64 {
 /// A chunk and its part of the charge.
 struct Chunk {
     bytes: Box<[u8]>,
-    _charge: Charge,
+    charge: Charge,
+    buffers: Arc<Buffers>,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.charge.end();
+        self.buffers.keep(std::mem::take(&mut self.bytes), self.charge.budget());
+    }
 }
 
 impl AsRef<[u8]> for Chunk {
@@ -39,24 +49,26 @@ impl AsRef<[u8]> for Chunk {
 }
 
 /// Chunks for a value of `len` bytes, with the charge taken for it.
-pub(super) fn reserve(len: usize, chunk_bytes: usize, charge: Charge) -> Reserved {
+pub(super) fn reserve(len: usize, chunk_bytes: usize, charge: Charge, buffers: &Arc<Buffers>) -> Reserved {
     let mut chunks = Vec::with_capacity(len.div_ceil(chunk_bytes).max(1));
     let mut left = len;
     while left > 0 {
         let size = left.min(chunk_bytes);
-        chunks.push(vec![0; size].into_boxed_slice());
+        let whole = size == buffers.buffer_bytes();
+        chunks.push(if whole { buffers.take() } else { vec![0; size].into_boxed_slice() });
         left -= size;
     }
-    Reserved { chunks, freeze: Box::new(move |chunks| freeze(chunks, charge)) }
+    let buffers = Arc::clone(buffers);
+    Reserved { chunks, freeze: Box::new(move |chunks| freeze(chunks, charge, &buffers)) }
 }
 
-fn freeze(chunks: Vec<Box<[u8]>>, mut charge: Charge) -> Pages {
+fn freeze(chunks: Vec<Box<[u8]>>, mut charge: Charge, buffers: &Arc<Buffers>) -> Pages {
     let last = chunks.len().saturating_sub(1);
     let mut frozen = Vec::with_capacity(chunks.len());
     for (at, bytes) in chunks.into_iter().enumerate() {
         let overhead = CHUNK_OVERHEAD + if at == last { VALUE_OVERHEAD } else { 0 };
         let charge = charge.split((bytes.len() + overhead) as u64);
-        frozen.push(Bytes::from_owner(Chunk { bytes, _charge: charge }));
+        frozen.push(Bytes::from_owner(Chunk { bytes, charge, buffers: Arc::clone(buffers) }));
     }
     Pages::new(frozen)
 }
@@ -79,6 +91,15 @@ impl Larges {
         }
         self.list.push(Some(pages));
         (self.list.len() - 1) as u32
+    }
+
+    /// An item's value, wherever it is.
+    #[inline(always)]
+    pub(super) fn value<'a>(&'a self, item: &Item<'a>) -> Value<'a> {
+        match item.large() {
+            Some(id) => Value::Pages(self.at(id)),
+            None => Value::Inline(item.value()),
+        }
     }
 
     pub(super) fn at(&self, id: u32) -> &Pages {
@@ -122,6 +143,19 @@ pub(super) fn fill<'a>(mut reserved: Reserved, parts: impl Iterator<Item = &'a [
 pub(super) fn join<'a>(pages: impl Iterator<Item = &'a Pages>) -> Pages {
     let chunks: Vec<Bytes> = pages.flat_map(|pages| pages.chunks().iter().cloned()).collect();
     Pages::new(Arc::from(chunks))
+}
+
+/// The number a value begins with, as [`number::parse`] has it. Mostly the first chunk tells; a short one may
+/// end inside the number, and of the largest ones the rest of the value has a say.
+pub(super) fn number(pages: &Pages) -> Option<u64> {
+    let first = pages.chunks().first()?;
+    if number::ends_within(first) {
+        let number = number::parse(first);
+        if number.is_none_or(|number| i64::try_from(number).is_ok()) {
+            return number;
+        }
+    }
+    number::parse(&pages.chunks().concat())
 }
 
 /// Whether that much can ever be had.

@@ -11,6 +11,7 @@
 //! The rooms: `shard` (primitives), `commands` (what clients ask), `eviction`, `expiry`, `copying` (the
 //! peer); below them `segment`, `item`, `index`, `large`, `counters`, `geometry`.
 
+mod buffers;
 #[cfg(test)]
 mod check;
 mod commands;
@@ -36,14 +37,16 @@ use tandem_replication::change::{self, Change};
 
 pub use self::geometry::Geometry;
 
-use self::commands::{At, Base, BaseValue, Reply};
+use self::buffers::Buffers;
+use self::commands::{At, Base, BaseValue, LongNumber, Reply};
 use self::copying::value_len;
+use self::geometry::ALLOCATOR_BYTES;
 use self::index::Index;
 use self::shard::{Content, Hint, Shard, Shared};
 use super::budget::{Budget, Charge};
 use super::hash::{self, Hasher};
 use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
-use crate::command::{Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
+use crate::command::{Arith, Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
 
 /// Commands whose memory is fetched together.
 const BATCH: usize = 16;
@@ -118,6 +121,7 @@ impl Memory {
         let shared = Arc::new(Shared {
             geometry,
             budget: Arc::new(Budget::new(config.limit_bytes)),
+            buffers: Arc::new(Buffers::new(geometry.segment_bytes - ALLOCATOR_BYTES)),
             hasher: Hasher::masked(config.seed, config.hash_mask),
             records: journal.records(),
             journal,
@@ -176,6 +180,7 @@ impl Memory {
         match &command.op {
             Op::Get(get) => self.shard(id).get(at, get, reply),
             Op::Store(store) => self.store(id, at, store, reply),
+            Op::Arith(arith) => self.arith(id, at, arith, reply),
             _ => self.shard(id).execute(command, at, reply),
         }
     }
@@ -217,6 +222,24 @@ impl Memory {
                 Ok(pages) => result = Some((version, pages)),
                 Err(OutOfMemory) => {
                     self.shard(id).refuse(at, Refusal::OutOfMemory, false, reply);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `incr` and `decr`: as [`Self::extend`], where the value is large.
+    fn arith(&self, id: usize, at: At<'_>, arith: &Arith, reply: &mut Reply<'_>) {
+        const BLANKS: &[u8] = &[b' '; 4096];
+        let mut result = None;
+        loop {
+            let outcome = self.shard(id).arith(at, arith, result.take(), reply);
+            let Err(LongNumber { version, digits, len }) = outcome else { return };
+            let parts = std::iter::once(digits.as_bytes()).chain(std::iter::repeat(BLANKS));
+            match self.pages(parts, len, at.now) {
+                Ok(pages) => result = Some((version, pages)),
+                Err(OutOfMemory) => {
+                    self.shard(id).refuse(at, Refusal::OutOfMemory, true, reply);
                     return;
                 }
             }
@@ -372,7 +395,7 @@ impl Engine for Memory {
         } else {
             take();
         }
-        charge.map(|charge| large::reserve(len, chunk_bytes, charge)).ok_or(OutOfMemory)
+        charge.map(|charge| large::reserve(len, chunk_bytes, charge, &self.shared.buffers)).ok_or(OutOfMemory)
     }
 
     fn flush(&self, at: Option<u32>, now: Now) {
@@ -477,8 +500,9 @@ impl Engine for Memory {
             // Freed without the lock: a big shard has many segments.
             let old = self.shard(id).empty();
             let bytes = old.cost(self.shared.geometry.block_buckets);
-            drop(old);
+            let buffers = old.take();
             self.shared.budget.release(bytes);
+            buffers.into_iter().for_each(|buffer| self.shared.buffers.keep(buffer, &self.shared.budget));
         }
     }
 
@@ -502,6 +526,7 @@ impl Engine for Memory {
             enough
         });
         self.balance(now);
+        more |= self.shared.buffers.trim(memory);
         more || (shrunk && memory.used() > memory.limit())
     }
 
@@ -573,6 +598,11 @@ impl Remains {
     fn cost(&self, block_buckets: usize) -> u64 {
         self.segments.owned() as u64 * self.segments.cost()
             + (self.index.blocks() as u64 - 1) * Index::block_cost(block_buckets)
+    }
+
+    /// The segments' buffers; the rest is freed.
+    fn take(self) -> Vec<Box<[u8]>> {
+        self.segments.into_buffers()
     }
 }
 

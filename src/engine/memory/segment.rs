@@ -8,8 +8,6 @@ use std::collections::VecDeque;
 use super::geometry::Geometry;
 use super::item::{Header, Item};
 
-/// Bytes of a segment that are left to the allocator, so that both together fill whole pages.
-const ALLOCATOR_BYTES: usize = 32;
 /// Bytes charged for a segment beyond its own: its description.
 const DESCRIPTION_BYTES: usize = 64;
 
@@ -80,8 +78,10 @@ pub(super) struct Segments {
     pub(super) compacting: [Option<u32>; 2],
     segment_bytes: usize,
     max: usize,
-    /// Bits of an offset in four-byte units.
+    /// Bits of an offset in four-byte units,
     shift: u32,
+    /// and those bits.
+    mask: u32,
 }
 
 impl Segments {
@@ -97,6 +97,7 @@ impl Segments {
             segment_bytes: geometry.segment_bytes,
             max: geometry.segments_max(),
             shift: geometry.segment_bytes.trailing_zeros() - 2,
+            mask: (geometry.segment_bytes as u32 >> 2) - 1,
         }
     }
 
@@ -116,8 +117,7 @@ impl Segments {
     }
 
     /// Adds an empty segment, whose cost has been taken from the budget.
-    pub(super) fn add(&mut self) {
-        let bytes = vec![0; self.segment_bytes - ALLOCATOR_BYTES].into_boxed_slice();
+    pub(super) fn add(&mut self, bytes: Box<[u8]>) {
         if let Some(id) = self.vacant.pop() {
             let segment = &mut self.list[id as usize];
             segment.size = bytes.len();
@@ -141,15 +141,19 @@ impl Segments {
         self.buffers.push(bytes);
     }
 
-    /// Frees the memory of a free segment, if there is one. Its cost is to be released.
-    pub(super) fn remove_free(&mut self) -> bool {
-        let Some(id) = self.free.pop() else { return false };
+    /// Takes the memory of a free segment, if there is one. Its cost is to be released.
+    pub(super) fn remove_free(&mut self) -> Option<Box<[u8]>> {
+        let id = self.free.pop()?;
         let segment = &mut self.list[id as usize];
         segment.size = 0;
-        self.buffers[id as usize] = Box::default();
         segment.place = Place::Vacant;
         self.vacant.push(id);
-        true
+        Some(std::mem::take(&mut self.buffers[id as usize]))
+    }
+
+    /// The memory of all segments; there are no segments any more.
+    pub(super) fn into_buffers(self) -> Vec<Box<[u8]>> {
+        self.buffers
     }
 
     /// Empties a segment that is in no queue.
@@ -235,7 +239,7 @@ impl Segments {
 
     #[inline]
     fn offset_of(&self, location: u32) -> usize {
-        ((location & ((1 << self.shift) - 1)) as usize) << 2
+        ((location & self.mask) as usize) << 2
     }
 
     /// The bytes from a location to the end of its segment.
@@ -258,12 +262,6 @@ impl Segments {
     #[inline]
     pub(super) fn item(&self, location: u32) -> Item<'_> {
         Item::at(self.bytes(location))
-    }
-
-    /// The item there, whose header was read before.
-    #[inline]
-    pub(super) fn item_with(&self, location: u32, header: Header) -> Item<'_> {
-        Item::with(self.bytes(location), header)
     }
 
     /// Copies a slot to another place.

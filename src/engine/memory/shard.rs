@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tandem_replication::change::{Bits, Bytes, Change, Put};
 
+use super::buffers::Buffers;
 use super::commands::At;
 use super::counters::Counters;
 use super::eviction::{Hints, SmallShare, Victim};
@@ -28,6 +29,8 @@ use crate::engine::{EvictionHook, Fate, Journal, memcached_class, memcached_size
 pub(super) struct Shared {
     pub(super) geometry: Geometry,
     pub(super) budget: Arc<Budget>,
+    /// Segments and chunks of large values come from here.
+    pub(super) buffers: Arc<Buffers>,
     pub(super) hasher: Hasher,
     pub(super) journal: Arc<dyn Journal>,
     /// Whether the journal keeps what it is told.
@@ -177,20 +180,17 @@ impl Shard {
         self.index.find(hash, |location| item::has_key(self.segments.bytes(location), key))
     }
 
-    /// Has the item fetched that this hash leads to, and answers where that is.
+    /// Has the item fetched that this hash leads to, and answers where that is. Another one with the same hash's
+    /// tag may come first, and then it is the wrong one: seldom enough.
     #[inline]
     pub(super) fn warm(&self, hash: u64) -> Option<Hint> {
-        let mut hint = None;
-        self.index.find(hash, |location| {
-            let bytes = self.segments.bytes(location);
-            prefetch(&bytes[0]);
-            if let Some(next) = bytes.get(64) {
-                prefetch(next);
-            }
-            hint.get_or_insert(Hint { location, moves: self.moves });
-            false
-        });
-        hint
+        let location = self.index.find(hash, |_| true)?;
+        let bytes = self.segments.bytes(location);
+        prefetch(&bytes[0]);
+        if let Some(next) = bytes.get(64) {
+            prefetch(next);
+        }
+        Some(Hint { location, moves: self.moves })
     }
 
     /// As [`Shard::find`], after a look at where the key probably is.
@@ -283,47 +283,20 @@ impl Shard {
 
     #[inline(always)]
     pub(super) fn value<'a>(&'a self, item: &Item<'a>) -> Value<'a> {
-        match item.large() {
-            Some(id) => Value::Pages(self.larges.at(id)),
-            None => Value::Inline(item.value()),
-        }
+        self.larges.value(item)
     }
 
     /// Size and class by memcached's accounting.
     #[inline(always)]
     pub(super) fn measure(&self, item: &Item<'_>) -> (usize, u8) {
-        let len = self.value(item).len();
-        let size = memcached_size(item.key().len(), len, item.flags(), self.shared.cas);
-        (size, memcached_class(size))
+        measure(item, self.value(item).len(), self.shared.cas)
     }
 
     /// The item as it is, for a reply.
     #[inline]
     pub(super) fn hit(&self, location: u32, now: Now) -> Hit<'_> {
         let item = self.item(location);
-        self.hit_of(&item, self.measure(&item), now)
-    }
-
-    /// The same, for an item that was measured already.
-    #[inline(always)]
-    pub(super) fn hit_of<'a>(&'a self, item: &Item<'a>, (size, class): (usize, u8), now: Now) -> Hit<'a> {
-        let header = item.header;
-        Hit {
-            value: self.value(item),
-            flags: item.flags(),
-            cas: self.shown(item.cas()),
-            deadline: Deadline(header.deadline),
-            deadline_after: Deadline(header.deadline),
-            idle_secs: now.secs.saturating_sub(header.accessed),
-            fetched: header.marks.has(Marks::FETCHED),
-            binary_key: header.marks.has(Marks::BINARY_KEY),
-            won: false,
-            stale: header.marks.has(Marks::STALE),
-            win_sent: header.marks.has(Marks::WIN_SENT),
-            created: false,
-            class,
-            size,
-        }
+        hit(&item, self.value(&item), self.measure(&item), self.shared.cas, now)
     }
 
     /// A CAS unique as clients see it.
@@ -561,5 +534,40 @@ impl Shard {
         if let Some(location) = self.find(hash, key) {
             self.kill(hash, location);
         }
+    }
+}
+
+/// Size and class by memcached's accounting, of an item with a value of that length.
+#[inline(always)]
+pub(super) fn measure(item: &Item<'_>, value_len: usize, cas: bool) -> (usize, u8) {
+    let size = memcached_size(item.header.key_len.into(), value_len, item.flags(), cas);
+    (size, memcached_class(size))
+}
+
+/// An item as it is, for a reply.
+#[inline(always)]
+pub(super) fn hit<'a>(
+    item: &Item<'a>,
+    value: Value<'a>,
+    (size, class): (usize, u8),
+    cas: bool,
+    now: Now,
+) -> Hit<'a> {
+    let header = item.header;
+    Hit {
+        value,
+        flags: item.flags(),
+        cas: if cas { item.cas() } else { 0 },
+        deadline: Deadline(header.deadline),
+        deadline_after: Deadline(header.deadline),
+        idle_secs: now.secs.saturating_sub(header.accessed),
+        fetched: header.marks.has(Marks::FETCHED),
+        binary_key: header.marks.has(Marks::BINARY_KEY),
+        won: false,
+        stale: header.marks.has(Marks::STALE),
+        win_sent: header.marks.has(Marks::WIN_SENT),
+        created: false,
+        class,
+        size,
     }
 }

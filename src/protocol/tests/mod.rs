@@ -93,7 +93,12 @@ pub(super) struct Connection {
     /// There is no memory for large bodies.
     pub(super) no_memory: bool,
     pub(super) longest_buffer: usize,
+    /// How often the short way was compared with the long one.
+    compared: usize,
 }
+
+/// A million times is more than is needed.
+const COMPARED_MOST: usize = 1000;
 
 impl Connection {
     pub(super) fn new(protocol: Protocol, limits: Limits, sample: Sample) -> Self {
@@ -108,6 +113,7 @@ impl Connection {
             body: None,
             no_memory: false,
             longest_buffer: 0,
+            compared: 0,
         }
     }
 
@@ -136,6 +142,10 @@ impl Connection {
             return true;
         }
         let buffer = std::mem::take(&mut self.buffer);
+        if self.compared < COMPARED_MOST {
+            self.compared += 1;
+            plain_is_no_other(&self.codec, &buffer, self.sample);
+        }
         let early = buffer.len() < self.needed;
         let mut go_on = true;
         let mut drop = 0;
@@ -179,6 +189,31 @@ impl Connection {
         self.buffer = buffer;
         self.buffer.drain(..drop);
         go_on
+    }
+}
+
+/// The short way leads where the long one does: the same requests, answered alike, from the same bytes, and the
+/// same to come.
+fn plain_is_no_other(codec: &Codec, input: &[u8], sample: Sample) {
+    for most in [1, 3, Batch::MOST] {
+        let (mut short, mut long) = (codec.clone(), codec.clone());
+        let mut batch = Batch::new();
+        let taken = short.take_plain(input, &mut batch, most);
+        let (mut ours, mut theirs) = ((Vec::new(), Output::new()), (Vec::new(), Output::new()));
+        for (command, form) in batch.commands().iter().zip(batch.forms()) {
+            let request = Request::Item { command: command.clone(), form: form.clone() };
+            handle(request, sample, &mut ours.0, &mut ours.1);
+        }
+        let mut at = 0;
+        while at < taken {
+            let Decoded::Request { request, used } = long.decode(&input[at..]) else { panic!("no request") };
+            handle(request, sample, &mut theirs.0, &mut theirs.1);
+            at += used;
+        }
+        assert_eq!((at, batch.len(), &ours.0), (taken, theirs.0.len(), &theirs.0));
+        assert_eq!(ours.1.to_vec(), theirs.1.to_vec());
+        assert_eq!(short.resumption(), long.resumption());
+        assert_eq!((short.is_midway(), batch.len() <= most), (long.is_midway(), true));
     }
 }
 
