@@ -302,6 +302,19 @@ impl Backlog {
         !ring.blocks.iter().any(|block| block.changes_behind(applied).any(|change| deletes(&change)))
     }
 
+    /// Whether an item of `shard` was replaced or deleted here behind `told`; `None` if that is no longer here, and was noted
+    /// of this key or another. To be asked under the engine's lock of that shard.
+    pub fn has_newer(&self, shard: usize, told: u64, key: &[u8], version: u64) -> Option<bool> {
+        let ring = self.ring(shard);
+        if !ring.covers(told + 1) && self.missed().is_removed(key, version) {
+            return None;
+        }
+        // So many changes are not looked through for each item, unless a delete is among them: what was replaced is here,
+        // unless it made room for others since.
+        let look = ring.deleted > told || ring.last.saturating_sub(told) <= LOOKED_THROUGH_MAX;
+        Some(look && ring.has_newer(told, key, version))
+    }
+
     /// The version of the first change behind `applied` in each shard, the lowest of them.
     pub fn first_version_behind(&self, applied: &[u64]) -> Option<u64> {
         let first = applied.iter().enumerate().take(self.rings.len()).filter_map(|(shard, applied)| {
@@ -472,6 +485,13 @@ impl Ring {
         (self.first()..=self.last + 1).contains(&sequence)
     }
 
+    /// A write or a delete of `key` that is newer than `version` is recorded behind `applied`.
+    fn has_newer(&self, applied: u64, key: &[u8], version: u64) -> bool {
+        let newer =
+            |change: Change<'_>| change.key_and_version().is_some_and(|(of, at)| of == key && at > version);
+        self.blocks.iter().any(|block| block.changes_behind(applied).any(newer))
+    }
+
     fn read_from(&self, sequence: u64, bytes_max: usize, out: &mut BytesMut) -> Read {
         if sequence > self.last {
             return Read::Empty;
@@ -634,6 +654,9 @@ const PREFETCH_BYTES_MAX: usize = 1024;
 
 /// Of the processor's cache, or half of one; a hint too many costs nothing.
 const LINE_BYTES: usize = 64;
+
+/// Changes of a shard that are looked through for a key.
+const LOOKED_THROUGH_MAX: u64 = 4096;
 
 #[cfg(test)]
 mod tests {

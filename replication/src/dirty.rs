@@ -170,6 +170,11 @@ impl DirtyMap {
         !self.written.0.is_empty() || self.floor > 0
     }
 
+    /// A delayed flush was asked for, or cancelled.
+    pub fn has_flush_at(&self) -> bool {
+        self.flush_at
+    }
+
     /// The oldest version written, if one was.
     pub fn first_written(&self) -> Option<u64> {
         (!self.written.0.is_empty()).then_some(self.since)

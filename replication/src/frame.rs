@@ -39,6 +39,10 @@ pub const VERSION_MIN: u16 = 1;
 /// that are added to a version have it; of version 1 that is [`Frame::Redial`].
 pub const MAY_IGNORE: u8 = 1;
 
+/// A feature bit of [`Hello`]: as a backup the node executes its clients' commands itself, and as a master it takes what such
+/// a backup tells of them.
+pub const ACCEPTS: u64 = 1;
+
 /// One of the connections of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Link {

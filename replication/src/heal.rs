@@ -10,6 +10,8 @@
 //! Where either side's backlog no longer has its changes, its [`DirtyMap`] stands for them. It does not
 //! know when a key was deleted. Then the item goes, on both sides: a miss is allowed, a stale hit is not.
 
+use std::collections::{HashSet, VecDeque};
+
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +86,8 @@ pub struct Matter<'a> {
     pub applied: &'a [u64],
     /// What becomes of it.
     pub heal: Heal,
+    /// Where both take writes: which of the two this is. What the other wrote need not be told.
+    pub slot: Option<u8>,
     /// This node's items.
     pub store: &'a dyn Store,
     /// This node's own changes.
@@ -120,7 +124,7 @@ impl Reports {
 
     /// The master asks which of these items are here: the report that answers it.
     pub fn asked(&mut self, asked: &Report, applied: &[u64], store: &dyn Store) -> Option<Frame> {
-        let payload = missing_here(&asked.payload, store);
+        let payload = different_here(asked, store);
         if payload.is_empty() || asked.plan != self.plan {
             return None;
         }
@@ -170,11 +174,17 @@ impl Reports {
                 }
                 // What the master forgets for the map, it forgets before it is told the rest.
                 Stage::Written(walk) if walk.is_at_start() && self.unanswered > 0 => return Ok(None),
-                Stage::Written(walk) if walk.wanted.as_ref().is_some_and(DirtyMap::has_written) => {
+                Stage::Written(walk)
+                    if walk.wanted.as_ref().is_some_and(|map| map.has_written() || map.has_flush_at()) =>
+                {
                     if walk.is_at_start()
-                        && let Some(flush) = walk.wanted.as_ref().and_then(DirtyMap::flush)
+                        && let Some(map) = &walk.wanted
                     {
-                        flush.encode(&mut payload);
+                        map.flush().into_iter().for_each(|flush| flush.encode(&mut payload));
+                        if map.has_flush_at() {
+                            let deadline = store.pending_flush().unwrap_or(0);
+                            Change::FlushAt { deadline }.encode(&mut payload);
+                        }
                     }
                     walk.collect(bytes_max, store, &mut payload);
                     if walk.is_over(store) {
@@ -211,7 +221,7 @@ impl Suffix {
     }
 
     fn is_told(&self, next: &[u64]) -> bool {
-        next.len() != self.to.len() || next.iter().zip(&self.to).all(|(next, to)| next > to)
+        next.len() != self.to.len() || reached_by(next, &self.to)
     }
 
     /// The next recorded changes, as far as they still count here.
@@ -223,45 +233,120 @@ impl Suffix {
         payload: &mut BytesMut,
     ) -> Result<(), Hopeless> {
         for (shard, (next, to)) in next.iter_mut().zip(&self.to).enumerate() {
-            while *next <= *to && payload.len() < bytes_max {
-                let mut records = BytesMut::new();
-                let room = (bytes_max - payload.len()).min(PIECE_BYTES);
-                *next += match matter.backlog.read_from(shard, *next, room, &mut records) {
-                    Read::Records(count) => u64::from(count),
-                    Read::Reload { key, version } => {
-                        tell_item(matter.store, &key, version, payload);
-                        1
-                    }
-                    Read::Empty | Read::Overrun => return Err(Hopeless),
-                };
-                for change in Change::decode_all(&records).map_while(Result::ok) {
-                    match change {
-                        Change::Put(put) => tell_item(matter.store, put.key, put.version, payload),
-                        Change::Flush { .. } if matter.heal == Heal::Winner => return Err(Hopeless),
-                        other => other.encode(payload),
-                    }
-                }
-            }
+            tell_recorded(shard, next, *to, bytes_max, matter, payload)?;
         }
         Ok(())
     }
 }
 
+/// The changes of `shard` from `next` up to `to`, as far as they still count here, until `payload` is about `bytes_max`
+/// long.
+fn tell_recorded(
+    shard: usize,
+    next: &mut u64,
+    to: u64,
+    bytes_max: usize,
+    matter: &Matter<'_>,
+    payload: &mut BytesMut,
+) -> Result<(), Hopeless> {
+    let goes_on = matter.slot.is_some();
+    while *next <= to && payload.len() < bytes_max {
+        let mut records = BytesMut::new();
+        let room = (bytes_max - payload.len()).min(PIECE_BYTES);
+        *next += match matter.backlog.read_from(shard, *next, room, &mut records) {
+            Read::Records(count) => u64::from(count),
+            Read::Reload { key, version } => {
+                tell_item(matter.store, &key, version, goes_on, payload);
+                1
+            }
+            Read::Empty | Read::Overrun => return Err(Hopeless),
+        };
+        let mut told = HashSet::new();
+        for change in Change::decode_all(&records).map_while(Result::ok) {
+            match change {
+                // What the other wrote it has, and what was written several times is told once, as it is now.
+                Change::Put(put)
+                    if matter.slot.is_some_and(|slot| {
+                        put.version & SLOT_BIT != slot.into() || told.contains(put.key)
+                    }) => {}
+                Change::Put(put) => {
+                    if tell_item(matter.store, put.key, put.version, goes_on, payload) && goes_on {
+                        told.insert(put.key.to_vec());
+                    }
+                }
+                Change::Flush { .. } if matter.heal == Heal::Winner => return Err(Hopeless),
+                other => other.encode(payload),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a follower that executes commands itself goes on to tell, for ever.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The next sequence of each shard.
+    next: Vec<u64>,
+    /// How far each report went that has no answer yet, the first one first.
+    unanswered: VecDeque<Vec<u64>>,
+    /// Which shard comes first next.
+    turn: usize,
+}
+
+impl Tail {
+    /// Begins behind what the master has.
+    pub fn behind(merged: &[u64]) -> Self {
+        let next = merged.iter().map(|merged| merged + 1).collect();
+        Self { next, unanswered: VecDeque::new(), turn: 0 }
+    }
+
+    /// The first report without an answer has got it: up to where the master has everything.
+    pub fn answered(&mut self) -> Option<Vec<u64>> {
+        self.unanswered.pop_front()
+    }
+
+    /// What the next report of about `bytes_max` says, if there is anything to say and room for it.
+    pub fn poll(&mut self, bytes_max: usize, matter: &Matter<'_>) -> Result<Option<BytesMut>, Hopeless> {
+        let mut payload = BytesMut::new();
+        let last = matter.backlog.last();
+        if self.unanswered.len() >= TAIL_UNANSWERED_MAX || reached_by(&self.next, &last) {
+            return Ok(None);
+        }
+        self.turn = (self.turn + 1) % last.len();
+        for shard in (self.turn..last.len()).chain(0..self.turn) {
+            tell_recorded(shard, &mut self.next[shard], last[shard], bytes_max, matter, &mut payload)?;
+        }
+        self.unanswered.push_back(self.next.iter().map(|next| next - 1).collect());
+        Ok(Some(payload))
+    }
+}
+
+/// Nothing is recorded from `next` on.
+fn reached_by(next: &[u64], last: &[u64]) -> bool {
+    next.iter().zip(last).all(|(next, last)| next > last)
+}
+
 /// The item of `key`, if what was written then is what is there. If the other node has written it since,
 /// that both did is told by a delete that comes too late. If it made room for others, or expired, what it
 /// replaced is gone as well.
-fn tell_item(store: &dyn Store, key: &[u8], version: u64, payload: &mut BytesMut) {
-    let mut tells = true;
+///
+/// If this node has written it again since, that is told in its turn; where telling never ends (`goes_on`), at
+/// once: the other node is never behind what it answered for.
+fn tell_item(store: &dyn Store, key: &[u8], version: u64, goes_on: bool, payload: &mut BytesMut) -> bool {
+    let (mut tells, mut is_told) = (true, false);
     store.read(key, &mut |change| {
         let held = change.key_and_version().map_or(0, |(_, held)| held);
-        if held == version {
+        let same_node = (held ^ version) & SLOT_BIT == 0;
+        is_told = held == version || (goes_on && held > version && same_node);
+        if is_told {
             change.encode(payload);
         }
-        tells = held < version || (held > version && (held ^ version) & SLOT_BIT != 0);
+        tells = held < version || (held > version && !same_node);
     });
     if tells {
         Change::Delete { key, version }.encode(payload);
     }
+    is_told
 }
 
 /// An item that may be gone, as key, version and deadline.
@@ -278,15 +363,18 @@ fn report(plan: u32, compare: bool, payload: BytesMut, matter: &Matter<'_>) -> F
     Frame::Report(Report { plan, compare, secs, applied, payload: payload.freeze() })
 }
 
-/// The master's answer to a report. Calls `sample` with keys that both nodes changed.
+/// The master's answer to a report. Calls `sample` with keys that both nodes changed. `accepts`: of a backup that executes
+/// commands and misses nothing.
 pub fn answer(
     report: &Report,
-    heal: Heal,
+    (heal, accepts): (Heal, bool),
     means: &mut Means<'_>,
     sample: &mut dyn FnMut(&[u8]),
 ) -> Result<Frame, DecodeError> {
     let secs = means.store.secs();
     let mut payload = BytesMut::new();
+    // Of a follower that misses nothing everything is known that happened since.
+    let accepts = accepts && means.backlog.covers(&report.applied);
     for change in Change::decode_all(&report.payload) {
         let change = change?.translated(report.secs, secs);
         if report.compare {
@@ -294,14 +382,14 @@ pub fn answer(
         } else if heal == Heal::Winner {
             undo(&change, means.store, &mut payload);
         } else {
-            merge(&change, &report.applied, heal, means, &mut payload, sample);
+            merge(&change, (&report.applied, accepts), heal, means, &mut payload, sample);
         }
     }
     means.counters.bytes_sent += payload.len() as u64;
     Ok(Frame::Answer { plan: report.plan, secs, payload: payload.freeze() })
 }
 
-/// What is different here about an item that the follower has.
+/// What is different here about an item that the other node has.
 fn correct(theirs: &Change<'_>, store: &dyn Store, payload: &mut BytesMut) {
     let &Change::Touch { key, deadline, version } = theirs else { return };
     let found = store.read(key, &mut |ours| {
@@ -338,7 +426,7 @@ fn undo(theirs: &Change<'_>, store: &dyn Store, payload: &mut BytesMut) {
 
 fn merge(
     theirs: &Change<'_>,
-    applied: &[u64],
+    (applied, accepts): (&[u64], bool),
     heal: Heal,
     means: &mut Means<'_>,
     payload: &mut BytesMut,
@@ -356,8 +444,10 @@ fn merge(
         sample(key);
     }
     let may_create = |shard: usize| {
-        let applied = applied.get(shard);
-        applied.is_some_and(|applied| means.backlog.may_create(shard, *applied, key, version))
+        applied.get(shard).is_some_and(|applied| match accepts {
+            true => means.backlog.has_newer(shard, *applied, key, version) == Some(false),
+            false => means.backlog.may_create(shard, *applied, key, version),
+        })
     };
     let neither = Change::Delete { key, version: held.unwrap_or(0).max(version) + 1 };
     let change = if both && !touches && heal == Heal::Invalidate { &neither } else { theirs };
@@ -394,15 +484,13 @@ pub(crate) fn doubt_removed(
     asked
 }
 
-/// The follower's answer to what the master asks: deletes of what is not here.
-fn missing_here(asked: &[u8], store: &dyn Store) -> BytesMut {
+/// The follower's answer to what the master asks: deletes of what is not here, and until when the rest stays. That it
+/// was touched here may be known to nobody else.
+fn different_here(asked: &Report, store: &dyn Store) -> BytesMut {
     let mut payload = BytesMut::new();
-    for change in Change::decode_all(asked).map_while(Result::ok) {
-        if let Some((key, version)) = change.key_and_version()
-            && !store.read(key, &mut |_| {})
-        {
-            Change::Delete { key, version: version + 1 }.encode(&mut payload);
-        }
+    let secs = store.secs();
+    for change in Change::decode_all(&asked.payload).map_while(Result::ok) {
+        correct(&change.translated(asked.secs, secs), store, &mut payload);
     }
     payload
 }
@@ -427,6 +515,9 @@ pub(crate) fn forget_suspects(suspects: &DirtyMap, walk: &mut Walk, store: &dyn 
 
 /// Reports under way: enough to keep a link busy, and not more than its ends have memory for.
 const UNANSWERED_MAX: usize = 4;
+
+/// The same for what goes on for ever: answers come behind all that the master streams meanwhile.
+pub const TAIL_UNANSWERED_MAX: usize = 64;
 
 /// Which of the two nodes made a version.
 const SLOT_BIT: u64 = 1;

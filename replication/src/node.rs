@@ -11,6 +11,7 @@
 //! no batch that was admitted before is still being executed, [`Node::handle_drained`] is called,
 //! once for each such closing. [`Backlog::arm`](crate::backlog::Backlog::arm) before `poll_data`.
 
+mod accept;
 pub mod backing;
 mod gate;
 mod settle;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arbiter::{Ask, Grant};
 use crate::backlog::Backlog;
-use crate::frame::{self, Frame, Heartbeat, Hello, Link};
+use crate::frame::{self, Frame, Heartbeat, Hello, Link, Report};
 use crate::heal::Heal;
 use crate::history::{History, Position};
 use crate::liveness::Liveness;
@@ -80,6 +81,8 @@ pub struct Config {
     pub fence: bool,
     /// How often a master compares its backup with itself ([`crate::verify`]).
     pub verify_every: Span,
+    /// If both nodes want it so, a backup that is level executes its clients' commands itself (the `accept` room).
+    pub accept: bool,
     /// A data connection over which nothing comes for so long, though the peer is heard, leads nowhere.
     pub stall_after: Span,
     /// There shall be a second path for heartbeats ([`Link::Heartbeat`]).
@@ -112,6 +115,7 @@ impl Config {
             arbiter: None,
             fence: false,
             verify_every: Span::from_millis(3_600_000),
+            accept: false,
             stall_after: Span::from_millis(5000),
             second_path: false,
             #[cfg(feature = "testing")]
@@ -329,6 +333,13 @@ pub struct Node {
     conflicts_told: u32,
     /// An acknowledgement is waited for.
     ack_wanted: bool,
+    /// As a backup that executes commands: up to where the master has what it did, in its own sequences.
+    merged: Option<Vec<u64>>,
+    /// When it was promoted: the last of its changes of which the other node may not have heard. They are sent as they have
+    /// become since.
+    untold: Option<Vec<u64>>,
+    /// What such a backup told while this node was not sure to be, or to remain, its master.
+    held: VecDeque<Report>,
     /// When something came over the data link last, or nothing had to.
     data_moved: Mono,
 
@@ -385,6 +396,8 @@ pub struct Node {
 struct Peer {
     node_id: u128,
     boot_id: u64,
+    /// It is told to accept.
+    accepts: bool,
     /// The last it said on the link that is up.
     heartbeat: Option<Heartbeat>,
     /// The last it ever said of itself.
@@ -443,6 +456,9 @@ impl Node {
             walk_since: now,
             conflicts_told: 0,
             ack_wanted: false,
+            merged: None,
+            untold: None,
+            held: VecDeque::new(),
             data_moved: now,
             gate: GateView::Park,
             drained: true,
@@ -479,7 +495,7 @@ impl Node {
         Hello {
             version_min: frame::VERSION_MIN,
             version_max: frame::VERSION,
-            features: 0,
+            features: if self.config.accept { frame::ACCEPTS } else { 0 },
             link,
             node_id: self.config.node_id,
             boot_id: self.config.boot_id,
@@ -732,6 +748,7 @@ impl Node {
             lag_records,
             lag_bytes,
             lag: self.lag_since.map_or(Span(0), |since| now.since(since)),
+            accepts: self.config.accept.then(|| self.accepts()),
             hints: self.backlog.hints(),
             backlog_bytes: self.backlog.bytes(),
             copy: self.progress(now),
@@ -756,10 +773,11 @@ impl Node {
     pub fn describe(&self, text: &mut String) {
         use std::fmt::Write as _;
         let Self { role, claim, saved, saves, history, position, peer, liveness, sender, .. } = self;
-        let Self { debt, unfinished, purge, .. } = self;
+        let Self { debt, unfinished, purge, merged, held, untold, .. } = self;
         let _ = write!(text, "{:?}{claim:?}{saved:?}{saves:?}{history:?}{position:?}", role.state);
         let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
-        let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{}{}", self.paused, self.resync);
+        let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{merged:?}{held:?}{untold:?}");
+        let _ = write!(text, "{}{}", self.paused, self.resync);
         let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.second_up);
         let flags = (flags, self.drained, self.guarded);
         let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);

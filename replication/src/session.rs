@@ -26,7 +26,7 @@ use crate::backlog::{Backlog, Read};
 use crate::change::Change;
 use crate::dirty::DirtyMap;
 use crate::frame::{Cut, Follow, Frame, Plan, Report, Way};
-use crate::heal::{self, Reports, Suffix};
+use crate::heal::{self, Reports, Suffix, Tail};
 use crate::history::{History, Position, Resume};
 use crate::status::Counters;
 use crate::store::Store;
@@ -125,6 +125,12 @@ pub struct Sender {
     turn: usize,
     /// The last frame was a chunk: changes come next.
     chunk_was_last: bool,
+    /// Answers, each to be sent behind all changes up to there.
+    answers: VecDeque<(Vec<u64>, Frame)>,
+    /// Puts that the node of this slot made are not sent back to it.
+    muted: Option<u8>,
+    /// Changes up to there were made while another one was master: what came of them counts.
+    untold: Option<Vec<u64>>,
 }
 
 impl Sender {
@@ -146,6 +152,9 @@ impl Sender {
             doubted: None,
             turn: 0,
             chunk_was_last: false,
+            answers: VecDeque::new(),
+            muted: None,
+            untold: None,
         };
         let known = history.resume_from_any(&follow.positions, &last);
         if sender.resumes(follow, &last, means) {
@@ -157,6 +166,35 @@ impl Sender {
             _ => sender.copy(means),
         }
         sender
+    }
+
+    /// What the node of that slot made goes back to it as no more than a place in the stream. Only for a follower
+    /// that has told it on this very link, or before and holds it still.
+    pub fn stop_echo(self, of_slot: Option<u8>) -> Self {
+        Self { muted: of_slot, ..self }
+    }
+
+    /// Of the plan that the follower is told to keep to.
+    pub fn plan_number(&self) -> u32 {
+        self.plans
+    }
+
+    /// Changes up to `untold` were made while the follower, or who it followed, was master, whose changes are not in this backlog:
+    /// a put that they replaced or deleted must not come behind them.
+    pub fn as_they_are(self, untold: Option<Vec<u64>>) -> Self {
+        Self { untold, ..self }
+    }
+
+    /// Sends `answer` as soon as all changes up to `last` are sent.
+    pub fn answer_behind(&mut self, last: Vec<u64>, answer: Frame) {
+        self.answers.push_back((last, answer));
+    }
+
+    fn answer_due(&mut self) -> Option<Frame> {
+        let (last, _) = self.answers.front()?;
+        let sent = |(next, last): (&u64, &u64)| next > last;
+        let due = self.next.iter().zip(last).all(sent);
+        due.then(|| self.answers.pop_front()).flatten().map(|(_, answer)| answer)
     }
 
     /// The walk that was cut goes on.
@@ -308,6 +346,9 @@ impl Sender {
         if let Some(mark) = self.marks.pop_front() {
             return Some(numbered(mark, means.debt));
         }
+        if let Some(answer) = self.answer_due() {
+            return Some(answer);
+        }
         if !self.walked && !self.chunk_was_last && !self.must_hurry(means.backlog) {
             self.chunk_was_last = true;
             return Some(self.chunk(bytes_max, means));
@@ -350,6 +391,13 @@ impl Sender {
                     1
                 }
             };
+            if let Some(slot) = self.muted {
+                payload = without_echo(payload, slot);
+            }
+            let untold = self.untold.as_ref().and_then(|untold| untold.get(shard)).map_or(0, |last| last + 1);
+            if first < untold {
+                payload = as_it_is(&payload, (untold - first) as usize, means.store);
+            }
             self.next[shard] += count;
             means.counters.changes_sent += count;
             means.counters.bytes_sent += payload.len() as u64;
@@ -483,6 +531,48 @@ fn numbered(mark: Frame, debt: &Debt) -> Frame {
     }
 }
 
+/// The same number of changes; a put that the node of `slot` made becomes a delete of nothing.
+fn without_echo(payload: BytesMut, slot: u8) -> BytesMut {
+    let is_echo =
+        |change: &Change<'_>| matches!(change, Change::Put(put) if put.version & 1 == u64::from(slot));
+    if !Change::decode_all(&payload).flatten().any(|change| is_echo(&change)) {
+        return payload;
+    }
+    let mut rest = BytesMut::with_capacity(payload.len());
+    for change in Change::decode_all(&payload).flatten() {
+        match &change {
+            Change::Put(put) if is_echo(&change) => {
+                Change::Delete { key: put.key, version: 0 }.encode(&mut rest)
+            }
+            other => other.encode(&mut rest),
+        }
+    }
+    rest
+}
+
+/// The first `count` changes in `payload` as far as they still count, and the others: a put of which the item is
+/// another one by now, or gone, becomes a delete of what was before it.
+fn as_it_is(payload: &[u8], count: usize, store: &dyn Store) -> BytesMut {
+    let mut now = BytesMut::with_capacity(payload.len());
+    for (index, change) in Change::decode_all(payload).flatten().enumerate() {
+        match change {
+            Change::Put(ref put) if index < count => {
+                let mut held = 0;
+                store.read(put.key, &mut |ours| {
+                    held = ours.key_and_version().map_or(0, |(_, version)| version)
+                });
+                if held == put.version {
+                    change.encode(&mut now);
+                } else {
+                    Change::Delete { key: put.key, version: put.version }.encode(&mut now);
+                }
+            }
+            other => other.encode(&mut now),
+        }
+    }
+    now
+}
+
 /// A follower that misses more than this part of the backlog is told first which of its items are old.
 const MAP_SHARE: u64 = 64;
 
@@ -511,6 +601,8 @@ pub struct Receiver {
     pub target: Option<Vec<u64>>,
     /// What it tells the master in return.
     pub reports: Reports,
+    /// And goes on to tell it, if it executes commands itself.
+    pub tail: Option<Tail>,
     /// It was noticed that everything is here.
     pub settled: bool,
     /// Bytes applied since the last acknowledgement.
@@ -529,6 +621,7 @@ impl Receiver {
             plan: 0,
             target: None,
             reports: Reports::default(),
+            tail: None,
             settled: false,
             bytes_unacked: 0,
             ack_due: None,

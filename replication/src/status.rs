@@ -68,6 +68,8 @@ pub struct PairStatus {
     pub lag_bytes: u64,
     /// For how long the follower has not been level.
     pub lag: Span,
+    /// For a node that is told to: whether it, as a backup, executes commands now.
+    pub accepts: Option<bool>,
     /// Hints about items in use that were recorded for the backup.
     pub hints: u64,
     /// Bytes the backlog holds now.
@@ -159,6 +161,8 @@ pub struct Counters {
     pub suspects_dropped: u64,
     /// Changes taken over from a follower that had made them as master.
     pub merged: u64,
+    /// Changes taken over from a backup that executes its clients' commands itself.
+    pub accepted: u64,
     /// Keys that both nodes had changed while neither heard of the other.
     pub conflicts: u64,
     /// Times this node became master.

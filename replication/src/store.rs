@@ -21,6 +21,10 @@ pub trait Store: Send + Sync {
     /// Deadlines are already in this store's seconds.
     fn apply(&self, change: &Change<'_>);
 
+    /// The same, but an item that is not here is not created if `is_gone` says that it was deleted here; which is asked
+    /// with its shard, under that shard's lock.
+    fn apply_unless(&self, change: &Change<'_>, is_gone: &dyn Fn(usize) -> bool);
+
     /// Makes a change of the peer this node's own: kept only if newer than what is here, and then recorded
     /// as a client's would be. An item that is not here is created only if `may_create` says so, which is
     /// asked with its shard, under that shard's lock.

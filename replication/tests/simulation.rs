@@ -169,6 +169,15 @@ fn options(
     // Of its own, so that the other half of the seeds are what they were before there was a choice.
     let rules = [Heal::Newest, Heal::Newest, Heal::Winner, Heal::Invalidate];
     options.heal = rules[Random::new(!seed).within(0..4) as usize];
+    // Drawn apart, so that the other seeds stay what they were.
+    let mut mode = Random::new(seed ^ 0xacce_9700);
+    options.accept = match mode.within(0..100) {
+        _ if options.arbiter.is_some() || options.heal != Heal::Newest => [false; 2],
+        0..50 => [true; 2],
+        // One alone is not enough.
+        50..55 => [true, false],
+        _ => [false; 2],
+    };
     options.plant = plant;
     options.verbose = verbose;
     options

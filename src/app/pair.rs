@@ -108,6 +108,8 @@ impl Prepared {
             config::BackupRequests::Proxy => BackupRequests::Proxy,
             config::BackupRequests::LocalReads => BackupRequests::LocalReads,
             config::BackupRequests::Reject => BackupRequests::Reject,
+            // While it does not execute them itself.
+            config::BackupRequests::Accept => BackupRequests::Proxy,
         };
         let gate = PairGate::new(
             // One more than the server has: what comes from a repcached is executed beside it.
@@ -189,6 +191,7 @@ impl Prepared {
                 config::Heal::Invalidate => Heal::Invalidate,
             },
             verify_every: pair.verify_interval,
+            accept: pair.backup_requests == config::BackupRequests::Accept,
         };
         let handle = driver::start(config, Arc::new(store), self.backlog, Arc::new(host))?;
         parts.meter.watch(handle.subscribe());
@@ -275,6 +278,7 @@ pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
         config::BackupRequests::Proxy => "proxy",
         config::BackupRequests::LocalReads => "local-reads",
         config::BackupRequests::Reject => "reject",
+        config::BackupRequests::Accept => "accept",
     };
     let millis = |time: Duration| format!("{} ms", time.as_millis());
     [

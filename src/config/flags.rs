@@ -229,7 +229,7 @@ fn pair(command: Command) -> Command {
         value("failback-delay", None, "TIME", "How long the preferred node is caught up before it asks for the role [default: 60s]"),
         switch("preferred", None, "This node should be master when both are well"),
         value("start-alone", None, "YES|NO", "Serve alone if the peer is silent at start [default: yes]"),
-        value("backup-requests", None, "HOW", "What a backup does with requests: proxy, local-reads or reject [default: proxy]"),
+        value("backup-requests", None, "HOW", "What a backup does with requests: proxy (hands them to the master), local-reads, reject, or accept (if both nodes are told so, both take writes; the newer of a key counts) [default: proxy]"),
         value("heal", None, "HOW", "What becomes of keys that both nodes changed while the network between them was cut: newest, winner or invalidate [default: newest]"),
         value("ack", None, "MODE", "When a write is answered: async (at once), received or applied (when the backup has it) [default: async]"),
         value("ack-prefix", None, "PREFIX", "Writes of keys that begin so are answered when the backup has them; comma separated; may be repeated").action(ArgAction::Append),

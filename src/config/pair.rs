@@ -163,4 +163,6 @@ pub enum BackupRequests {
     LocalReads,
     /// Answers with an error.
     Reject,
+    /// Executes them itself, if both nodes are told so, and tells the master.
+    Accept,
 }

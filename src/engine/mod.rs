@@ -48,6 +48,10 @@ pub trait Engine: Send + Sync {
     /// Deadlines in `change` are already in this engine's seconds.
     fn apply(&self, change: &Change<'_>, now: Now);
 
+    /// The same, but an item that is not here is not created if `is_gone` says that it was deleted here; which is
+    /// asked with its shard, under that shard's lock.
+    fn apply_unless(&self, change: &Change<'_>, now: Now, is_gone: &dyn Fn(usize) -> bool);
+
     /// Makes a change of the peer this engine's own: like [`Engine::apply`], but journaled if it was
     /// newer. An item that is not here is created only if `may_create` says so, which is asked with its
     /// shard, under that shard's lock.

@@ -612,6 +612,19 @@ impl Engine for ModelEngine {
         }
     }
 
+    fn apply_unless(&self, change: &Change<'_>, now: Now, is_gone: &dyn Fn(usize) -> bool) {
+        if let Change::Put(put) = change {
+            let mut state = self.state();
+            let (shard, floor) = (self.shard_of(put.key), state.floor);
+            let is_live = |item: &Item| item.version >= floor && !Deadline(item.deadline).is_over(now);
+            if !state.items.get(put.key).is_some_and(is_live) && is_gone(shard) {
+                state.clocks[shard].observe(put.version, now);
+                return;
+            }
+        }
+        self.apply(change, now);
+    }
+
     fn merge(&self, change: &Change<'_>, now: Now, may_create: &dyn Fn(usize) -> bool) -> Merged {
         let Some((key, version)) = change.key_and_version() else {
             self.apply(change, now);
@@ -620,7 +633,8 @@ impl Engine for ModelEngine {
         };
         let shard = self.shard_of(key);
         let held = {
-            let state = self.state();
+            let mut state = self.state();
+            state.clocks[shard].observe(version, now);
             let item = state.items.get(key);
             item.filter(|item| item.version >= state.floor).map(|item| (item.version, item.deadline))
         };

@@ -31,6 +31,7 @@ pub fn rows(
         ("catch_ups", counters.catch_ups.to_string()),
         ("resumed_copies", counters.resumed_copies.to_string()),
         ("suspects_dropped", counters.suspects_dropped.to_string()),
+        ("accepted_changes", counters.accepted.to_string()),
         ("heal_merged", counters.merged.to_string()),
         ("heal_conflicts", counters.conflicts.to_string()),
         ("promotions", counters.promotions.to_string()),
@@ -53,6 +54,9 @@ pub fn rows(
         rows.push(("ack_confirmed", acks.confirmed.to_string()));
         rows.push(("ack_degraded", acks.degraded.to_string()));
         rows.push(("ack_refused", acks.refused.to_string()));
+    }
+    if let Some(accepts) = pair.accepts {
+        rows.push(("accepts", if accepts { "yes" } else { "no" }.to_string()));
     }
     if let Some(up) = pair.second_up {
         rows.push(("heartbeat_path", if up { "up" } else { "down" }.to_string()));

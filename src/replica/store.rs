@@ -38,6 +38,10 @@ impl Store for EngineStore {
         self.engine.apply(change, (self.clock)());
     }
 
+    fn apply_unless(&self, change: &Change<'_>, is_gone: &dyn Fn(usize) -> bool) {
+        self.engine.apply_unless(change, (self.clock)(), is_gone);
+    }
+
     fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
         self.engine.merge(change, (self.clock)(), may_create)
     }

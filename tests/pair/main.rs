@@ -1,5 +1,6 @@
 //! Two real processes, real signals, real sockets: what the pair promises.
 
+mod accept;
 mod acks;
 mod adversity;
 mod arbiter;

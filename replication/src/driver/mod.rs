@@ -99,6 +99,8 @@ pub struct Config {
     pub heal: Heal,
     /// How often a master compares its backup with itself.
     pub verify_every: Duration,
+    /// If both nodes want it so, a backup that is level executes its clients' commands itself.
+    pub accept: bool,
 }
 
 impl Config {
@@ -125,6 +127,7 @@ impl Config {
             drain_timeout: Duration::from_millis(500),
             heal: Heal::default(),
             verify_every: Duration::from_secs(3600),
+            accept: false,
         }
     }
 }

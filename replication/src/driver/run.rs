@@ -21,7 +21,6 @@ use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::handshake::Kind;
-use crate::history::Position;
 use crate::keys::SharedKeys;
 use crate::liveness::Verdict;
 use crate::node::{self, Down, GateView, Node, Operator, Output, Saved};
@@ -135,8 +134,8 @@ pub(super) struct Loop {
     /// For attempts that are still in their pause.
     pub(super) linked: Arc<AtomicBool>,
 
-    /// What the host knows of the backup's acknowledgements.
-    pub(super) told: Option<Position>,
+    /// What the host knows of the other node's acknowledgements.
+    pub(super) told: Option<Vec<u64>>,
     pub(super) told_followed: bool,
     pub(super) gate_open: bool,
     /// Counts closings of the gate.
@@ -247,6 +246,7 @@ impl Loop {
                 drain_timeout: config.drain_timeout.into(),
                 heal: config.heal,
                 verify_every: config.verify_every.into(),
+                accept: config.accept,
                 arbiter: config.arbiter.as_ref().map(|(_, lease)| (*lease).into()),
                 fence: config.fence,
                 stall_after: (STALLS * config.dead_after).max(STALL_MIN).into(),
@@ -437,12 +437,12 @@ impl Loop {
 
     /// Tells those who wait for it what the backup has.
     fn tell_acknowledged(&mut self) {
-        let known = self.node.acknowledged();
-        let followed = self.node.is_followed();
-        if followed != self.told_followed || known != self.told.as_ref() {
-            self.host.acknowledged(known.map(|position| &position.applied[..]), followed);
+        let known = self.node.confirmed();
+        let followed = self.node.will_confirm();
+        if followed != self.told_followed || known != self.told.as_deref() {
+            self.host.acknowledged(known, followed);
             self.told_followed = followed;
-            self.told = known.cloned();
+            self.told = known.map(<[u64]>::to_vec);
         }
     }
 

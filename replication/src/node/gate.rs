@@ -35,6 +35,8 @@ impl Node {
             },
             State::Master => GateView::Serve { until: self.serve_until(beat, now) },
             State::Boot | State::Draining | State::Offered | State::Doubt => GateView::Park,
+            // What it executes is merged, whatever becomes of the roles: only that it was stopped must show.
+            State::Backup if self.accepts() => GateView::Serve { until: self.own_word(beat, now) },
             State::Joining | State::Backup => GateView::Forward,
             State::Stopped => GateView::Refuse("shutting down"),
         };
@@ -44,6 +46,10 @@ impl Node {
         let served = matches!(self.gate, GateView::Serve { .. });
         if served && !matches!(gate, GateView::Serve { .. }) {
             self.drained = false;
+        }
+        if self.role.state == State::Backup && matches!(gate, GateView::Serve { .. }) {
+            // It goes on as before it was closed for a moment: nobody waits for that moment's batches any more.
+            self.drained = true;
         }
         self.gate = gate;
         self.outputs.push_back(Output::Gate(gate));
@@ -73,6 +79,11 @@ impl Node {
                 return lease_end;
             }
         }
+        self.own_word(beat, now)
+    }
+
+    /// Until the next heartbeat, and somewhat longer.
+    fn own_word(&self, beat: bool, now: Mono) -> Mono {
         match self.gate {
             GateView::Serve { until } if !beat => until,
             _ => now + self.config.lease(),

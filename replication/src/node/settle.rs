@@ -2,7 +2,7 @@
 
 use super::{Failback, Node, Operator, Output, Peer, Refusal, Saved};
 use crate::dirty::DirtyMap;
-use crate::frame::{Frame, Handover, Heartbeat, Hello, Link};
+use crate::frame::{ACCEPTS, Frame, Handover, Heartbeat, Hello, Link};
 use crate::heal;
 use crate::history::{Fork, History, Position};
 use crate::liveness::Verdict;
@@ -40,6 +40,7 @@ impl Node {
             }
         }
         self.follow(now);
+        self.answer_held();
         self.acknowledge_when_due(now);
         self.notice_stall(now);
         self.ask_for_role(now);
@@ -86,6 +87,7 @@ impl Node {
         self.peer = Some(Peer {
             node_id: hello.node_id,
             boot_id: hello.boot_id,
+            accepts: hello.features & ACCEPTS != 0,
             heartbeat: None,
             said: None,
             sent: None,
@@ -227,7 +229,9 @@ impl Node {
             Operator::Resync if !self.data_up => return Err(Refusal("the master cannot be reached")),
             Operator::Resync => {
                 self.resync = true;
-                self.receiver = None;
+                if !self.owes() {
+                    self.receiver = None;
+                }
             }
             Operator::Verify if !self.role.state.leads() => {
                 return Err(Refusal("only a master compares its backup with itself: ask the other node"));
@@ -239,6 +243,9 @@ impl Node {
             }
             Operator::Shutdown => {
                 self.stopping = true;
+                if self.merged.is_some() {
+                    self.handover_due = now + self.config.drain_timeout;
+                }
                 if self.can_yield() {
                     self.fire(Trigger::Yield, now);
                 }
@@ -260,7 +267,8 @@ impl Node {
     fn pending_trigger(&self, now: Mono) -> Option<Trigger> {
         let state = self.role.state;
         let handing_over = matches!(state, State::Draining | State::Offered);
-        if self.stopping && state != State::Stopped && !handing_over {
+        let telling = self.data_up && self.owes() && now < self.handover_due;
+        if self.stopping && state != State::Stopped && !handing_over && !telling {
             return Some(Trigger::Stop);
         }
         // What the dead said last is no longer so.
@@ -487,14 +495,18 @@ impl Node {
 
     /// Leaves the history this node was in: what the log of the new one says of those before it.
     fn fork(&mut self) -> Vec<Fork> {
-        let position = self.position.take();
+        let (position, merged) = (self.position.take(), self.merged.take());
+        self.untold = merged.is_some().then(|| self.backlog.last());
         let followed = position.filter(|position| position.history != self.history.id);
         let unfinished = std::mem::take(&mut self.unfinished);
         // What it had of the other's changes does no harm: they come again.
         let as_before = |base: &Position| base.history == self.history.id && unfinished.suspects.is_empty();
         match (self.claim.data, followed) {
             (Data::Complete, Some(position)) => {
-                let since = self.backlog.track();
+                #[cfg(feature = "testing")]
+                let merged = merged.filter(|_| !self.planted(crate::testing::Plant::ForgetTailAtPromotion));
+                // What it did itself and the other does not have belongs to what follows.
+                let since = merged.unwrap_or_else(|| self.backlog.track());
                 self.debt = Debt::level(since.clone());
                 return vec![Fork { position, since, own: false }];
             }
@@ -647,6 +659,7 @@ impl Node {
         match self.role.state {
             State::Boot if self.alone_at > now => soonest = soonest.min(self.alone_at),
             State::Draining | State::Offered => soonest = soonest.min(self.handover_due),
+            State::Backup if self.stopping => soonest = soonest.min(self.handover_due),
             _ => {}
         }
         soonest = soonest.min(self.stream_wake()).min(self.backing_wake(now)).min(self.verify_wake());

@@ -6,7 +6,7 @@ use crate::frame::{Follow, Frame, Link, Plan, Report, Way};
 use crate::heal::{self, Hopeless, Matter, Reports, Suffix};
 use crate::history::Position;
 use crate::role::{Data, State, Trigger};
-use crate::session::{self, Debt, Means, Receiver, Sender, Unfinished};
+use crate::session::{Debt, Means, Receiver, Sender, Unfinished};
 use crate::time::{Mono, Span};
 
 impl Node {
@@ -14,6 +14,7 @@ impl Node {
     pub(super) fn drop_stream(&mut self) {
         self.sender = None;
         self.receiver = None;
+        self.held.clear();
         self.drop_comparison();
     }
 
@@ -21,6 +22,11 @@ impl Node {
     pub(super) fn follow(&mut self, now: Mono) {
         if !self.role.state.follows() || !self.data_up || !self.drained {
             return;
+        }
+        // What it did itself comes first.
+        let copies = self.resync && !self.owes();
+        if copies && self.merged.take().is_some() {
+            self.receiver = None;
         }
         let patience = self.config.dead_after;
         let waiting = self
@@ -38,7 +44,7 @@ impl Node {
             cut = self.unfinished.cut(self.position.as_ref());
         }
         self.receiver = Some(Receiver::new(self.session, now));
-        if self.resync {
+        if copies {
             positions.clear();
             cut = None;
         }
@@ -65,7 +71,7 @@ impl Node {
                     Some(())
                 });
             }
-            Frame::Report(report) if self.role.state.leads() => self.answer(&report),
+            Frame::Report(report) if self.role.state.leads() => self.take_report(report),
             Frame::Report(report) if self.receives() => {
                 let (Some(receiver), Some(position)) = (&mut self.receiver, &self.position) else { return };
                 let answer = receiver.reports.asked(&report, &position.applied, &*self.store);
@@ -102,6 +108,9 @@ impl Node {
                 self.apply_bulk(secs, &payload, now);
                 if let Some(receiver) = &mut self.receiver {
                     receiver.reports.answered(plan);
+                    if receiver.plan == plan {
+                        self.note_merged(now);
+                    }
                 }
                 self.note_complete(now);
             }
@@ -111,6 +120,10 @@ impl Node {
 
     fn begin_sender(&mut self, follow: &Follow, now: Mono) {
         self.walk_since = now;
+        self.held.clear();
+        let peer_slot = self.both_accept().then_some(1 - self.slot);
+        #[cfg(feature = "testing")]
+        let peer_slot = peer_slot.filter(|_| !self.planted(crate::testing::Plant::EchoBack));
         #[cfg(feature = "testing")]
         let follow = &match self.planted(crate::testing::Plant::AlwaysCopy) {
             true => Follow { positions: Vec::new(), cut: None, ..follow.clone() },
@@ -125,7 +138,8 @@ impl Node {
             debt: &mut self.debt,
             counters: &mut self.counters,
         };
-        self.sender = Some(Sender::begin(follow, epoch, &history, &mut means));
+        let sender = Sender::begin(follow, epoch, &history, &mut means);
+        self.sender = Some(sender.stop_echo(peer_slot).as_they_are(self.untold.clone()));
         self.conflicts_told = 0;
     }
 
@@ -153,7 +167,7 @@ impl Node {
     }
 
     /// The follower reports what it has.
-    fn answer(&mut self, report: &Report) {
+    pub(super) fn answer(&mut self, report: &Report) {
         #[cfg(feature = "testing")]
         let report = &if self.planted(crate::testing::Plant::MergeBlindly) {
             Report { applied: self.backlog.last(), ..report.clone() }
@@ -168,13 +182,22 @@ impl Node {
         if self.planted(crate::testing::Plant::InvalidateMore) {
             self.debt.parted_at = Some(0);
         }
+        let both_accept = self.both_accept();
         let mut told = Vec::new();
-        let answer = self.with_sender(|_, means| {
+        let answer = self.with_sender(|sender, means| {
             let sample = &mut |key: &[u8]| told.push(key.to_vec());
-            Some(heal::answer(report, heal, means, sample))
+            let merged = means.counters.merged;
+            let accepts = both_accept && sender.acknowledged().is_some();
+            let answer = heal::answer(report, (heal, accepts), means, sample);
+            if accepts {
+                // From a backup that holds everything this is what its clients do.
+                means.counters.accepted += means.counters.merged - merged;
+                means.counters.merged = merged;
+            }
+            Some(answer)
         });
         match answer {
-            Some(Ok(answer)) => self.outputs.push_back(Output::Send(Link::Data, answer)),
+            Some(Ok(answer)) => self.send_answer(answer),
             Some(Err(_)) => self.give_up_link("bytes that are no change"),
             None => {}
         }
@@ -223,12 +246,15 @@ impl Node {
             self.backlog.forget();
             self.debt = Debt::default();
             self.purge = None;
+            self.merged = None;
             self.resync = false;
             self.counters.full_copies += 1;
         } else if self.claim.data == Data::Complete {
             self.unfinished.base = self.known_positions();
         }
-        if let Some(parted) = &plan.give_up {
+        if self.merged.is_some() {
+            self.find_own(plan.way == Way::Continue);
+        } else if let Some(parted) = &plan.give_up {
             self.find_suffix(parted);
         }
         match plan.way {
@@ -251,6 +277,7 @@ impl Node {
             receiver.target = (plan.way == Way::Continue).then_some(plan.target);
             receiver.plan = plan.number;
             receiver.reports = Reports::of(plan.number, plan.way != Way::Continue);
+            receiver.tail = None;
             receiver.settled = false;
             receiver.ack_due = Some(now);
         }
@@ -288,6 +315,7 @@ impl Node {
 
     /// What the master wants to hear, as far as it may be said now.
     pub(super) fn poll_report(&mut self, bytes_max: usize, now: Mono) -> Option<Frame> {
+        let slot = self.both_accept().then_some(self.slot);
         let (receiver, position) = (self.receiver.as_mut()?, self.position.as_ref()?);
         let suspects = &self.unfinished.suspects;
         #[cfg(feature = "testing")]
@@ -303,6 +331,7 @@ impl Node {
             suffix: self.unfinished.suffix.as_ref(),
             applied: &position.applied,
             heal: self.config.heal,
+            slot,
             store: &*self.store,
             backlog: &self.backlog,
         };
@@ -310,7 +339,7 @@ impl Node {
             Ok(Some(frame)) => Some(frame),
             Ok(None) => {
                 self.note_complete(now);
-                None
+                self.poll_tail(bytes_max, now)
             }
             Err(Hopeless) => {
                 // Asked again with nothing in hand, the master copies.
@@ -340,16 +369,16 @@ impl Node {
         if !self.receives() {
             return Ok(());
         }
+        let applied = self.position.as_ref().map(|position| position.applied.get(shard).copied());
+        let Some(applied) = applied else { return Ok(()) };
+        if first != applied.ok_or("changes of a shard that does not exist")? + 1 {
+            return Err("changes are missing in the stream");
+        }
+        let count = self.apply(secs, payload).map_err(|_| "bytes that are no change")?;
         let (Some(receiver), Some(position)) = (&mut self.receiver, &mut self.position) else {
             return Ok(());
         };
-        let applied = position.applied.get_mut(shard).ok_or("changes of a shard that does not exist")?;
-        if first != *applied + 1 {
-            return Err("changes are missing in the stream");
-        }
-        let store = &*self.store;
-        let count = session::apply(store, secs, payload).map_err(|_| "bytes that are no change")?;
-        *applied += count;
+        position.applied[shard] += count;
         receiver.bytes_unacked += payload.len();
         let due = if receiver.bytes_unacked >= ACK_BYTES { now } else { now + ACK_DELAY };
         receiver.ack_due = Some(receiver.ack_due.map_or(due, |earlier| earlier.min(due)));
@@ -361,7 +390,7 @@ impl Node {
 
     /// Items of a walk, or answers.
     fn apply_bulk(&mut self, secs: u32, payload: &[u8], now: Mono) {
-        if session::apply(&*self.store, secs, payload).is_err() {
+        if self.apply(secs, payload).is_err() {
             return self.give_up_link("bytes that are no change");
         }
         self.counters.bytes_applied += payload.len() as u64;
@@ -389,10 +418,10 @@ impl Node {
         receiver.ack_due = Some(now);
         self.claim.data = Data::Complete;
         self.claim.age = 0;
-        self.unfinished = Unfinished::default();
+        let told = std::mem::take(&mut self.unfinished).suffix;
         // Whatever this node did itself is the master's now.
-        self.backlog.forget();
         self.debt = Debt::default();
+        self.begin_tail(told);
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -451,7 +480,7 @@ impl Node {
         }
     }
 
-    fn give_up_link(&mut self, why: &'static str) {
+    pub(super) fn give_up_link(&mut self, why: &'static str) {
         self.data_up = false;
         self.drop_stream();
         self.outputs.push_back(Output::Close(Link::Data, why));
@@ -497,7 +526,9 @@ impl Node {
         match (&self.receiver, &self.position, self.role.state) {
             (Some(Receiver { target: Some(target), .. }), Some(position), State::Joining | State::Backup) => {
                 let missing = target.iter().zip(&position.applied).map(|(to, at)| to.saturating_sub(*at));
-                (missing.sum(), 0)
+                let untold = self.merged.iter().flatten().enumerate();
+                let untold = untold.map(|(shard, merged)| self.backlog.behind(shard, *merged));
+                untold.fold((missing.sum(), 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
             }
             _ => (0, 0),
         }

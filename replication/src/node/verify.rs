@@ -2,6 +2,7 @@
 
 use super::{Node, Output};
 use crate::frame::{Frame, Link};
+use crate::session::reached;
 use crate::status::{Load, VerifyStatus};
 use crate::time::{Mono, Span};
 use crate::verify::{Answer, Answering, Comparison, Findings, Question, Room, Step};
@@ -13,6 +14,8 @@ pub(super) struct Verifying {
     /// What was recorded when the first look was over.
     recorded: Option<Vec<u64>>,
     answering: Option<Answering>,
+    /// The answer, and what has to be the master's first, in this node's own sequences.
+    answers: Option<(Vec<Answer>, Vec<u64>)>,
     /// Numbers questions.
     number: u32,
     /// When it is done next by itself.
@@ -55,6 +58,7 @@ impl Node {
     pub(super) fn drop_comparison(&mut self) {
         self.verifying.comparison = None;
         self.verifying.answering = None;
+        self.verifying.answers = None;
     }
 
     /// Goes on with whatever is under way.
@@ -76,9 +80,16 @@ impl Node {
     }
 
     fn answer_when_walked(&mut self, now: Mono) {
-        let Some(answering) = &mut self.verifying.answering else { return };
-        let Some(answers) = answering.step(&*self.store, now) else { return };
-        self.verifying.answering = None;
+        if let Some(answering) = &mut self.verifying.answering {
+            let Some(answers) = answering.step(&*self.store, now) else { return };
+            self.verifying.answering = None;
+            self.verifying.answers = Some((answers, self.backlog.last()));
+        }
+        // What this node's clients did and the master has yet to hear of is no divergence.
+        let untold = |recorded: &[u64]| self.merged.as_ref().is_some_and(|merged| !reached(merged, recorded));
+        let Some((answers, _)) = self.verifying.answers.take_if(|(_, recorded)| !untold(recorded)) else {
+            return;
+        };
         for answer in answers {
             self.outputs.push_back(Output::Send(Link::Data, Frame::Compared(answer)));
         }

@@ -63,6 +63,9 @@ impl World {
         self.oracle.evicted(evicted);
         if let Some(written) = &written {
             self.oracle.lives(written);
+            if self.options.accept == [true; 2] {
+                self.oracle.owned(node, written);
+            }
             if !matches!(wish, Wish::Touch(_)) {
                 self.oracle.versioned(written);
                 self.oracle.made(node, written.clone());
@@ -99,7 +102,7 @@ impl World {
     pub(super) fn leave(&mut self, node: usize, epoch: u64, written: Option<&Written>) {
         self.network.note_usable(self.now);
         let local = self.local(node);
-        let other = self.processes[1 - node].as_ref().and_then(|other| {
+        let other = self.processes[1 - node].as_ref().filter(|other| !other.accepts()).and_then(|other| {
             let serves = matches!(other.gate, GateView::Serve { until } if self.local(1 - node) < until);
             Some((other.node.claim().epoch, other.serving_since.filter(|_| serves && !other.forced)?))
         });
@@ -112,7 +115,10 @@ impl World {
             self.schedule(Span(20), Event::Drained { node, boot });
         }
         let Some(process) = self.processes[node].as_ref() else { return };
-        let Some(written) = written.filter(|_| open && process.node.claim().epoch == epoch) else { return };
+        // What a backup executes is merged, in whatever epoch.
+        let accepts = process.accepts();
+        let same = process.node.claim().epoch == epoch || accepts;
+        let Some(written) = written.filter(|_| open && same) else { return };
         // Without memory a new process cannot know which epochs were used before.
         let forgetful = self.forgetful[node];
         let alone = self.arbiter.is_some() && !process.forced;
@@ -129,7 +135,10 @@ impl World {
         };
         if self.identities_ordered {
             let promised = (!self.may_forget()).then_some(written);
-            self.oracle.acknowledge(by, promised, self.now);
+            match accepts {
+                true => self.oracle.promise(node, promised),
+                false => self.oracle.acknowledge(by, promised, self.now),
+            }
         }
         self.note(written.version, epoch);
     }

@@ -121,6 +121,14 @@ pub enum Plant {
     TrustRefusals,
     /// The arbiter forgets its lease when it is started again.
     ForgetLease,
+    /// A backup that accepts is sent its own writes back.
+    EchoBack,
+    /// It forgets what it deleted as soon as that is done.
+    ForgetTombstones,
+    /// It forgets what it had yet to tell when the link is reset.
+    ForgetTail,
+    /// It forgets that when it is promoted.
+    ForgetTailAtPromotion,
     /// With an arbiter, a node that holds nothing does not wait for one that may hold more.
     LeadEmpty,
     /// A data connection that leads nowhere is waited for.
@@ -131,7 +139,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 55] = [
         Self::DisbelieveAnswers,
         Self::IgnoreLateness,
         Self::IgnoreRestart,
@@ -180,6 +188,10 @@ impl Plant {
         Self::BackedByAnybody,
         Self::TrustRefusals,
         Self::ForgetLease,
+        Self::EchoBack,
+        Self::ForgetTombstones,
+        Self::ForgetTail,
+        Self::ForgetTailAtPromotion,
         Self::LeadEmpty,
         Self::WaitForStalled,
         Self::TrustOnePath,

@@ -56,6 +56,8 @@ pub struct Oracle {
     versions: BTreeSet<(Vec<u8>, u64)>,
     /// The newest acknowledged write of each key, whether it is a delete, and the node that holds it.
     promised: BTreeMap<Vec<u8>, (u64, bool, usize)>,
+    /// By node, where both take writes: the newest write of each key that it executed itself, and whether it is a delete.
+    own: [BTreeMap<Vec<u8>, (u64, bool)>; 2],
     /// Writes by node that no backup has acknowledged yet.
     pending: [Vec<Written>; 2],
     /// The newest change of each key that a node ever made.
@@ -160,6 +162,10 @@ impl Oracle {
     /// A node had no room for these.
     pub fn evicted(&mut self, all: Vec<(Vec<u8>, u64)>) {
         for (key, version) in all {
+            // What comes in its place may be older, until both agree again.
+            for own in &mut self.own {
+                own.retain(|owned, (newest, _)| *owned != key || *newest > version);
+            }
             let newest = self.evicted.entry(key).or_default();
             *newest = version.max(*newest);
         }
@@ -176,23 +182,49 @@ impl Oracle {
                 "node {node} serves {name} {version:#x}, which was replaced, deleted or flushed"
             ));
         }
+        let own = self.own[node].get(key);
+        if own.is_some_and(|(newest, deleted)| version < *newest || (*deleted && version == *newest)) {
+            self.violate(format!(
+                "node {node} serves {name} {version:#x}, which it replaced or deleted itself"
+            ));
+        }
         let expires = self.expires.get(&(key.to_vec(), version));
         if expires.is_some_and(|(_, latest)| *latest + self.slack < self.now) {
             self.violate(format!("node {node} serves {name}, which has expired"));
         }
     }
 
-    /// A client was told that its write is done.
-    ///
-    /// `promised`: the write, if it must outlive everything but its process and newer ones.
-    pub fn acknowledge(&mut self, by: Acknowledged, promised: Option<&Written>, now: Mono) {
+    /// Both nodes take writes, and `node` executed this one.
+    pub fn owned(&mut self, node: usize, written: &Written) {
+        // Where clocks jump, the later write of the other node need not have the higher version.
+        if written.seconds > 0 || self.versions_may_repeat {
+            return;
+        }
+        let newest = self.own[node].entry(written.key.clone()).or_default();
+        *newest = (written.version, written.deleted).max(*newest);
+    }
+
+    /// The process of `node` is gone, or what it held.
+    pub fn forget_own(&mut self, node: usize) {
+        self.own[node].clear();
+    }
+
+    /// A client was told by `node` that its write is done.
+    pub fn promise(&mut self, node: usize, promised: Option<&Written>) {
         self.acknowledged += 1;
         if let Some(written) = promised.filter(|written| !written.key.is_empty()) {
             let newest = self.promised.entry(written.key.clone()).or_default();
             if newest.0 < written.version {
-                *newest = (written.version, written.deleted, by.node);
+                *newest = (written.version, written.deleted, node);
             }
         }
+    }
+
+    /// A client was told that its write is done, by a node that believes to be master.
+    ///
+    /// `promised`: the write, if it must outlive everything but its process and newer ones.
+    pub fn acknowledge(&mut self, by: Acknowledged, promised: Option<&Written>, now: Mono) {
+        self.promise(by.node, promised);
         let owner = Owner { node: by.node, boot: by.boot };
         let first = *self.owners.entry(by.epoch).or_insert(owner);
         let forgot = by.boot == 0 && first.node == by.node;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! with heal winner | with backlog 4000 | with preferred a 300 | with bulk 100     before anything else
-//! with arbiter | with room b 10                                before anything else
+//! with arbiter | with room b 10 | with accept                   before anything else
 //! arbiter down | arbiter up | arbiter restart | arbiter loses a | refuse
 //! start a | kill a | pause a 500 | shutdown a | switchover a | promote a | force a
 //! hold a | release a | resync a                                 no failover there, failovers again, a new copy
@@ -14,7 +14,7 @@
 //! set a 7 | drop a 7                                            one key
 //! disk 100 | tear a | age a | replace control | jump a -3600000
 //! until 900 a master | until 900 settled                        runs at most so long until it is so
-//! expect a backup | expect a serves | expect a waits | expect settled | expect same
+//! expect a backup | expect a accepts | expect a serves | expect a waits | expect settled | expect same
 //! expect copies 2 | expect continued 1                          counted on both ends
 //! expect stalls 1                                              noticed by processes that run
 //! expect caught_up [2] | expect resumed 2                       the same
@@ -23,7 +23,7 @@
 //! ```
 //! Times are in milliseconds. A `#` begins a comment. The oracles judge at the end of every line.
 
-use super::world::{Options, World};
+use super::world::{Options, Process, World};
 use super::{Plant, StateFault, Wish};
 use crate::frame::Link;
 use crate::heal::Heal;
@@ -63,6 +63,8 @@ fn with(options: &mut Options, words: &[&str]) -> Result<(), String> {
         ["with", "backlog", bytes] => options.backlog_bytes = number(bytes)? as usize,
         ["with", "heal", "winner"] => options.heal = Heal::Winner,
         ["with", "heal", "invalidate"] => options.heal = Heal::Invalidate,
+        ["with", "accept"] => options.accept = [true; 2],
+        ["with", "accept", name] => options.accept[node(name)?] = true,
         ["with", "arbiter"] => options.arbiter = Some(1_000),
         ["with", "second", "path"] => options.second_path = true,
         ["with", "room", name, items] => options.items_max[node(name)?] = Some(number(items)? as usize),
@@ -172,6 +174,7 @@ fn holds(world: &mut World, condition: &[&str]) -> Result<bool, String> {
             let contents = world.contents(node(name)?).unwrap_or_default();
             !contents.contains_key(format!("key{key}").as_bytes())
         }
+        [name, "accepts"] => world.process(node(name)?).is_some_and(Process::accepts),
         [name, "serves"] => world.write(node(name)?, 0, Some(1)),
         [name, "waits"] => !world.write(node(name)?, 0, Some(1)),
         ["items", name, count] => {

@@ -393,11 +393,23 @@ impl Store for MapStore {
                     item.deadline = *deadline;
                 }
             }
-            Change::Delete { .. } if held.is_some_and(|held| held <= version) => {
+            Change::Delete { .. } if held.is_some_and(|held| held < version) => {
                 shard.items.remove(&place);
             }
             _ => {}
         }
+    }
+
+    fn apply_unless(&self, change: &Change<'_>, is_gone: &dyn Fn(usize) -> bool) {
+        if let Change::Put(put) = change
+            && self.item(put.key).is_none()
+            && is_gone(self.shard_of(put.key))
+        {
+            let mut shard = self.lock(self.shard_of(put.key));
+            shard.last_version = shard.last_version.max(put.version);
+            return;
+        }
+        self.apply(change);
     }
 
     fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
@@ -410,6 +422,10 @@ impl Store for MapStore {
         };
         let shard = self.shard_of(key);
         let before = self.item(key);
+        {
+            let mut shard = self.lock(shard);
+            shard.last_version = shard.last_version.max(version);
+        }
         match (&before, change) {
             (_, Change::Put(_)) if version < self.lock(shard).floor => return Merged::Refused,
             (Some(item), Change::Put(_)) if item.version >= version => return Merged::Kept,

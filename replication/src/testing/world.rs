@@ -12,6 +12,7 @@ use super::random::Random;
 use super::store::{Contents, MapStore, Wish, Written};
 use crate::arbiter::{Answer, Ask, Asker, Outcome};
 use crate::backlog::Backlog;
+use crate::change::Change;
 use crate::frame::{Frame, Link};
 use crate::heal::Heal;
 use crate::node::backing::HOLDER_PATIENCE;
@@ -54,6 +55,8 @@ pub struct Options {
     pub heal: Heal,
     /// There is an arbiter; how fast its clock runs, in thousandths.
     pub arbiter: Option<u64>,
+    /// Which nodes are told that a backup executes commands itself.
+    pub accept: [bool; 2],
     /// There is a second network between the two, for heartbeats.
     pub second_path: bool,
     /// The bug in it.
@@ -82,6 +85,7 @@ impl Options {
             gentle: false,
             heal: Heal::default(),
             arbiter: None,
+            accept: [false; 2],
             second_path: false,
             plant: None,
             verbose: false,
@@ -127,6 +131,23 @@ pub struct Process {
     drift: i64,
     /// When its timer is set to.
     wake_at: Mono,
+}
+
+impl Process {
+    /// It executes commands, now.
+    pub fn serves_by_itself(&self) -> bool {
+        matches!(self.gate, GateView::Serve { .. })
+    }
+
+    /// It does, and its master knows of all it did.
+    fn has_told_all(&self) -> bool {
+        self.serves_by_itself() && self.node.confirmed() == Some(&self.backlog.last()[..])
+    }
+
+    /// It executes commands as a backup.
+    pub fn accepts(&self) -> bool {
+        self.serves_by_itself() && self.node.role().state == State::Backup
+    }
 }
 
 /// Something that will happen.
@@ -354,6 +375,7 @@ impl World {
             heal: self.options.heal,
             verify_every: self.dead_after().scaled(2, 1),
             arbiter: self.arbiter.as_ref().map(|_| self.dead_after().scaled(3, 1)),
+            accept: self.options.accept[node],
             second_path: self.options.second_path,
             stall_after: self.dead_after().scaled(6, 1),
             plant,
@@ -398,6 +420,7 @@ impl World {
         self.strikes += 1;
         self.account(&process);
         self.oracle.forget_pending(node);
+        self.oracle.forget_own(node);
         let survivor = self.contents(1 - node);
         self.oracle.died(survivor.as_ref());
         self.oracle.broke(node, survivor.as_ref());
@@ -560,8 +583,10 @@ impl World {
             [Some(State::Backup), Some(State::Master)] => 1,
             _ => return false,
         };
-        let Some(process) = self.process(master) else { return false };
-        matches!(process.gate, GateView::Serve { .. }) && self.difference().is_none()
+        let both = self.options.accept == [true; 2];
+        let serves = |node: usize| self.process(node).is_some_and(Process::serves_by_itself);
+        let level = self.process(1 - master).is_some_and(Process::has_told_all);
+        serves(master) && (level || !both) && self.difference().is_none()
     }
 
     /// What a node's store holds.
@@ -741,15 +766,19 @@ impl World {
         };
         let applied = self.process(to).map_or(0, |process| process.store.changes_seen());
         let follows = self.process(to).map_or(0, |process| process.node.role().epoch);
+        // What a master takes from a report it may have held for a while.
+        let leads = self.process(to).is_some_and(|process| process.node.role().state.leads());
         self.note_map(to, &frame);
+        self.judge_echo(to, &frame);
         if let Some(process) = &mut self.processes[to] {
             process.heard_at = self.now;
         }
         // Whatever else comes may be the moment at which a new master forgets what may be stale.
-        let carries = matches!(
-            frame,
-            Frame::Changes { .. } | Frame::Chunk { .. } | Frame::Answer { .. } | Frame::Report(_)
-        );
+        let carries = match frame {
+            Frame::Changes { .. } | Frame::Chunk { .. } | Frame::Answer { .. } => true,
+            Frame::Report(_) => !leads,
+            _ => false,
+        };
         self.tell(to, |node, now| node.handle_frame(link, frame, now));
         let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
         if carries && applies && follows != epoch {
@@ -757,6 +786,18 @@ impl World {
             self.oracle.violate(text);
         }
         self.work(from);
+    }
+
+    /// A backup that executes commands knows what it wrote.
+    fn judge_echo(&mut self, to: usize, frame: &Frame) {
+        let Frame::Changes { payload, .. } = frame else { return };
+        if self.options.accept != [true; 2] || !self.identities_ordered {
+            return;
+        }
+        let own = |change: &Change<'_>| matches!(change, Change::Put(put) if put.version & 1 == to as u64);
+        if Change::decode_all(payload).flatten().any(|change| own(&change)) {
+            self.oracle.violate(format!("{} is sent what it wrote itself", name(to)));
+        }
     }
 
     fn detach(&mut self, connection: usize, node: usize, why: Down) {
@@ -812,6 +853,7 @@ impl World {
                 false => self.oracle.cleared(&before, source.as_ref()),
             }
             self.oracle.broke(node, source.as_ref());
+            self.oracle.forget_own(node);
         }
         self.note_follower(node, followed);
         self.note_complete(node);
@@ -886,8 +928,13 @@ impl World {
         self.pump_bulk(node);
         self.note_plan(node);
         let Some(process) = &self.processes[node] else { return };
-        if let Some(applied) = process.node.acknowledged() {
-            self.oracle.applied(node, &applied.applied);
+        match process.node.confirmed() {
+            // Whoever waits for its master's word while that does not hear it is told so, and waits no longer.
+            _ if process.node.role().state.follows() && !process.node.will_confirm() => {
+                self.oracle.forget_pending(node);
+            }
+            Some(applied) => self.oracle.applied(node, applied),
+            None => {}
         }
         self.set_timer(node);
     }
@@ -1073,7 +1120,11 @@ impl World {
     /// What the new master misses of the old one's changes are the last ones.
     fn judge_loss(&mut self, node: usize, from: State) {
         let followed = self.process(node).map_or(0, |process| process.followed);
+        // A backup that accepts forgets what it may have deleted itself, if its memory was too short to know; and where
+        // clocks jump, what is later need not have the higher version.
+        let forgets = self.options.accept == [true; 2] && (self.may_forget() || self.options.wall_jumps);
         if from == State::Backup
+            && !forgets
             && !self.options.long_values
             && let Some(contents) = self.contents(node)
         {
@@ -1092,7 +1143,8 @@ impl World {
         }
         let Some(other) = self.process(1 - node) else { return };
         let patience = self.dead_after().scaled(2, 1);
-        let serves = other.serving_since.is_some_and(|since| since + patience < self.now);
+        let leads = other.node.role().state.leads();
+        let serves = leads && other.serving_since.is_some_and(|since| since + patience < self.now);
         if serves && other.paused_until + patience < self.now && self.network.clients_pass() {
             let text = format!("{} takes over from a master that answers its clients", name(node));
             self.oracle.violate(text);

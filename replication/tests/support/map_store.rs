@@ -145,6 +145,13 @@ impl Store for MapStore {
         }
     }
 
+    fn apply_unless(&self, change: &Change<'_>, is_gone: &dyn Fn(usize) -> bool) {
+        let deleted = |key| !self.read(key, &mut |_| {}) && is_gone(shard_of(key));
+        if !matches!(change, Change::Put(put) if deleted(put.key)) {
+            self.apply(change);
+        }
+    }
+
     fn merge(&self, change: &Change<'_>, may_create: &dyn Fn(usize) -> bool) -> Merged {
         let Some((key, version)) = change.key_and_version() else { return Merged::Kept };
         let index = shard_of(key);

@@ -111,6 +111,23 @@ impl Reader<'_> {
                 16 << 20
             }),
         };
+        let backup_requests = self.choice(
+            "backup-requests",
+            &[
+                ("proxy", BackupRequests::Proxy),
+                ("local-reads", BackupRequests::LocalReads),
+                ("reject", BackupRequests::Reject),
+                ("accept", BackupRequests::Accept),
+            ],
+        );
+        let heal = self.choice(
+            "heal",
+            &[("newest", Heal::Newest), ("winner", Heal::Winner), ("invalidate", Heal::Invalidate)],
+        );
+        let arbiter = self.arbiter();
+        if backup_requests == BackupRequests::Accept {
+            self.check_accept(heal, arbiter.is_some());
+        }
         let heartbeat_peer = self.text("heartbeat-peer");
         let heartbeat_peer = heartbeat_peer.and_then(|text| self.address("--heartbeat-peer", &text));
         if let Some(second) = &heartbeat_peer {
@@ -142,27 +159,34 @@ impl Reader<'_> {
             failback_delay: self.duration("failback-delay", Duration::from_secs(60)),
             preferred: self.flag("preferred"),
             start_alone: self.choice("start-alone", &[("yes", YesNo(true)), ("no", YesNo(false))]).0,
-            backup_requests: self.choice(
-                "backup-requests",
-                &[
-                    ("proxy", BackupRequests::Proxy),
-                    ("local-reads", BackupRequests::LocalReads),
-                    ("reject", BackupRequests::Reject),
-                ],
-            ),
-            heal: self.choice(
-                "heal",
-                &[("newest", Heal::Newest), ("winner", Heal::Winner), ("invalidate", Heal::Invalidate)],
-            ),
+            backup_requests,
+            heal,
             ack: self.ack(),
             verify_interval: self.duration("verify-interval", Duration::from_secs(3600)),
             backlog_bytes,
             keys,
-            arbiter: self.arbiter(),
+            arbiter,
             on_role_change: self.program("on-role-change"),
             fence_command: self.program("fence-command"),
             insecure,
         })
+    }
+
+    /// Where both nodes take writes, some other promises cannot be kept.
+    fn check_accept(&mut self, heal: Heal, arbitrated: bool) {
+        if arbitrated {
+            let text =
+                "--arbiter promises one writer, --backup-requests accept wants two: choose one of them";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
+        if self.text("repcached-peer").is_some() {
+            let text = "--repcached-peer: a repcached has one partner; join it with --backup-requests proxy, then set accept";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
+        if heal != Heal::Newest {
+            let text = "--heal: with --backup-requests accept the newer write of a key counts, so only `newest` is possible";
+            self.problem(EXIT_USAGE, text.to_owned());
+        }
     }
 
     /// Certificates for the link: all three files or none.

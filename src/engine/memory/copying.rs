@@ -54,6 +54,23 @@ impl Shard {
         }
     }
 
+    /// See [`crate::engine::Engine::apply_unless`]; `large` as in [`Shard::apply_put`].
+    pub(super) fn apply_put_unless(
+        &mut self,
+        hash: u64,
+        put: &Put<'_>,
+        large: Option<Option<Pages>>,
+        now: Now,
+        is_gone: &dyn Fn(usize) -> bool,
+    ) {
+        let held = self.find_live(At { key: put.key, hash, now, hint: None });
+        if held.is_none() && is_gone(self.id) {
+            self.clock.observe(put.version, now);
+            return;
+        }
+        self.apply_put(hash, put, large, now);
+    }
+
     /// See [`crate::engine::Engine::merge`]; `large` as in [`Shard::apply_put`].
     pub(super) fn merge_put(
         &mut self,
@@ -63,6 +80,7 @@ impl Shard {
         now: Now,
         may_create: &dyn Fn(usize) -> bool,
     ) -> Merged {
+        self.clock.observe(put.version, now);
         match self.find_live(At { key: put.key, hash, now, hint: None }) {
             _ if put.version < self.floor => return Merged::Refused,
             Some(old) if old.header.version >= put.version => return Merged::Kept,
@@ -86,9 +104,10 @@ impl Shard {
 
     /// A delete or a touch that changes something is recorded.
     pub(super) fn merge_small(&mut self, hash: u64, change: &Change<'_>, now: Now) -> Merged {
-        let Some(location) = change.key_and_version().and_then(|(key, _)| self.find(hash, key)) else {
-            return Merged::Kept;
-        };
+        let Some((key, version)) = change.key_and_version() else { return Merged::Kept };
+        // Whatever is written here from now on is newer.
+        self.clock.observe(version, now);
+        let Some(location) = self.find(hash, key) else { return Merged::Kept };
         let header = self.item(location).header;
         match *change {
             Change::Delete { key, version } if header.version < version => {

@@ -437,6 +437,13 @@ impl Engine for Memory {
         }
     }
 
+    fn apply_unless(&self, change: &Change<'_>, now: Now, is_gone: &dyn Fn(usize) -> bool) {
+        let Change::Put(put) = change else { return self.apply(change, now) };
+        let (hash, id) = self.place(put.key);
+        let large = self.large_of(put, now);
+        self.shard(id).apply_put_unless(hash, put, large, now, is_gone);
+    }
+
     fn merge(&self, change: &Change<'_>, now: Now, may_create: &dyn Fn(usize) -> bool) -> Merged {
         match change {
             Change::Put(put) => {

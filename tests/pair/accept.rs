@@ -1,0 +1,166 @@
+//! Both nodes take writes (`--backup-requests accept`).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tandemd::bench::client::Client;
+
+use crate::cables::Cables;
+use crate::harness::{PATIENCE, Pair, Setup, wait_for};
+use crate::setup;
+
+fn accepting() -> Setup {
+    setup().flag("--backup-requests").flag("accept")
+}
+
+/// Waits until both nodes execute commands themselves; which one is master.
+fn wait_accepting(pair: &Pair) -> usize {
+    wait_for("both take writes", PATIENCE, || {
+        let master = pair.paired()?;
+        let stats = pair.nodes[1 - master].replication()?;
+        (stats.get("accepts")? == "yes").then_some(master)
+    })
+}
+
+/// Waits until neither has anything to tell the other.
+fn wait_level(pair: &Pair) {
+    wait_for("both know everything", PATIENCE, || {
+        let level = |index: usize| {
+            let stats = pair.nodes[index].replication()?;
+            (stats.get("lag_records")? == "0").then_some(())
+        };
+        pair.paired()?;
+        level(0)?;
+        level(1)
+    });
+}
+
+/// Waits until both nodes say the same of these keys; what they say.
+fn agreed(pair: &Pair, keys: &[String]) -> Vec<Option<Vec<u8>>> {
+    wait_for("both nodes hold the same", PATIENCE, || {
+        wait_accepting(pair);
+        wait_level(pair);
+        let held = |index: usize| -> Option<Vec<_>> {
+            let mut client = pair.nodes[index].client();
+            keys.iter().map(|key| client.get(key).ok()).collect()
+        };
+        let [one, other] = [held(0)?, held(1)?];
+        (one == other).then_some(one)
+    })
+}
+
+#[test]
+fn both_nodes_take_writes_and_hold_the_same_afterwards() {
+    let pair = accepting().start();
+    let master = wait_accepting(&pair);
+    let mut clients = [0, 1].map(|index| pair.nodes[index].client());
+    clients[master].set("of-the-master", b"1").expect("a set");
+    clients[1 - master].set("of-the-backup", b"2").expect("a set");
+    clients[1 - master].set("deleted", b"3").expect("a set");
+    let keys = ["of-the-master", "of-the-backup", "deleted"].map(str::to_owned);
+    let first = agreed(&pair, &keys);
+    assert_eq!(first, [Some(b"1".to_vec()), Some(b"2".to_vec()), Some(b"3".to_vec())]);
+
+    assert!(clients[master].delete("deleted").expect("a delete"));
+    assert!(clients[1 - master].delete("of-the-master").expect("a delete"));
+    assert_eq!(agreed(&pair, &keys), [None, Some(b"2".to_vec()), None]);
+    assert_eq!(pair.nodes[1 - master].replicated("proxied_requests"), 0, "the backup did that itself");
+    wait_for("the master has counted what it took", PATIENCE, || {
+        (pair.nodes[master].replicated("accepted_changes") > 0).then_some(())
+    });
+    assert_eq!(pair.nodes[master].replicated("diverged_items"), 0);
+}
+
+#[test]
+fn a_pair_of_which_one_node_accepts_takes_writes_at_the_master_only_and_says_so() {
+    let mut pair = setup().pair();
+    pair.nodes[0].flags.extend(["--backup-requests", "accept"].map(str::to_owned));
+    pair.start();
+    let master = pair.wait_paired();
+    pair.nodes[1 - master].client().set("key", b"value").expect("a set");
+    assert_eq!(agreed_on(&pair, "key"), b"value");
+    assert_eq!(pair.nodes[0].replication().expect("stats").get("accepts").map(String::as_str), Some("no"));
+    wait_for("the log names the contradiction", PATIENCE, || {
+        pair.nodes[0].log_tail(100).contains("--backup-requests is ").then_some(())
+    });
+}
+
+fn agreed_on(pair: &Pair, key: &str) -> Vec<u8> {
+    wait_for("the value", PATIENCE, || pair.nodes[0].client().get(key).ok().flatten())
+}
+
+/// Clients write at both nodes without a pause while `disturb` does what it does; then every key that only one of them
+/// wrote has the last value that was acknowledged to it, on both nodes.
+fn under_writes(pair: &Pair, disturb: impl FnOnce(&Pair)) {
+    const KEYS: usize = 40;
+    let stop = AtomicBool::new(false);
+    let write = |index: usize| {
+        let mut last = vec![None::<usize>; KEYS];
+        let mut client = None::<Client>;
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            let key = number % KEYS;
+            let connected = client.get_or_insert_with(|| pair.nodes[index].client());
+            // What was not acknowledged may have happened: the key says nothing until it is written again.
+            last[key] = None;
+            let shared = connected.set("shared", format!("{index} {number}").as_bytes());
+            match shared
+                .and_then(|()| connected.set(&format!("{index}-{key}"), number.to_string().as_bytes()))
+            {
+                Ok(()) => last[key] = Some(number),
+                Err(_) => client = None,
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+        last
+    };
+    let written = thread::scope(|scope| {
+        let writers = [scope.spawn(|| write(0)), scope.spawn(|| write(1))];
+        disturb(pair);
+        stop.store(true, Ordering::Relaxed);
+        writers.map(|writer| writer.join().expect("a writer"))
+    });
+    let name = |index: usize, key: usize| format!("{index}-{key}");
+    let mut keys: Vec<String> = (0..2 * KEYS).map(|place| name(place / KEYS, place % KEYS)).collect();
+    keys.push("shared".to_owned());
+    let held = agreed(pair, &keys);
+    for (place, value) in held.iter().enumerate().take(2 * KEYS) {
+        if let Some(number) = written[place / KEYS][place % KEYS] {
+            let value = value.as_deref().map(String::from_utf8_lossy);
+            assert_eq!(value.as_deref(), Some(&number.to_string()[..]), "{}", keys[place]);
+        }
+    }
+    assert!(held[2 * KEYS].is_some());
+}
+
+#[test]
+fn a_switchover_while_both_nodes_are_written_loses_nothing() {
+    let pair = accepting().start();
+    wait_accepting(&pair);
+    under_writes(&pair, |pair| {
+        for _ in 0..3 {
+            wait_accepting(pair);
+            pair.switch_over(|| {});
+        }
+    });
+}
+
+#[test]
+fn what_both_sides_of_a_cut_were_told_is_on_both_afterwards() {
+    let Some(cables) = Cables::new() else {
+        eprintln!("not tried: only root can make network namespaces");
+        return;
+    };
+    let mut pair = cables.pair(accepting());
+    pair.start();
+    let master = wait_accepting(&pair);
+    under_writes(&pair, |pair| {
+        cables.cut();
+        pair.nodes[1 - master].wait_role("master");
+        cables.mend();
+        wait_accepting(pair);
+    });
+    assert!(pair.nodes.iter().all(|node| node.replicated("diverged_items") == 0));
+}
