@@ -1,7 +1,7 @@
 //! A backup that executes its clients' commands itself: both nodes take writes (multi-master).
 //!
 //! Intuition: such a backup is a master that was replaced and never stops reporting. It records what its clients do in
-//! its own backlog and tells the master behind its back ([`Tail`](crate::heal::Tail)), in the very reports that heal a
+//! its own backlog and tells the master of it ([`Tail`]), in the very reports that heal a
 //! split brain; the master merges each change by version under its shard's lock, as a change of its own, and
 //! answers. So there is one order of all changes, the master's, and whatever both did to a key, both end with
 //! what the master's stream says: the higher version.
