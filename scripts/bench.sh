@@ -2,7 +2,7 @@
 # Measures everything that is claimed. Nothing else should run on the machine.
 #
 #   scripts/bench.sh                      everything (some forty minutes beside the build)
-#   scripts/bench.sh --short              the same with fewer rounds (a quarter of an hour)
+#   scripts/bench.sh --short              the same with fewer rounds
 #   scripts/bench.sh memory hits          these sections only
 #   scripts/bench.sh kill switchover      these rows of the pair's promises only
 #   scripts/bench.sh --rounds 0.1 pair    a tenth of the rounds of the pair's promises

@@ -113,7 +113,7 @@ pub(crate) fn compare(requests: u64) -> (String, String) {
             format!("{:.0} / {:.0}", ours.1, theirs.1),
         ]);
         bars.push((sequence.name.to_owned(), ours.0, Some(theirs.0)));
-        println!("{:?}", rows.last());
+        println!("{}", rows[rows.len() - 1].join(" | "));
     }
     let head = ["sequence", "Tandem", "memcached", "points", "must", "resident MiB"];
     (markdown(&head, &rows), plot::bars("Hits in percent at -m 64", ["Tandem", "memcached"], &bars))

@@ -115,7 +115,7 @@ pub(crate) fn compare(rounds: usize, each: Duration) -> (String, String) {
             load.goal.to_owned(),
         ]);
         bars.push((load.name.to_owned(), memcached.median, redis.map(|ratio| ratio.median)));
-        println!("{:?}", rows.last());
+        println!("{}", rows[rows.len() - 1].join(" | "));
     }
     let head = ["load", "Tandem, µs", "memcached, µs", "of memcached", "of redis", "must"];
     (markdown(&head, &rows), plot::ratios("CPU time per operation, Tandem's share", &bars))

@@ -38,7 +38,7 @@ pub(crate) fn compare() -> (String, String) {
             goal.to_owned(),
         ]);
         bars.push((name, overhead[0], Some(overhead[1])));
-        println!("{:?}", rows.last());
+        println!("{}", rows[rows.len() - 1].join(" | "));
     }
     let head = [
         "key + value",
