@@ -2,7 +2,7 @@
 # Measures what the admin port and its page cost: a scrape, a paint, what clients pay for both; and the size, the
 # idle memory and the time of a look of the programs.
 #
-#   scripts/bench-admin.sh                  everything (some minutes beside the build)
+#   scripts/bench-admin.sh                  everything
 #   scripts/bench-admin.sh --rounds 0.2     a fifth of the rounds
 #   PROFILE=fast scripts/bench-admin.sh     with the build that is made faster
 #

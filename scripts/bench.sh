@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures everything that is claimed. Nothing else should run on the machine.
 #
-#   scripts/bench.sh                      everything (some forty minutes beside the build)
+#   scripts/bench.sh                      everything
 #   scripts/bench.sh --short              the same with fewer rounds
 #   scripts/bench.sh memory hits          these sections only
 #   scripts/bench.sh kill switchover      these rows of the pair's promises only

@@ -156,6 +156,7 @@ fn a_pair_whose_connections_are_open_at_one_end_only_links_again() {
         let (a, b) = settled(a, b);
         wires[slow].set_both(&Faults::default());
         for round in 0..4 {
+            // By then a link counts as a good one: it is dialled again without a pause.
             std::thread::sleep(Duration::from_millis(250));
             wires.iter().for_each(FaultProxy::half_open);
             let key = format!("key{round}");

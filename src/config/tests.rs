@@ -146,6 +146,23 @@ fn refusals_have_memcacheds_texts_and_codes() {
 }
 
 #[test]
+fn two_writers_are_refused_with_what_promises_one() {
+    let pair = "-u root -l 127.0.0.1 -x 127.0.0.2 --backup-requests accept";
+    let _ = config(pair);
+    for (flags, named) in [
+        ("--arbiter 127.0.0.3:11214", "--arbiter"),
+        ("--repcached-peer 127.0.0.4", "--repcached-peer"),
+        ("--heal winner", "--heal"),
+        ("--heal invalidate", "--heal"),
+    ] {
+        let _ = config(&format!("-u root -l 127.0.0.1 -x 127.0.0.2 {flags}"));
+        let refused = problems(&format!("{pair} {flags}"));
+        assert_eq!(refused.len(), 1, "{flags}: {refused:?}");
+        assert!(refused[0].text.starts_with(named) && refused[0].text.contains("accept"), "{refused:?}");
+    }
+}
+
+#[test]
 fn root_must_say_whom_to_become() {
     let problems = problems("-p 1");
     assert_eq!(problems[0].exit, 64);
