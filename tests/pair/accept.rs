@@ -73,6 +73,29 @@ fn both_nodes_take_writes_and_hold_the_same_afterwards() {
 }
 
 #[test]
+fn whichever_node_is_killed_the_other_has_what_both_knew_and_tells_it_afterwards() {
+    let mut pair = accepting().start();
+    let keys = ["stays", "goes", "comes"].map(str::to_owned);
+    for of_the_master in [true, false] {
+        let master = wait_accepting(&pair);
+        let (victim, survivor) = if of_the_master { (master, 1 - master) } else { (1 - master, master) };
+        pair.nodes[victim].client().set("stays", b"1").expect("a set");
+        pair.nodes[survivor].client().set("goes", b"2").expect("a set");
+        pair.nodes[survivor].client().delete("comes").expect("a delete");
+        assert_eq!(agreed(&pair, &keys), [Some(b"1".to_vec()), Some(b"2".to_vec()), None]);
+
+        pair.nodes[victim].kill();
+        pair.nodes[survivor].wait_role("master");
+        let mut client = pair.nodes[survivor].client();
+        assert_eq!(client.get("stays").expect("a get"), Some(b"1".to_vec()), "what the killed node had told");
+        client.delete("goes").expect("a delete");
+        client.set("comes", b"3").expect("a set");
+        pair.nodes[victim].start();
+        assert_eq!(agreed(&pair, &keys), [Some(b"1".to_vec()), None, Some(b"3".to_vec())]);
+    }
+}
+
+#[test]
 fn a_pair_of_which_one_node_accepts_takes_writes_at_the_master_only_and_says_so() {
     let mut pair = setup().pair();
     pair.nodes[0].flags.extend(["--backup-requests", "accept"].map(str::to_owned));
