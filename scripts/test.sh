@@ -13,8 +13,12 @@ source scripts/packages.sh
 need memccapable:libmemcached-tools memcached:memcached ss:iproute2 ip:iproute2 nft:nftables etcd:etcd-server mount:mount \
     haproxy:haproxy keepalived:keepalived nutcracker:nutcracker prometheus:prometheus \
     systemd-analyze:systemd dpkg-shlibdeps:dpkg-dev strip:binutils nc:netcat-openbsd php:php-cli python3:python3 perl:perl cc:gcc \
-    chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils
+    chromium:chromium chromedriver:chromium-driver curl:curl script:bsdutils mandoc:mandoc
 need_packages php-memcached libmemcached-dev python3-yaml python3-venv
+
+# The clients of docs/clients.md that Debian has, with their languages.
+need ruby:ruby go:golang-go javac:default-jdk-headless
+need_packages ruby-dalli ruby-activesupport golang-github-bradfitz-gomemcache-dev libspymemcached-java
 
 # A Python of the tests' own, for clients that Debian does not have.
 if [ ! -x target/python/bin/python ] || ! target/python/bin/python -c 'import pymemcache, django' 2>/dev/null; then

@@ -1,11 +1,12 @@
-"""Behind the settings of docs/clients.md: stores through Django's cache, says "stored", waits for a line (its
-server is killed and started again meanwhile), and reads everything again."""
+"""Behind the settings of docs/clients.md, which take the place of the line RECIPE: stores through Django's cache, says
+"stored", waits for a line (its server is killed and started again meanwhile), and reads everything again."""
 
 import sys
 import time
 
 from django.conf import settings
 
+# RECIPE
 settings.configure(CACHES=CACHES)  # noqa: F821
 
 from django.core.cache import cache

@@ -1,5 +1,6 @@
-// Behind the settings of docs/clients.md: stores with both clients, says "stored", waits for a line (their
-// server is killed and started again meanwhile), and reads everything again.
+// Behind the settings of docs/clients.md, which take the place of the line RECIPE: stores with both clients, says
+// "stored", waits for a line (their server is killed and started again meanwhile), and reads everything again.
+// RECIPE
 const lines = require("readline").createInterface({ input: process.stdin });
 const line = () => new Promise(resolve => lines.once("line", resolve));
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
