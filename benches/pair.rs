@@ -7,6 +7,8 @@
 mod cables;
 #[path = "../tests/pair/harness.rs"]
 mod harness;
+#[path = "pair/losses.rs"]
+mod losses;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,8 +49,10 @@ struct Row {
 /// An experiment: its name, and what it does with a share of its rounds.
 type Experiment = (&'static str, fn(f64) -> Vec<Row>);
 
-const EXPERIMENTS: [Experiment; 11] = [
+const EXPERIMENTS: [Experiment; 15] = [
     ("kill", kill),
+    ("acknowledged", losses::acknowledged),
+    ("last", losses::last),
     ("stop", stop),
     ("restart", restart),
     ("start", start),
@@ -58,7 +62,9 @@ const EXPERIMENTS: [Experiment; 11] = [
     ("switchover", switchover),
     ("idle", idle),
     ("outage", outage),
+    ("long-outage", long_outage),
     ("heal", heal),
+    ("saturated", losses::saturated),
 ];
 
 fn main() -> ExitCode {
@@ -539,8 +545,16 @@ fn idle(share: f64) -> Vec<Row> {
     }]
 }
 
-/// A backup that hangs while a tenth of the items is overwritten: what its catch-up costs.
 fn outage(share: f64) -> Vec<Row> {
+    backup_away(share, Duration::ZERO)
+}
+
+fn long_outage(share: f64) -> Vec<Row> {
+    backup_away(share, Duration::from_secs(rounds(600, share) as u64))
+}
+
+/// A backup that hangs while a tenth of the items is overwritten, for at least so long: what its catch-up costs.
+fn backup_away(share: f64, time: Duration) -> Vec<Row> {
     const VALUE_BYTES: usize = 1000;
     let items = rounds(1_000_000, share);
     let mut setup = setup().flag("--backlog=16");
@@ -561,18 +575,29 @@ fn outage(share: f64) -> Vec<Row> {
     pair.wait_converged(4 * PATIENCE);
     let copies = pair.nodes[1 - master].replicated("full_copies");
     let memory = || Usage::of(pair.nodes[master].pid()).expect("the process").resident_bytes;
+    let changed: Vec<usize> = (0..items / 10).map(|index| index * 10).collect();
+    // The same writes with the backup there: what they cost by themselves.
+    let empty = memory();
+    write(&changed);
+    write(&changed);
+    pair.wait_converged(4 * PATIENCE);
 
     pair.nodes[1 - master].freeze();
+    let since = Instant::now();
     // Written to before the outage, the backlog is full; what grows from here on is what the outage costs.
     let before = memory();
-    let changed: Vec<usize> = (0..items / 10).map(|index| index * 10).collect();
     write(&changed);
     let mut client = pair.nodes[master].client();
     let deleted = items / 1000;
     (0..deleted)
         .for_each(|index| assert!(client.delete(&format!("item-{}", index * 10 + 1)).expect("a delete")));
-    write(&changed);
-    let grown = memory().saturating_sub(before);
+    // Spread over the time that there is.
+    for (nth, batch) in changed.chunks(1000).enumerate() {
+        let due = time.mul_f64(1000.0 * (nth + 1) as f64 / changed.len() as f64);
+        std::thread::sleep(due.saturating_sub(since.elapsed()));
+        write(batch);
+    }
+    let (away, grown) = (since.elapsed(), memory().saturating_sub(before));
     let sent = pair.nodes[master].replicated("bytes_sent");
     let since = Instant::now();
     pair.nodes[1 - master].thaw();
@@ -584,16 +609,19 @@ fn outage(share: f64) -> Vec<Row> {
     let ratio = sent as f64 / bytes as f64;
     vec![Row {
         what: format!(
-            "{items} items of 1,000 bytes, a tenth overwritten twice while the backup hangs, backlog 16 MB"
+            "{items} items of 1,000 bytes, a tenth overwritten twice while the backup hangs{}, backlog 16 MB",
+            if time.is_zero() { String::new() } else { format!(" for {} s", away.as_secs()) }
         ),
         anchor: "a full copy",
         must: "≤ 1.3 × what was changed, no copy",
         measured: format!(
-            "{ratio:.2} × ({:.0} MB for {:.0} MB), {:.2} s, {copies} copies, {left} items on both; master grew by {:.1} MB",
+            "{ratio:.2} × ({:.0} MB for {:.0} MB), {:.2} s, {copies} copies, {left} items on both; master grew by {:.1} MB, \
+             by {:.1} MB for the same writes with the backup there",
             sent as f64 / 1e6,
             bytes as f64 / 1e6,
             took.as_secs_f64(),
-            grown as f64 / 1e6
+            grown as f64 / 1e6,
+            before.saturating_sub(empty) as f64 / 1e6
         ),
         met: ratio <= 1.3 && copies == 0 && left == (items - deleted) as u64,
     }]
