@@ -4,6 +4,7 @@
 #   scripts/nightly.sh                          everything (a night)
 #   scripts/nightly.sh simulation chaos         these parts only
 #   scripts/nightly.sh --scale 0.01             everything, a hundredth of it
+#   scripts/nightly.sh --shard 3/20 mutants     a twentieth of the changes to the code, the same ones every time
 #
 # Parts: simulation model interleavings differential linear chaos fuzz figures mutants. What each printed is in
 # target/nightly/PART.log. Ends with 0 if every part did.
@@ -13,6 +14,7 @@ cd "$(dirname "$0")/.." || exit
 
 parts=()
 scale=1
+shard=
 while (($# > 0)); do
     case $1 in
     --scale)
@@ -20,6 +22,10 @@ while (($# > 0)); do
         shift
         ;;
     --scale=*) scale=${1#*=} ;;
+    --shard)
+        shard=${2:?--shard needs which of how many, as 3/20}
+        shift
+        ;;
     -*)
         echo "no such option: $1; see the head of $0" >&2
         exit 2
@@ -52,7 +58,7 @@ simulation() {
 
 model() {
     TANDEM_MODEL_DEPTH=12 TANDEM_MODEL_STATES=$(scaled 2000000) cargo test --profile fast --locked \
-        -p tandem-replication --test model no_way -- --nocapture
+        -p tandem-replication --test model no_way -- --nocapture --test-threads 1
 }
 
 # Threads in as many orders.
@@ -80,14 +86,17 @@ figures() {
     scripts/bench.sh pair --rounds "$scale"
 }
 
-# One change to the code at a time: a test must notice it. A share of them, chosen by the day.
+# One change to the code at a time: a test must notice it. A share of them, chosen by the day unless told.
 mutants() {
-    local shards day
-    shards=$(awk -v scale="$scale" 'BEGIN { print (scale >= 1 ? 1 : int(1 / scale)) }')
-    day=$(($(date +%s) / 86400 % shards))
+    local shards
+    if [[ -z $shard ]]; then
+        shards=$(awk -v scale="$scale" 'BEGIN { print (scale >= 1 ? 1 : int(1 / scale)) }')
+        shard=$(($(date +%s) / 86400 % shards))/$shards
+    fi
     command -v cargo-mutants >/dev/null || cargo install --locked --quiet cargo-mutants || return
-    TANDEM_SEEDS=300 cargo mutants -p tandem-replication --shard "$day/$shards" \
-        --timeout 120 --output target/nightly
+    # Fewer seeds and states: each change is looked for by all of them.
+    TANDEM_SEEDS=300 TANDEM_MODEL_STATES=5000 cargo mutants -p tandem-replication --shard "$shard" \
+        --timeout 240 --output target/nightly
     local status=$?
     # 2: some were not noticed. At least nine of ten must be.
     if ((status != 0 && status != 2)); then
@@ -96,7 +105,7 @@ mutants() {
     local caught missed
     caught=$(cat target/nightly/mutants.out/{caught,timeout}.txt | wc -l)
     missed=$(wc -l <target/nightly/mutants.out/missed.txt)
-    echo "$caught of $((caught + missed)) changes were noticed"
+    echo "$caught of $((caught + missed)) changes were noticed (shard $shard)"
     ((caught * 10 >= (caught + missed) * 9))
 }
 
@@ -108,7 +117,9 @@ summary() {
         awk '/seeds in/ { for (at = 1; at < NF; at++) if ($at == "in") seconds = $(at + 1)
                 printf "%s; %.0f seeds per second\n", $0, $1 / seconds }' "$log"
         ;;
-    model) grep -E '^[0-9]+ states' "$log" ;;
+    model)
+        awk '/^[0-9]+ states, / { states += $1; steps += $3 } END { print states + 0 " states, " steps + 0 " steps, without an arbiter and with one" }' "$log"
+        ;;
     interleavings) awk '/ orders of a/ { orders += $1 } END { print orders + 0 " orders of threads" }' "$log" ;;
     differential) grep -E '^test result' "$log" | tail -1 ;;
     linear) grep -E 'requests in' "$log" ;;

@@ -778,6 +778,8 @@ impl Node {
         let _ = write!(text, "{peer:?}{liveness:?}{sender:?}{:?}{:?}", self.receiver, self.acknowledged);
         let _ = write!(text, "{debt:?}{unfinished:?}{purge:?}{merged:?}{held:?}{untold:?}");
         let _ = write!(text, "{}{}", self.paused, self.resync);
+        let _ = write!(text, "{:?}{}{}{:?}", self.grant, self.needs_grant, self.unbound, self.fencing);
+        let _ = write!(text, "{:?}", self.grant.as_ref().map(|_| role.since));
         let flags = (self.epoch_unsaved, self.control_up, self.data_up, self.second_up);
         let flags = (flags, self.drained, self.guarded);
         let numbers = (self.session, self.following, self.handovers, self.epochs_safe, self.slot);

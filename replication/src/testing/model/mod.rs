@@ -4,6 +4,10 @@
 //! under way may arrive or wait, time may pass, a client may write, and one of a few faults may happen.
 //! States that were seen before are not entered again. It is bounded: so many steps from where it
 //! begins, so many faults on the way, and a message that may arrive does so before a second heartbeat's time is over.
+//!
+//! With an arbiter ([`desk`]) two nodes never serve at once, whatever is cut; without one, a partition excuses it.
+
+mod desk;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,11 +16,14 @@ use std::sync::Arc;
 use super::Plant;
 use super::oracle::{Acknowledged, Oracle};
 use super::store::{MapStore, Wish};
+use crate::arbiter::Asker;
 use crate::backlog::Backlog;
 use crate::frame::{Frame, Link};
 use crate::node::{Config, Down, GateView, Node, Operator, Output, Probe, Saved};
 use crate::role::{self, State, Trigger};
 use crate::time::{Mono, Span};
+
+use desk::Desk;
 
 /// Something that may happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,14 @@ pub enum Step {
     Cut(usize),
     /// Everything arrives again.
     Mend,
+    /// A question of this node arrives at the arbiter: its oldest, or the next one.
+    Ask(usize, usize),
+    /// The arbiter's answer arrives.
+    Answer(usize),
+    /// From now on nothing passes between this node and the arbiter.
+    Part(usize),
+    /// The arbiter's process is started again.
+    RestartArbiter,
 }
 
 #[derive(Clone)]
@@ -120,6 +135,7 @@ pub struct Pair {
     switchovers_left: u8,
     plant: Option<Plant>,
     oracle: Oracle,
+    desk: Option<Desk>,
 }
 
 /// How far to look.
@@ -144,11 +160,15 @@ pub struct Explored {
     pub violation: Option<(String, Vec<Step>)>,
     /// Nothing was left out for lack of room.
     pub complete: bool,
+    /// Whatever is so many steps away was looked at.
+    pub depth: u8,
 }
 
 const LINKS: [Link; 2] = [Link::Control, Link::Data];
 const HEARTBEAT: Span = Span::from_millis(100);
 const DEAD_AFTER: Span = Span::from_millis(450);
+/// As the program has it: three times [`DEAD_AFTER`].
+const LEASE: Span = Span::from_millis(1350);
 
 impl Pair {
     /// Nothing runs yet.
@@ -169,21 +189,42 @@ impl Pair {
             switchovers_left: 0,
             plant,
             oracle: Oracle::default(),
+            desk: None,
         }
     }
 
-    /// A pair that has found itself and holds a few items.
-    pub fn settled(plant: Option<Plant>) -> Self {
-        let mut pair = Self::new(plant);
-        pair.start(0);
-        pair.start(1);
-        pair.rest();
-        pair.writes_left = 2;
+    /// The same with an arbiter.
+    pub fn arbitrated(plant: Option<Plant>) -> Self {
+        Self { desk: Some(Desk::default()), ..Self::new(plant) }
+    }
+
+    /// Nothing ran yet: a pair that has found itself and holds a few items.
+    pub fn settled(mut self) -> Self {
+        self.start(0);
+        self.start(1);
+        self.rest();
+        self.writes_left = 2;
         for _ in 0..2 {
-            (0..2).for_each(|node| pair.write(node));
+            (0..2).for_each(|node| self.write(node));
         }
-        pair.rest();
-        pair
+        self.rest();
+        self
+    }
+
+    /// So many heartbeats' time passes, in which the arbiter answers at once and nothing else arrives.
+    pub fn consult(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.all(&[Step::Tick]);
+            self.hear_arbiter();
+        }
+    }
+
+    /// Whatever is under way to the arbiter, or back, arrives.
+    fn hear_arbiter(&mut self) {
+        for _ in 0..10 {
+            let Some(step) = self.arbiter_choices().next() else { break };
+            self.all(&[step]);
+        }
     }
 
     /// Steps in the order of a healthy network until both have come to rest.
@@ -203,6 +244,7 @@ impl Pair {
             self.deliver(link, from);
             self.drain();
         }
+        self.hear_arbiter();
     }
 
     /// Takes these steps.
@@ -253,8 +295,14 @@ impl Pair {
         let mut seen = HashMap::new();
         let mut begin = self.duplicate();
         (begin.faults_left, begin.writes_left, begin.switchovers_left) = (bounds.faults, 2, 1);
-        let mut path = Vec::new();
-        begin.search(bounds, bounds.depth, &mut seen, &mut path, &mut explored);
+        // Ever deeper, so that what there is no room for is what is furthest away.
+        for depth in 1..=bounds.depth {
+            begin.search(bounds, depth, &mut seen, &mut Vec::new(), &mut explored);
+            if explored.violation.is_some() || !explored.complete {
+                break;
+            }
+            explored.depth = depth;
+        }
         explored.states = seen.len();
         explored
     }
@@ -300,6 +348,7 @@ impl Pair {
     /// What may happen next.
     fn choices(&self) -> Vec<Step> {
         let mut all: Vec<Step> = self.deliveries().map(|(link, from)| Step::Deliver(link, from)).collect();
+        all.extend(self.arbiter_choices());
         let overdue = self.deliveries().any(|(link, from)| self.wires[link as usize].pipes[from].age >= 1);
         if !overdue {
             all.push(Step::Tick);
@@ -322,8 +371,13 @@ impl Pair {
                 all.extend((!process.paused).then_some(Step::Pause(node)));
             }
         }
-        if self.cut != [false; 2] {
+        let parted = |node: usize| self.desk.as_ref().is_some_and(|desk| desk.is_parted(node));
+        if self.cut != [false; 2] || parted(0) || parted(1) {
             all.push(Step::Mend);
+        }
+        if self.faults_left > 0 && self.desk.is_some() {
+            all.extend((0..2).filter(|node| !parted(*node)).map(Step::Part));
+            all.push(Step::RestartArbiter);
         }
         if self.faults_left > 0 {
             all.extend((0..2).filter(|node| !self.cut[*node]).map(Step::Cut));
@@ -333,10 +387,42 @@ impl Pair {
         all
     }
 
+    /// What may arrive at the arbiter, or from it.
+    fn arbiter_choices(&self) -> impl Iterator<Item = Step> + '_ {
+        let awake = |node: &usize| self.processes[*node].as_ref().is_some_and(|process| !process.paused);
+        self.desk.iter().flat_map(move |desk| {
+            let questions = desk.arrivals().map(|(node, nth)| Step::Ask(node, nth));
+            questions.chain(desk.answerable().filter(awake).map(Step::Answer))
+        })
+    }
+
     fn take(&mut self, step: Step) {
-        let is_fault = matches!(step, Step::Kill(_) | Step::Pause(_) | Step::Reset(_) | Step::Cut(_));
+        let is_fault = matches!(
+            step,
+            Step::Kill(_)
+                | Step::Pause(_)
+                | Step::Reset(_)
+                | Step::Cut(_)
+                | Step::Part(_)
+                | Step::RestartArbiter
+        );
         self.faults_left -= u8::from(is_fault);
         match step {
+            Step::Ask(node, nth) => {
+                let now = self.now;
+                self.desk.iter_mut().for_each(|desk| desk.arrive(node, nth, now));
+            }
+            Step::Answer(node) => {
+                let answer = self.desk.as_mut().and_then(|desk| desk.answer(node));
+                if let Some(answer) = answer {
+                    self.tell(node, |node, now| node.handle_arbiter(answer, now));
+                }
+            }
+            Step::Part(node) => self.desk.iter_mut().for_each(|desk| desk.part(node)),
+            Step::RestartArbiter => {
+                let (plant, now) = (self.plant, self.now);
+                self.desk.iter_mut().for_each(|desk| desk.restart(plant, now));
+            }
             Step::Tick => self.tick(),
             Step::Deliver(link, from) => self.deliver(link, from),
             Step::Write(node) => self.write(node),
@@ -359,7 +445,10 @@ impl Pair {
                 self.cut[node] = true;
                 self.was_split |= self.cut == [true; 2];
             }
-            Step::Mend => self.cut = [false; 2],
+            Step::Mend => {
+                self.cut = [false; 2];
+                self.desk.iter_mut().for_each(Desk::mend);
+            }
         }
         self.drain();
         self.judge();
@@ -401,6 +490,13 @@ impl Pair {
         }
         for node in 0..2 {
             self.finish(node);
+        }
+        let awake = [0, 1].map(|node: usize| self.processes[node].as_ref().is_some_and(|one| !one.paused));
+        let silent = self.desk.as_mut().map(|desk| desk.tick(awake)).unwrap_or_default();
+        for (node, answer) in silent.into_iter().enumerate() {
+            if let Some(answer) = answer {
+                self.tell(node, |node, now| node.handle_arbiter(answer, now));
+            }
         }
         self.dial();
         loop {
@@ -491,6 +587,7 @@ impl Pair {
             start_wait: DEAD_AFTER,
             drain_timeout: HEARTBEAT.scaled(2, 1),
             verify_every: Span::from_millis(3_600_000),
+            arbiter: self.desk.as_ref().map(|_| LEASE),
             plant: self.plant,
             ..Config::new(self.disks[node].node_id, self.boots)
         };
@@ -515,6 +612,7 @@ impl Pair {
         if self.processes[node].take().is_none() {
             return;
         }
+        self.desk.iter_mut().for_each(|desk| desk.forget(node));
         self.oracle.forget_pending(node);
         let survivor = self.processes[1 - node].as_ref().map(|process| process.store.contents());
         self.oracle.died(survivor.as_ref());
@@ -643,12 +741,12 @@ impl Pair {
                     self.oracle.promoted(node, epoch);
                 }
             }
-            // There is neither an arbiter nor anybody who fences.
-            Output::RoleChanged { .. }
-            | Output::Arbiter(_)
-            | Output::Fence
-            | Output::Compared(..)
-            | Output::Conflict(_) => {}
+            Output::Arbiter(ask) => {
+                let asker = Asker { node: self.disks[node].node_id, boot: process.boot };
+                self.desk.iter_mut().for_each(|desk| desk.put(node, asker, ask));
+            }
+            // There is nobody who fences.
+            Output::RoleChanged { .. } | Output::Fence | Output::Compared(..) | Output::Conflict(_) => {}
             Output::Stopped => self.kill(node),
         }
     }
@@ -660,7 +758,7 @@ impl Pair {
         self.was_split |= self.cut != [false; 2] && self.wires[Link::Control as usize].up != [true; 2];
         let serving = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.serves(now));
         let serving = [0, 1].map(|node: usize| serving(&self.processes[node]));
-        if serving == [true; 2] && !self.was_split {
+        if serving == [true; 2] && (self.desk.is_some() || !self.was_split) {
             self.oracle.violate("both nodes serve".into());
         }
         for node in (0..2).filter(|node| serving[*node] && !self.was_split) {
@@ -685,6 +783,7 @@ impl Pair {
             disks: self.disks.clone(),
             wires: self.wires.clone(),
             oracle: self.oracle.clone(),
+            desk: self.desk.clone(),
             ..*self
         }
     }
@@ -707,6 +806,7 @@ impl Pair {
         let alive = [0, 1].map(|node: usize| self.processes[node].is_some());
         let _ = write!(text, "{:?}{left:?}{alive:?}{:?}{:?}", self.now, self.cut, self.disks);
         self.oracle.describe(&mut text);
+        let _ = write!(text, "{:?}", self.desk);
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         hasher.finish()
