@@ -65,15 +65,16 @@ fn lend<L: Lender>() {
 /// A large value's charge is split and ends in two threads.
 fn split() {
     let lender = Arc::new(budget::Budget::new(LIMIT));
-    let mut whole = budget::Charge::take(&lender, 80).expect("there is room");
-    let part = whole.split(30);
+    let mut whole = budget::Charge::take(&lender, 60, 20).expect("there is room");
+    let part = whole.split(25, 5);
     let other = Arc::clone(&lender);
     let dropping = thread::spawn(move || drop(part));
-    let taking = thread::spawn(move || drop(budget::Charge::take(&other, 40)));
+    let taking = thread::spawn(move || drop(budget::Charge::take(&other, 30, 10)));
     drop(whole);
     dropping.join().expect("a thread");
     taking.join().expect("a thread");
-    assert_eq!((lender.used(), lender.large()), (0, 0), "all came back");
+    assert_eq!((lender.used(), lender.large()), (lender.kept(), 0), "all came back");
+    assert!((20..=30).contains(&lender.kept()), "what is kept for descriptions is what was one");
 }
 
 #[test]

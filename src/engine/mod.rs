@@ -20,6 +20,7 @@ pub mod model;
 mod number;
 mod prefetch;
 
+pub use memory::Chunk;
 pub(crate) use prefetch::prefetch;
 
 use tandem_replication::change::Change;
@@ -185,19 +186,14 @@ pub struct OutOfMemory;
 ///
 /// The charge is given back when the value, or an unfinished reservation, is dropped.
 pub struct Reserved {
-    /// Zeroed chunks whose lengths add up to the value's.
-    pub chunks: Vec<Box<[u8]>>,
-    /// Makes the shared value of the filled chunks; keeps the charge with them.
-    pub freeze: Freeze,
+    /// Chunks whose lengths add up to the value's; what is in them is left over from others.
+    pub chunks: Vec<Chunk>,
 }
-
-/// Makes a shared value of filled chunks.
-pub type Freeze = Box<dyn FnOnce(Vec<Box<[u8]>>) -> Pages + Send>;
 
 impl Reserved {
     /// The value, after `chunks` were filled.
     pub fn freeze(self) -> Pages {
-        (self.freeze)(self.chunks)
+        Pages::new(self.chunks.into_iter().map(bytes::Bytes::from_owner).collect::<Vec<_>>())
     }
 }
 
@@ -294,7 +290,7 @@ pub struct EngineStats {
     pub pinned_bytes: u64,
     /// Bytes of ghost entries.
     pub ghost_bytes: u64,
-    /// Bytes in segments that belong to no live item.
+    /// Bytes in segments, in buffers that are cut into pieces, and of descriptions, that belong to no live item.
     pub dead_bytes: u64,
     /// Versions from the peer that were more than an hour ahead of this node's wall clock.
     pub strange_versions: u64,

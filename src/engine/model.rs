@@ -12,12 +12,12 @@ use super::clock::Clock;
 use super::hash::{self, Hasher};
 use super::number;
 use super::{
-    CommandStats, Engine, EngineStats, Fate, Journal, OutOfMemory, Reserved, is_chunked, memcached_class,
-    memcached_size,
+    Chunk, CommandStats, Engine, EngineStats, Fate, Journal, OutOfMemory, Reserved, is_chunked,
+    memcached_class, memcached_size,
 };
 use crate::command::{
-    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
-    Refusal, Replies, Store, StoreMode, Value,
+    Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Payload, ReadKind, Refusal,
+    Replies, Store, StoreMode, Value,
 };
 
 /// The model. See the module's description.
@@ -541,10 +541,7 @@ impl Engine for ModelEngine {
     }
 
     fn reserve(&self, len: usize, _now: Now) -> Result<Reserved, OutOfMemory> {
-        let freeze = |chunks: Vec<Box<[u8]>>| {
-            Pages::new(chunks.into_iter().map(bytes::Bytes::from).collect::<Vec<_>>())
-        };
-        Ok(Reserved { chunks: vec![vec![0; len].into()], freeze: Box::new(freeze) })
+        Ok(Reserved { chunks: vec![Chunk::unpaid(vec![0; len].into())] })
     }
 
     fn flush(&self, at: Option<u32>, now: Now) {

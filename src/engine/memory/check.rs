@@ -21,9 +21,10 @@ impl Memory {
                 + shard.index.blocks() as u64 * Index::block_cost(self.shared.geometry.block_buckets);
             linked += shard.larges.bytes;
         }
-        let budget = &self.shared.budget;
-        assert_eq!(budget.used(), used + budget.large(), "the budget is the sum of what is owned");
-        assert!(budget.large() >= linked, "every large value is charged");
+        let (budget, buffers) = (&self.shared.budget, &self.shared.buffers);
+        let owned = used + budget.large() + budget.kept() + buffers.cut_bytes() + self.shared.blocks.bytes();
+        assert_eq!(budget.used(), owned, "the budget is the sum of what is owned");
+        assert!(budget.large() + buffers.lent_bytes() >= linked, "every large value is charged");
         assert!(budget.used() <= budget.limit(), "the limit holds");
     }
 

@@ -209,7 +209,7 @@ impl Shard {
 
     fn step_index(&mut self) -> bool {
         let keys = StoredKeys { segments: &self.segments, hasher: &self.shared.hasher };
-        self.index.step(&self.shared.budget, &keys)
+        self.index.step(&self.shared.blocks, &keys)
     }
 
     /// Takes the cost of a block of the index from the budget, or from a free segment.
@@ -227,7 +227,7 @@ impl Shard {
     pub(super) fn give_segment_back(&mut self) -> bool {
         let Some(buffer) = self.segments.remove_free() else { return false };
         self.shared.budget.release(self.segments.cost());
-        self.shared.buffers.keep(buffer, &self.shared.budget);
+        self.shared.buffers.keep(buffer);
         true
     }
 

@@ -2,8 +2,10 @@
 
 /// Largest number of shards: a version has eight bits for them.
 const SHARDS_MAX: usize = 256;
-/// A shard smaller than this loses too much to its reserve.
+/// A shard smaller than this loses too much to its reserve,
 const SHARD_BYTES_MIN: u64 = 16 << 20;
+/// and one smaller than this loses something, which is worth it while there are fewer than two shards for a thread.
+const SHARD_BYTES_THRIFTY: u64 = 32 << 20;
 /// What a shard keeps free, and what is left over at the ends of its segments, is least at about this.
 const SEGMENTS_PER_SHARD: u64 = 1024;
 /// A location has 32 bits of four-byte units.
@@ -39,7 +41,8 @@ impl Geometry {
     /// What suits that limit and that many threads.
     pub fn of(limit_bytes: u64, threads: usize) -> Self {
         let wanted = (8 * threads.max(1)).next_power_of_two();
-        let most = floor_power_of_two((limit_bytes / SHARD_BYTES_MIN).max(1)) as usize;
+        let fit = |bytes: u64| floor_power_of_two((limit_bytes / bytes).max(1)) as usize;
+        let most = fit(SHARD_BYTES_THRIFTY).max(fit(SHARD_BYTES_MIN).min(wanted / 4));
         let least = limit_bytes.div_ceil(SHARD_BYTES_MAX).next_power_of_two() as usize;
         let shards = wanted.min(most).max(least).min(SHARDS_MAX);
         // Small segments waste their ends; small shards cannot afford large ones.
@@ -75,7 +78,9 @@ mod tests {
         for (limit, threads, shards, segment) in [
             (1 << 20, 4, 1, 16 << 10),
             (8 << 20, 4, 1, 16 << 10),
+            (64 << 20, 1, 2, 32 << 10),
             (64 << 20, 4, 4, 32 << 10),
+            (256 << 20, 4, 8, 32 << 10),
             (1 << 30, 4, 32, 32 << 10),
             (64 << 30, 64, 256, 256 << 10),
             (4 << 40, 1, 256, 1 << 20),

@@ -9,6 +9,10 @@
 //! Each block of buckets carries its part of the *ghost*: fingerprints of keys that were evicted
 //! lately, so that what comes back soon is kept longer.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 use super::segment::Queue;
 use crate::engine::budget::Budget;
 use crate::engine::hash::{fingerprint, position, tag};
@@ -132,7 +136,7 @@ impl Iterator for Lanes {
 
 /// Some consecutive buckets, and the ghost of their positions.
 #[derive(Debug, Default)]
-struct Block {
+pub(super) struct Block {
     buckets: Box<[Bucket]>,
     ghost: Box<[[u16; ROW]]>,
 }
@@ -184,6 +188,58 @@ impl Table {
     }
 }
 
+/// Blocks that no index uses now, for whichever needs one next. They stay paid for: the allocator could give their
+/// memory to nothing as long as a segment, and the process would grow beyond the limit.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    budget: Arc<Budget>,
+    block_buckets: usize,
+    spare: Mutex<Vec<Block>>,
+}
+
+impl Blocks {
+    pub(super) const fn new(block_buckets: usize, budget: Arc<Budget>) -> Self {
+        Self { budget, block_buckets, spare: Mutex::new(Vec::new()) }
+    }
+
+    /// A block, if there is memory for one. What is in it is left over from others.
+    fn take(&self) -> Option<Block> {
+        let spare = self.spare.lock().pop();
+        spare.or_else(|| {
+            let paid = self.budget.acquire(Index::block_cost(self.block_buckets));
+            paid.then(|| new_block(self.block_buckets))
+        })
+    }
+
+    fn keep(&self, block: Block) {
+        self.spare.lock().push(block);
+    }
+
+    /// A table has grown, which leaves two blocks over: too few for the allocator's holes to matter.
+    fn ease(&self) {
+        let mut spare = self.spare.lock();
+        let left = spare.len().saturating_sub(2);
+        let freed = spare.split_off(left);
+        self.budget.release(freed.len() as u64 * Index::block_cost(self.block_buckets));
+    }
+
+    /// Frees one: what it cost pays for one that was made without asking.
+    pub(super) fn drop_one(&self) {
+        self.spare.lock().pop().expect("an index has a block");
+    }
+
+    /// Frees them all: the limit was lowered.
+    pub(super) fn free(&self) {
+        let spare = std::mem::take(&mut *self.spare.lock());
+        self.budget.release(spare.len() as u64 * Index::block_cost(self.block_buckets));
+    }
+
+    /// What they cost the budget.
+    pub(super) fn bytes(&self) -> u64 {
+        self.spare.lock().len() as u64 * Index::block_cost(self.block_buckets)
+    }
+}
+
 /// A resize under way.
 #[derive(Debug)]
 struct Resize {
@@ -199,9 +255,6 @@ pub(super) struct Index {
     resize: Option<Resize>,
     overflow: Vec<Box<[Bucket]>>,
     overflow_free: Vec<u32>,
-    /// A block that left the old table, for the next one of the new: an allocator that got it back could
-    /// seldom give as much, as aligned, from the same hole.
-    idle: Option<Block>,
     len: usize,
     /// At which load it grows.
     full_permille: usize,
@@ -237,7 +290,6 @@ impl Index {
             resize: None,
             overflow: Vec::new(),
             overflow_free: Vec::new(),
-            idle: None,
             len: 0,
             full_permille,
             resize_above: 0,
@@ -273,7 +325,7 @@ impl Index {
     /// How many blocks have memory; each costs [`Index::block_cost`].
     pub(super) fn blocks(&self) -> usize {
         let old = self.resize.as_ref().map_or(0, |resize| resize.old.blocks.len() - resize.freed());
-        self.table.blocks.len() + old + self.overflow.len() + usize::from(self.idle.is_some())
+        self.table.blocks.len() + old + self.overflow.len()
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -538,54 +590,43 @@ impl Index {
         self.set_bounds();
     }
 
-    /// Moves one home. Takes blocks by `budget`; `false` if there is nothing to move, or a block could
-    /// not be had. Spare overflow buckets must be there.
-    pub(super) fn step(&mut self, budget: &Budget, keys: &impl Keys) -> bool {
+    /// Moves one home. Takes blocks from `blocks`; `false` if there is nothing to move, or a block could not be had.
+    /// Spare overflow buckets must be there.
+    pub(super) fn step(&mut self, blocks: &Blocks, keys: &impl Keys) -> bool {
         let Some(resize) = &self.resize else { return false };
         let (from, old_homes) = (resize.moved, resize.old.homes);
         let last = self.table.home((resize.old.start(from + 1) - 1) as u32) + 1;
         while self.table.blocks.len() <= last / self.block_buckets() {
-            if self.idle.is_none() && !budget.acquire(Self::block_cost(self.block_buckets())) {
-                return false;
-            }
-            self.add_block();
+            let Some(block) = blocks.take() else { return false };
+            self.add_block(block);
         }
         self.move_home(from, keys);
         let size = self.block_buckets();
         if (from + 1).is_multiple_of(size) {
-            self.give_back(from / size, budget);
+            self.give_back(from / size, blocks);
         }
         if from + 1 == old_homes {
             // The block of the last home and of its neighbour.
-            self.give_back(from / size, budget);
+            self.give_back(from / size, blocks);
+            if self.table.homes > old_homes {
+                blocks.ease();
+            }
             self.resize = None;
-            self.idle = None;
-            budget.release(Self::block_cost(size));
         }
         true
     }
 
     /// A block of the old table is empty.
-    fn give_back(&mut self, at: usize, budget: &Budget) {
-        let Some(resize) = &mut self.resize else { return };
-        let block = std::mem::take(&mut resize.old.blocks[at]);
-        if self.idle.is_none() {
-            self.idle = Some(block);
-        } else {
-            budget.release(Self::block_cost(self.table.block_buckets));
+    fn give_back(&mut self, at: usize, blocks: &Blocks) {
+        if let Some(resize) = &mut self.resize {
+            blocks.keep(std::mem::take(&mut resize.old.blocks[at]));
         }
     }
 
     /// Adds the next block of the growing table, with the ghost of its positions.
-    fn add_block(&mut self) {
-        let mut block = match self.idle.take() {
-            Some(mut block) => {
-                block.buckets.fill(Bucket::default());
-                block.ghost.fill([0; ROW]);
-                block
-            }
-            None => new_block(self.block_buckets()),
-        };
+    fn add_block(&mut self, mut block: Block) {
+        block.buckets.fill(Bucket::default());
+        block.ghost.fill([0; ROW]);
         if let Some(resize) = &mut self.resize {
             let first = self.table.blocks.len() * self.table.block_buckets;
             for (row, ghost) in block.ghost.iter_mut().enumerate() {
@@ -595,6 +636,18 @@ impl Index {
             }
         }
         self.table.blocks.push(block);
+    }
+
+    /// The blocks of an index that is not needed any more.
+    pub(super) fn give_all(self, blocks: &Blocks) {
+        let tables = [Some(self.table), self.resize.map(|resize| resize.old)];
+        let all = tables.into_iter().flatten().flat_map(|table| table.blocks);
+        all.filter(|block| !block.buckets.is_empty()).for_each(|block| blocks.keep(block));
+        // Overflow buckets have no ghost, and cost as much: few.
+        self.overflow.into_iter().for_each(|buckets| {
+            let ghost = vec![[0; ROW]; blocks.block_buckets / BUCKETS_PER_ROW].into();
+            blocks.keep(Block { buckets, ghost });
+        });
     }
 
     fn move_home(&mut self, home: usize, keys: &impl Keys) {

@@ -3,9 +3,10 @@
 //! A reply clones the handle and writes the chunks to its socket without a copy. The charge lives
 //! with the chunks, so memory counts as used until the last holder lets go.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::buffers::Buffers;
 use super::item::Item;
@@ -13,7 +14,8 @@ use crate::command::{Pages, Value};
 use crate::engine::budget::{Budget, Charge};
 use crate::engine::{Reserved, number};
 
-/// Bytes charged per chunk beyond its own: its owner, its handle and the allocator's.
+/// Bytes charged per chunk beyond its own: its owner, its handle and the allocator's. (Pieces are paid for with the
+/// buffer they are cut from.)
 const CHUNK_OVERHEAD: usize = 128;
 /// Bytes charged per value beyond its chunks: the handle's list and the shard's entry.
 const VALUE_OVERHEAD: usize = 96;
@@ -28,49 +30,119 @@ pub(super) fn cost_of(pages: &Pages) -> u64 {
     (pages.len() + pages.chunks().len() * CHUNK_OVERHEAD + VALUE_OVERHEAD) as u64
 }
 
-/// A chunk and its part of the charge.
-struct Chunk {
-    bytes: Box<[u8]>,
+/// A part of a large value's memory. Whoever lent it has it back when it is dropped.
+pub struct Chunk {
+    memory: Memory,
+    /// Bytes of the value in it; the memory may be a little longer.
+    len: usize,
+    lender: Option<Lender>,
+}
+
+/// What was paid for a chunk, and where its memory belongs.
+struct Lender {
     charge: Charge,
     buffers: Arc<Buffers>,
 }
 
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        self.charge.end();
-        self.buffers.keep(std::mem::take(&mut self.bytes), self.charge.budget());
+enum Memory {
+    Whole(Box<[u8]>),
+    /// A piece of a buffer, which others have the rest of.
+    Piece(BytesMut),
+}
+
+impl Chunk {
+    /// Memory that nobody pays for, and nobody wants back.
+    pub(crate) fn unpaid(bytes: Box<[u8]>) -> Self {
+        Self { len: bytes.len(), memory: Memory::Whole(bytes), lender: None }
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Whole(bytes) => bytes,
+            Memory::Piece(bytes) => &bytes[..self.len],
+        }
+    }
+}
+
+impl DerefMut for Chunk {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Whole(bytes) => bytes,
+            Memory::Piece(bytes) => &mut bytes[..self.len],
+        }
     }
 }
 
 impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self
     }
 }
 
-/// Chunks for a value of `len` bytes, with the charge taken for it.
-pub(super) fn reserve(len: usize, chunk_bytes: usize, charge: Charge, buffers: &Arc<Buffers>) -> Reserved {
-    let mut chunks = Vec::with_capacity(len.div_ceil(chunk_bytes).max(1));
-    let mut left = len;
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let Some(Lender { charge, buffers }) = &mut self.lender else { return };
+        charge.end();
+        match std::mem::replace(&mut self.memory, Memory::Whole(Box::default())) {
+            Memory::Whole(bytes) => buffers.keep(bytes),
+            Memory::Piece(bytes) => buffers.keep_piece(bytes, self.len),
+        }
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunk").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Memory for a value of `len` bytes, in chunks of `chunk_bytes` or less, if it can be had now: whole buffers, and
+/// pieces of others for the rest.
+pub(super) fn reserve(len: usize, chunk_bytes: usize, buffers: &Arc<Buffers>) -> Option<Reserved> {
+    let whole = chunk_bytes == buffers.buffer_bytes();
+    let wholes = if whole { len / chunk_bytes } else { 0 };
+    let rest = len - wholes * chunk_bytes;
+    let described = len.div_ceil(chunk_bytes).max(1) * CHUNK_OVERHEAD + VALUE_OVERHEAD;
+    let budget = buffers.budget();
+    let mut charge = Charge::take(budget, (wholes * chunk_bytes) as u64, described as u64)?;
+    // Only what can fail comes before the whole buffers, which may have to be made.
+    let mut pieces = Vec::new();
+    let mut left = rest;
     while left > 0 {
-        let size = left.min(chunk_bytes);
-        let whole = size == buffers.buffer_bytes();
-        chunks.push(if whole { buffers.take() } else { vec![0; size].into_boxed_slice() });
-        left -= size;
+        let mut missing = left.min(chunk_bytes);
+        left -= missing;
+        let taken = buffers.take_pieces(missing)?;
+        // One was foreseen.
+        let more = Charge::take(budget, 0, ((taken.len() - 1) * CHUNK_OVERHEAD) as u64);
+        let paid = more.is_some();
+        more.into_iter().for_each(|more| charge.join(more));
+        for piece in taken {
+            let len = piece.len().min(missing);
+            missing -= len;
+            let charge = charge.split(0, if paid { CHUNK_OVERHEAD as u64 } else { 0 });
+            let lender = Lender { charge, buffers: Arc::clone(buffers) };
+            pieces.push(Chunk { memory: Memory::Piece(piece), len, lender: Some(lender) });
+        }
+        if !paid {
+            return None;
+        }
     }
-    let buffers = Arc::clone(buffers);
-    Reserved { chunks, freeze: Box::new(move |chunks| freeze(chunks, charge, &buffers)) }
-}
-
-fn freeze(chunks: Vec<Box<[u8]>>, mut charge: Charge, buffers: &Arc<Buffers>) -> Pages {
-    let last = chunks.len().saturating_sub(1);
-    let mut frozen = Vec::with_capacity(chunks.len());
-    for (at, bytes) in chunks.into_iter().enumerate() {
-        let overhead = CHUNK_OVERHEAD + if at == last { VALUE_OVERHEAD } else { 0 };
-        let charge = charge.split((bytes.len() + overhead) as u64);
-        frozen.push(Bytes::from_owner(Chunk { bytes, charge, buffers: Arc::clone(buffers) }));
+    let mut chunks = Vec::with_capacity(wholes + pieces.len());
+    for _ in 0..wholes {
+        let charge = charge.split(chunk_bytes as u64, CHUNK_OVERHEAD as u64);
+        let lender = Lender { charge, buffers: Arc::clone(buffers) };
+        chunks.push(Chunk { memory: Memory::Whole(buffers.take()), len: chunk_bytes, lender: Some(lender) });
     }
-    Pages::new(frozen)
+    chunks.append(&mut pieces);
+    // What is left of it is the value's own.
+    if let Some(Lender { charge: last, .. }) = chunks.last_mut().and_then(|chunk| chunk.lender.as_mut()) {
+        last.join(charge);
+    }
+    Some(Reserved { chunks })
 }
 
 /// The large values of a shard, by number.

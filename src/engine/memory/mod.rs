@@ -9,7 +9,7 @@
 //! flushed or evicted; commands on one key take effect one after the other, in the journal's order.
 //!
 //! The rooms: `shard` (primitives), `commands` (what clients ask), `eviction`, `expiry`, `copying` (the
-//! peer); below them `segment`, `item`, `index`, `large`, `counters`, `geometry`.
+//! peer); below them `segment`, `item`, `index`, `large`, `buffers`, `pieces`, `counters`, `geometry`.
 
 mod buffers;
 #[cfg(test)]
@@ -23,6 +23,7 @@ mod geometry;
 mod index;
 mod item;
 mod large;
+mod pieces;
 mod segment;
 mod shard;
 #[cfg(test)]
@@ -36,14 +37,15 @@ use tandem_replication::change::Merged;
 use tandem_replication::change::{self, Change};
 
 pub use self::geometry::Geometry;
+pub use self::large::Chunk;
 
 use self::buffers::Buffers;
 use self::commands::{At, Base, BaseValue, LongNumber, Reply};
 use self::copying::value_len;
 use self::geometry::ALLOCATOR_BYTES;
-use self::index::Index;
+use self::index::{Blocks, Index};
 use self::shard::{Content, Hint, Shard, Shared};
-use super::budget::{Budget, Charge};
+use super::budget::Budget;
 use super::hash::{self, Hasher};
 use super::{Engine, EngineStats, EvictionHook, Fate, Journal, OutOfMemory, Reserved, memcached_size};
 use crate::command::{Arith, Command, Now, Op, Pages, Payload, Refusal, Replies, Store, StoreMode};
@@ -118,10 +120,12 @@ impl Memory {
     /// An empty engine. Mutations are recorded in `journal`.
     pub fn new(config: MemoryConfig, journal: Arc<dyn Journal>) -> Self {
         let geometry = config.geometry.unwrap_or_else(|| Geometry::of(config.limit_bytes, config.threads));
+        let budget = Arc::new(Budget::new(config.limit_bytes));
         let shared = Arc::new(Shared {
             geometry,
-            budget: Arc::new(Budget::new(config.limit_bytes)),
-            buffers: Arc::new(Buffers::new(geometry.segment_bytes - ALLOCATOR_BYTES)),
+            buffers: Arc::new(Buffers::new(geometry.segment_bytes - ALLOCATOR_BYTES, Arc::clone(&budget))),
+            blocks: Blocks::new(geometry.block_buckets, Arc::clone(&budget)),
+            budget,
             hasher: Hasher::masked(config.seed, config.hash_mask),
             records: journal.records(),
             journal,
@@ -384,18 +388,17 @@ impl Engine for Memory {
         if !large::fits(len, chunk_bytes, budget) {
             return Err(OutOfMemory);
         }
-        let bytes = large::cost(len, chunk_bytes);
-        let mut charge = None;
+        let mut reserved = None;
         let mut take = || {
-            charge = Charge::take(budget, bytes);
-            charge.is_some()
+            reserved = large::reserve(len, chunk_bytes, &self.shared.buffers);
+            reserved.is_some()
         };
         if self.shared.evict {
             self.shed_until(now, take);
         } else {
             take();
         }
-        charge.map(|charge| large::reserve(len, chunk_bytes, charge, &self.shared.buffers)).ok_or(OutOfMemory)
+        reserved.ok_or(OutOfMemory)
     }
 
     fn flush(&self, at: Option<u32>, now: Now) {
@@ -497,12 +500,14 @@ impl Engine for Memory {
     fn clear(&self, _now: Now) {
         self.flush_at.store(0, Ordering::Release);
         for id in 0..self.shards.len() {
-            // Freed without the lock: a big shard has many segments.
+            // Given back without the lock: a big shard has many segments.
             let old = self.shard(id).empty();
-            let bytes = old.cost(self.shared.geometry.block_buckets);
-            let buffers = old.take();
-            self.shared.budget.release(bytes);
-            buffers.into_iter().for_each(|buffer| self.shared.buffers.keep(buffer, &self.shared.budget));
+            // One block pays for the new index.
+            old.index.give_all(&self.shared.blocks);
+            self.shared.blocks.drop_one();
+            self.shared.budget.release(old.segments.owned() as u64 * old.segments.cost());
+            let buffers = old.segments.into_buffers();
+            buffers.into_iter().for_each(|buffer| self.shared.buffers.keep(buffer));
         }
     }
 
@@ -520,13 +525,18 @@ impl Engine for Memory {
         }
         let memory = &self.shared.budget;
         let mut rounds = self.shards.len() * budget.div_ceil(64);
+        if memory.used() > memory.limit() {
+            self.shared.blocks.free();
+            memory.forget_kept();
+        }
         let shrunk = self.shed_until(now, || {
             let enough = memory.used() <= memory.limit() || rounds == 0;
             rounds = rounds.saturating_sub(1);
             enough
         });
         self.balance(now);
-        more |= self.shared.buffers.trim(memory);
+        more |= self.shared.buffers.trim();
+        more |= self.shared.buffers.stock();
         more || (shrunk && memory.used() > memory.limit())
     }
 
@@ -567,8 +577,11 @@ impl Engine for Memory {
             slots += shard.index.slots();
             linked += shard.larges.bytes;
         }
+        sum.index_bytes += self.shared.blocks.bytes();
         sum.index_power = slots.next_power_of_two().ilog2();
-        sum.pinned_bytes = budget.large().saturating_sub(linked);
+        let buffers = &self.shared.buffers;
+        sum.pinned_bytes = (budget.large() + buffers.lent_bytes()).saturating_sub(linked);
+        sum.dead_bytes += buffers.idle_bytes() + budget.kept();
         sum.commands.cmd_flush = self.cmd_flush.load(Ordering::Relaxed);
         sum
     }
@@ -590,20 +603,6 @@ struct Remains {
     segments: segment::Segments,
     index: Index,
     _larges: large::Larges,
-}
-
-impl Remains {
-    /// Bytes to be given back to the budget: one block pays for the new index, and large values give
-    /// back their own.
-    fn cost(&self, block_buckets: usize) -> u64 {
-        self.segments.owned() as u64 * self.segments.cost()
-            + (self.index.blocks() as u64 - 1) * Index::block_cost(block_buckets)
-    }
-
-    /// The segments' buffers; the rest is freed.
-    fn take(self) -> Vec<Box<[u8]>> {
-        self.segments.into_buffers()
-    }
 }
 
 impl Shard {

@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::eviction::{Hints, SmallShare, Victim};
 use super::expiry::Crawl;
 use super::geometry::Geometry;
-use super::index::Index;
+use super::index::{Blocks, Index};
 use super::item::{self, Header, Item, Marks, STUB};
 use super::large::{self, Larges};
 use super::segment::{Queue, Segments};
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     /// Segments and chunks of large values come from here.
     pub(super) buffers: Arc<Buffers>,
+    /// Blocks of the index come from here.
+    pub(super) blocks: Blocks,
     pub(super) hasher: Hasher,
     pub(super) journal: Arc<dyn Journal>,
     /// Whether the journal keeps what it is told.
