@@ -26,7 +26,29 @@ impl Server {
 
     /// tandemd with that many workers, each with a core.
     pub(crate) fn tandem_of(megabytes: u32, threads: u32) -> Self {
-        Self::memcached_like("tandem", env!("CARGO_BIN_EXE_tandemd"), megabytes, threads)
+        Self::tandem_on("tandem", "epoll", megabytes, threads)
+    }
+
+    /// tandemd with one worker that serves with io_uring.
+    pub(crate) fn tandem_on_uring(megabytes: u32) -> Self {
+        Self::tandem_on("tandem, io_uring", "uring", megabytes, 1)
+    }
+
+    /// Why there is no [`Server::tandem_on_uring`] here; `None` if there is.
+    pub(crate) fn why_no_uring() -> Option<String> {
+        let chosen = Self::tandem_on("tandem", "auto", 64, 1);
+        let settings = chosen.client().stats("settings").expect("an answer");
+        if settings.get("io").is_some_and(|io| io == "uring") {
+            return None;
+        }
+        // Now it refuses, and says why.
+        let flags = ["--io", "uring", "-l", "127.0.0.1", "-p", "-1"];
+        let refused = Command::new(env!("CARGO_BIN_EXE_tandemd")).args(flags).output().expect("tandemd");
+        Some(String::from_utf8_lossy(&refused.stderr).trim().to_owned())
+    }
+
+    fn tandem_on(name: &'static str, io: &str, megabytes: u32, threads: u32) -> Self {
+        Self::memcached_like(name, env!("CARGO_BIN_EXE_tandemd"), &["--io", io], megabytes, threads)
     }
 
     /// Debian's memcached, the same.
@@ -36,7 +58,7 @@ impl Server {
 
     /// memcached with that many workers.
     pub(crate) fn memcached_of(megabytes: u32, threads: u32) -> Self {
-        Self::memcached_like("memcached", "memcached", megabytes, threads)
+        Self::memcached_like("memcached", "memcached", &[], megabytes, threads)
     }
 
     /// Debian's redis-server, which persists nothing.
@@ -47,9 +69,16 @@ impl Server {
         })
     }
 
-    fn memcached_like(name: &'static str, program: &str, megabytes: u32, threads: u32) -> Self {
+    fn memcached_like(
+        name: &'static str,
+        program: &str,
+        extra: &[&str],
+        megabytes: u32,
+        threads: u32,
+    ) -> Self {
         let server = Self::start(name, program, threads, |port| {
-            let mut flags: Vec<String> = ["-l", "127.0.0.1", "-c", "12000", "-p"].map(str::to_owned).into();
+            let fixed = ["-l", "127.0.0.1", "-c", "12000", "-p"];
+            let mut flags: Vec<String> = extra.iter().chain(&fixed).map(|&flag| flag.to_owned()).collect();
             flags.extend([port.to_string(), "-m".to_owned(), megabytes.to_string()]);
             flags.extend(["-t".to_owned(), threads.to_string()]);
             if rustix::process::geteuid().is_root() {
