@@ -9,7 +9,7 @@
 #   scripts/bench.sh --dry loads          prints, and leaves docs/performance.md as it is
 #   scripts/bench.sh --list               names sections and rows
 #
-# One node beside Debian's memcached and redis-server (loads, latency, memory, hits, service, scaling)
+# One node beside memcached (scripts/anchors.sh) and redis-server (loads, latency, memory, hits, service, scaling)
 # and the cost of a live backup (backup) go into docs/performance.md; so do their pictures. Then come the
 # instructions of a request (instructions), and the pair's promises (pair), each with what must be reached.
 # PROFILE=fast measures the build that is made faster.

@@ -16,7 +16,7 @@ struct Load {
     flags: &'static str,
     /// The same for redis-benchmark, where redis is the yardstick.
     redis: Option<Redis>,
-    /// With epoll, and with io_uring; of memcached's unless said.
+    /// With epoll, and with io_uring: of memcached's; if that is older than 1.6.45, pipelined ones of redis's.
     must: [&'static str; 2],
 }
 
@@ -60,7 +60,7 @@ const LOADS: [Load; 9] = [
         name: "GET, pipeline 16",
         flags: "-c 50 -s 0 -k 100000 -P 16",
         redis: Some(Redis { pipeline: 16, commands: &[(10, GET)] }),
-        must: ["≤ 0.42 of redis", "≤ 0.36 of redis"],
+        must: ["≤ 0.42", "≤ 0.36"],
     },
     Load {
         name: "multi-get of 16",
@@ -72,13 +72,13 @@ const LOADS: [Load; 9] = [
         name: "SET, pipeline 16",
         flags: "-c 50 -s 100 -k 100000 -P 16",
         redis: Some(Redis { pipeline: 16, commands: &[(10, SET)] }),
-        must: ["≤ 0.60 of redis", "≤ 0.48 of redis"],
+        must: ["≤ 0.60", "≤ 0.48"],
     },
     Load {
         name: "90/10, pipeline 16",
         flags: "-c 50 -s 10 -k 100000 -P 16",
         redis: Some(Redis { pipeline: 16, commands: &[(9, GET), (1, SET)] }),
-        must: ["≤ 0.55 of redis", "≤ 0.45 of redis"],
+        must: ["≤ 0.55", "≤ 0.45"],
     },
     Load { name: "GET of 10 KiB", flags: "-c 50 -s 0 -k 5000 -v 10240", redis: None, must: ["< 1", "< 1"] },
     Load {

@@ -51,14 +51,14 @@ impl Server {
         Self::memcached_like(name, env!("CARGO_BIN_EXE_tandemd"), &["--io", io], megabytes, threads)
     }
 
-    /// Debian's memcached, the same.
+    /// memcached, the same.
     pub(crate) fn memcached(megabytes: u32) -> Self {
         Self::memcached_of(megabytes, 1)
     }
 
     /// memcached with that many workers.
     pub(crate) fn memcached_of(megabytes: u32, threads: u32) -> Self {
-        Self::memcached_like("memcached", "memcached", &[], megabytes, threads)
+        Self::memcached_like("memcached", &newest("memcached"), &[], megabytes, threads)
     }
 
     /// Debian's redis-server, which persists nothing.
@@ -132,6 +132,12 @@ impl Drop for Server {
     }
 }
 
+/// The program that `scripts/anchors.sh` fetched, or else the one that is installed.
+pub(crate) fn newest(program: &str) -> String {
+    let fetched = format!("{}/target/anchors/{program}", env!("CARGO_MANIFEST_DIR"));
+    if std::path::Path::new(&fetched).exists() { fetched } else { program.to_owned() }
+}
+
 /// Moves a process, threads and all, to a core.
 pub(crate) fn pin(pid: u32, core: u32) {
     let output = Command::new("taskset")
@@ -186,7 +192,7 @@ pub(crate) fn machine() -> String {
         text,
         "{}; {}; {}.",
         said(env!("CARGO_BIN_EXE_tandemd"), &["--version"]),
-        said("memcached", &["--version"]),
+        said(&newest("memcached"), &["--version"]),
         said("redis-server", &["--version"]).split(" sha").next().unwrap_or_default(),
     );
     text
