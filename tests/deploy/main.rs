@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "nothing outside uses a test")]
 
 mod balancers;
+mod container;
 mod documents;
 #[path = "../pair/harness.rs"]
 mod harness;
