@@ -14,6 +14,7 @@ mod kubernetes;
 mod machines;
 mod monitoring;
 mod package;
+mod sizing;
 mod support;
 
 use harness::Setup;
