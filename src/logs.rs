@@ -1,5 +1,5 @@
-//! The log: one line per event on stderr, for people or as JSON, at a level that can be changed while
-//! the node runs. Warnings and errors that repeat are told a few times a minute and then counted.
+//! The log: one line per event on stderr, for people or as JSON, in a form and at a level that can be changed
+//! while the node runs. Warnings and errors that repeat are told a few times a minute and then counted.
 //!
 //! Under systemd (`$JOURNAL_STREAM` names this process's stderr) a line begins with its priority, as
 //! journald reads it, instead of a time, which journald has itself.
@@ -11,10 +11,11 @@ use std::io::IsTerminal as _;
 use std::os::linux::fs::MetadataExt as _;
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Json, Writer};
 use tracing_subscriber::fmt::{FmtContext, Layer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::{LookupSpan, Registry};
@@ -36,6 +37,8 @@ pub enum Style {
 /// How much is told. Each level includes those before it.
 pub const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
+/// Whether lines are objects from now on.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// The level that `-v` and `verbosity` mean.
@@ -50,18 +53,17 @@ pub const fn level_of_verbosity(verbosity: u8) -> Level {
 /// Starts the log of this process; once.
 pub fn start(style: Style, level: Level) {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
-    let base = tracing_subscriber::registry().with(filter).with(Repeats::default());
-    let lines = || Layer::default().with_writer(std::io::stderr).with_ansi(false);
-    let started = match (style, is_journal()) {
-        (Style::Json, _) => base
-            .with(lines().json().flatten_event(true).with_target(false).with_current_span(false))
-            .try_init(),
-        (Style::Human, true) => base.with(lines().event_format(Journal::default())).try_init(),
-        (Style::Human, false) => base.with(lines().with_target(false)).try_init(),
-    };
+    set_style(style);
+    let lines = Layer::default().with_writer(std::io::stderr).with_ansi(false).event_format(Lines::new());
+    let started = tracing_subscriber::registry().with(filter).with(Repeats::default()).with(lines).try_init();
     if started.is_ok() {
         let _once = LEVEL.set(handle);
     }
+}
+
+/// From now on lines look so.
+pub fn set_style(style: Style) {
+    IS_JSON.store(style == Style::Json, Ordering::Relaxed);
 }
 
 /// The level in force; nothing before the log was started.
@@ -98,13 +100,25 @@ fn is_journal() -> bool {
         && named.to_str() == Some(&format!("{}:{}", stderr.st_dev(), stderr.st_ino()))
 }
 
-/// The usual line without the time, behind a priority of syslog.
+/// A line as it is wanted at its moment.
 #[derive(Debug)]
-struct Journal(Format<tracing_subscriber::fmt::format::Full, ()>);
+struct Lines {
+    is_journal: bool,
+    json: Format<Json>,
+    human: Format,
+    /// Behind a priority of syslog, without what journald knows itself.
+    journal: Format<Full, ()>,
+}
 
-impl Default for Journal {
-    fn default() -> Self {
-        Self(Format::default().without_time().with_target(false).with_level(false).with_ansi(false))
+impl Lines {
+    fn new() -> Self {
+        let human = || Format::default().with_target(false).with_ansi(false);
+        Self {
+            is_journal: is_journal(),
+            json: human().json().flatten_event(true).with_current_span(false),
+            human: human(),
+            journal: human().without_time().with_level(false),
+        }
     }
 }
 
@@ -117,7 +131,7 @@ const fn priority(level: Level) -> u8 {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Journal
+impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -128,7 +142,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        if IS_JSON.load(Ordering::Relaxed) {
+            return self.json.format_event(context, writer, event);
+        }
+        if !self.is_journal {
+            return self.human.format_event(context, writer, event);
+        }
         write!(writer, "<{}>", priority(*event.metadata().level()))?;
-        self.0.format_event(context, writer, event)
+        self.journal.format_event(context, writer, event)
     }
 }

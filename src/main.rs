@@ -59,6 +59,9 @@ fn run(config: &Config) -> Result<(), Failure> {
         daemon(process.core_dumps, process.verbosity > 0)
             .map_err(|error| (EXIT_SYSTEM, format!("-d: cannot run in the background: {error}")))?;
     }
+    // Before anybody can know of this process, by its files or as a client: a signal that comes early must not find the
+    // default action, which kills.
+    let mut signals = Signals::catch()?;
     if process.lock_memory
         && let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
     {
@@ -78,8 +81,6 @@ fn run(config: &Config) -> Result<(), Failure> {
         write_by_rename(path, "lck", &port_lines(&bound))
             .map_err(|error| (EXIT_SYSTEM, format!("MEMCACHED_PORT_FILENAME {}: {error}", path.display())))?;
     }
-    // Before clients are served: a signal that comes early must not find the default action, which kills.
-    let mut signals = Signals::catch()?;
     let app =
         App::start(config, bound, Box::new(ask_to_stop)).map_err(|error| (EXIT_USAGE, error.to_string()))?;
     for address in app.addresses() {
@@ -101,12 +102,12 @@ fn run_witness(config: &Config) -> Result<(), Failure> {
         daemon(config.process.core_dumps, config.process.verbosity > 0)
             .map_err(|error| (EXIT_SYSTEM, format!("-d: cannot run in the background: {error}")))?;
     }
+    let Signals { runtime, mut interrupt, mut terminate, mut hangup, .. } = Signals::catch()?;
     if let Some(path) = &config.process.pid_file {
         write_by_rename(path, "tmp", &format!("{}\n", std::process::id())).map_err(|error| {
             (EXIT_SYSTEM, format!("-P {}: {error}; choose a writable place", path.display()))
         })?;
     }
-    let Signals { runtime, mut interrupt, mut terminate, mut hangup, .. } = Signals::catch()?;
     for address in witness.addresses() {
         tracing::info!("a witness on {address}");
     }

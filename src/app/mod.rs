@@ -24,6 +24,7 @@ use crate::admin::events::EventLog;
 use crate::config::{Config, HostPort};
 use crate::engine::memory::{Geometry, Memory, MemoryConfig};
 use crate::engine::{Engine, Journal, NoJournal};
+use crate::logs;
 use crate::migration::Migration;
 use crate::replica::receipts::Receipts;
 use crate::replica::report;
@@ -164,6 +165,7 @@ impl App {
         let access = Arc::new(sockets.access);
         let admin = sockets.admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let server = sockets.clients.start(config.server.clone(), parts).map_err(threads)?;
+        server.set_idle_timeout(config.server.idle_timeout);
         let fixed = Fixed {
             address: server.addresses().first().map_or_else(|| "unix socket".to_owned(), ToString::to_string),
             admin: admin.map(|address| address.to_string()),
@@ -252,6 +254,8 @@ impl App {
         match name {
             "memory-limit" => self.server.set_memory_limit(config.engine.memory_bytes),
             "verbose" => self.server.set_verbosity(config.process.verbosity),
+            "log-format" => logs::set_style(config.process.log_format),
+            "extended" => self.server.set_idle_timeout(config.server.idle_timeout),
             "conn-limit" => self.server.set_connections_max(config.server.connections_max),
             "on-role-change" | "fence-command" => self.replace_programs(config),
             _ => self.tune(config),

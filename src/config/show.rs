@@ -74,8 +74,9 @@ pub(super) fn unreadable(config: &Config) -> Vec<Problem> {
 }
 
 /// What a node that runs can take over.
-const AT_ONCE: [&str; 8] = [
+const AT_ONCE: [&str; 9] = [
     "memory-limit",
+    "log-format",
     "conn-limit",
     "verbose",
     "preferred",
@@ -102,9 +103,16 @@ impl Change {
         match &*self.name {
             // Whether the peer is fenced at all is settled at the start.
             "fence-command" => ![&self.before, &self.after].contains(&&"-".to_owned()),
+            "extended" => without_idle_timeout(&self.before) == without_idle_timeout(&self.after),
             name => AT_ONCE.contains(&name),
         }
     }
+}
+
+/// What is left of a list of `-o` without the one word of it that can change at once.
+fn without_idle_timeout(list: &str) -> Vec<&str> {
+    let words = list.split(',').map(str::trim);
+    words.filter(|word| !["", "-"].contains(word) && !word.starts_with("idle_timeout=")).collect()
 }
 
 impl Config {
@@ -127,6 +135,8 @@ impl Config {
             ("memory-limit", ..) => self.engine.memory_bytes = later.engine.memory_bytes,
             ("conn-limit", ..) => self.server.connections_max = later.server.connections_max,
             ("verbose", ..) => self.process.verbosity = later.process.verbosity,
+            ("log-format", ..) => self.process.log_format = later.process.log_format,
+            ("extended", ..) => self.server.idle_timeout = later.server.idle_timeout,
             (_, Some(ours), Some(theirs)) => ours.take_over(theirs, name),
             _ => {}
         }

@@ -221,6 +221,16 @@ impl Server {
         self.service.room.notify_waiters();
     }
 
+    /// Another limit of silence; of connections that stand aside (TLS), from their next request on.
+    pub fn set_idle_timeout(&self, limit: Option<Duration>) {
+        let seconds = limit.map_or(0, |limit| limit.as_secs());
+        self.service.stats.connections.idle_timeout.store(seconds, Ordering::Relaxed);
+        // Whoever waited for ever looks how long to wait.
+        for worker in &self.workers {
+            worker.wake();
+        }
+    }
+
     /// What `verbosity` does.
     pub fn set_verbosity(&self, verbosity: u8) {
         self.service.verbosity.store(verbosity.min(2), Ordering::Relaxed);

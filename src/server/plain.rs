@@ -130,7 +130,7 @@ impl Plain {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.shared.service.config.idle_timeout.map(|_| limits::SWEEP)
+        self.shared.service.stats.idle_timeout().map(|_| limits::SWEEP)
     }
 
     /// A connection comes to stay.
@@ -251,7 +251,7 @@ impl Plain {
 
     /// Closes what was silent for too long.
     fn sweep(&mut self) {
-        let Some(limit) = self.shared.service.config.idle_timeout else { return };
+        let Some(limit) = self.shared.service.stats.idle_timeout() else { return };
         let now = self.shared.now().secs;
         if now == self.swept {
             return;

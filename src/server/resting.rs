@@ -218,7 +218,7 @@ impl Resting {
 
 /// How long a client may still be silent, if there is a limit.
 pub(super) fn patience(session: Option<&Session>, shared: &Shared) -> Option<Duration> {
-    let idle = shared.service.config.idle_timeout;
+    let idle = shared.service.stats.idle_timeout();
     let Some(entrance) = session.and_then(|session| session.entrance.as_ref()) else { return idle };
     let left = entrance.closes.saturating_duration_since(Instant::now());
     Some(idle.map_or(left, |idle| idle.min(left)))

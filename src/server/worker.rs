@@ -156,6 +156,11 @@ impl Worker {
         self.inbox.clone()
     }
 
+    /// It looks around, whatever it waits for.
+    pub(super) fn wake(&self) {
+        self.inbox.bell.ring();
+    }
+
     /// Asks for connections to be closed as soon as they have nothing under way.
     pub(super) fn drain(&self) {
         self.inbox.send(Message::Drain);

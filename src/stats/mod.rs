@@ -12,6 +12,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::command::Now;
 use crate::engine::Engine;
@@ -70,6 +71,8 @@ pub struct WorkerCell {
 pub struct ConnectionCounts {
     /// Most there may be (`-c`).
     pub max_connections: AtomicU64,
+    /// Seconds after which a silent client is sent away; 0 for never (`-o idle_timeout`).
+    pub idle_timeout: AtomicU64,
     pub curr_connections: AtomicU64,
     pub total_connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -281,12 +284,27 @@ impl Stats {
             }
             table::Value::Word(_) => None,
         };
-        ROWS.iter().filter(|row| row.when.holds(&self.shape)).filter_map(number).collect()
+        self.rows().filter_map(number).collect()
     }
 
     /// Most client connections there may be.
     pub fn connections_max(&self) -> u64 {
         self.connections.max_connections.load(Ordering::Relaxed)
+    }
+
+    /// How long a client may be silent, if that is limited.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let seconds = self.connections.idle_timeout.load(Ordering::Relaxed);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// The rows of plain `stats` that this node has.
+    fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        // What was counted stays to be seen, and a reload may have begun to count.
+        let is_idle_limited = self.idle_timeout().is_some();
+        let is_there =
+            move |row: &&Row| row.when.holds(&self.shape) || is_idle_limited && row.when == When::IdleTimeout;
+        ROWS.iter().filter(is_there)
     }
 
     /// Whether `stats sizes` has an answer (`-o track_sizes`).

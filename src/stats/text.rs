@@ -3,7 +3,7 @@
 use crate::command::Now;
 use crate::engine::ClassStats;
 
-use super::table::{ROWS, Value};
+use super::table::Value;
 use super::{PairReport, Stats};
 
 /// What `stats WORDS` asks for.
@@ -58,7 +58,7 @@ impl Stats {
     pub fn general(&self, now: Now, mut tell: impl FnMut(&str, &str)) {
         let snapshot = self.snapshot(now);
         let mut text = String::new();
-        for row in ROWS.iter().filter(|row| row.when.holds(&self.shape)) {
+        for row in self.rows() {
             text.clear();
             use std::fmt::Write as _;
             let _infallible = match (row.value)(&snapshot, &self.shape) {
@@ -94,6 +94,9 @@ impl Stats {
             match *name {
                 "maxbytes" => tell(name, &limit.to_string()),
                 "maxconns" => tell(name, &self.connections_max().to_string()),
+                "idle_timeout" => {
+                    tell(name, &self.idle_timeout().map_or(0, |limit| limit.as_secs()).to_string());
+                }
                 "verbosity" => tell(name, &verbosity.to_string()),
                 "detail_enabled" => {
                     let on = self.detail.on.load(std::sync::atomic::Ordering::Relaxed);

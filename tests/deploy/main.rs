@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "nothing outside uses a test")]
 
 mod balancers;
+mod container;
 mod documents;
 #[path = "../pair/harness.rs"]
 mod harness;
@@ -13,6 +14,7 @@ mod kubernetes;
 mod machines;
 mod monitoring;
 mod package;
+mod sizing;
 mod support;
 
 use harness::Setup;

@@ -40,6 +40,26 @@ fn a_reload_changes_what_it_can_and_says_what_it_cannot() {
     until("another limit", || contains(&log, "conn-limit is 77 now; it was 1024"));
     until("it is shown", || running.client().stat("max_connections") == 77);
 
+    // A client that is silent from now on is sent away, though its worker waited without a limit.
+    let mut silent = running.client();
+    silent.ask("mn\r\n", "MN\r\n");
+    let settings = "memory-limit = 128\nthreads = 2\nverbose = 1\nconn-limit = 77\nlog-format = \"json\"\n";
+    std::fs::write(&file, format!("{settings}extended = \"idle_timeout=1\"\n")).unwrap();
+    running.signal(SIGHUP);
+    until("another limit of silence", || contains(&log, "extended is idle_timeout=1 now; it was -"));
+    silent.expect_closed();
+    assert!(running.client().stat("idle_kicks") >= 1);
+    running.client().ask("stats settings\r\n", "STAT maxbytes 134217728\r\n");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).expect("an object");
+    assert_eq!(last["message"], "the settings were read again");
+
+    std::fs::write(&file, format!("{settings}extended = \"track_sizes\"\n")).unwrap();
+    running.signal(SIGHUP);
+    until("what waits", || {
+        contains(&log, "extended is track_sizes in the settings and stays idle_timeout=1 until")
+    });
+
     std::fs::write(&file, "memory-limit = \"lots\"\nthreds = 3\n").unwrap();
     running.signal(SIGHUP);
     until("the refusal", || contains(&log, "those of before stay in force"));
