@@ -9,6 +9,7 @@ use tandemd::bench::client::Client;
 use crate::cables::Cables;
 use crate::harness::{PATIENCE, Pair, Setup, wait_for};
 use crate::setup;
+use crate::wires::Wires;
 
 fn accepting() -> Setup {
     setup().flag("--backup-requests").flag("accept")
@@ -115,17 +116,22 @@ fn agreed_on(pair: &Pair, key: &str) -> Vec<u8> {
 
 /// Clients write at both nodes without a pause while `disturb` does what it does; then every key that only one of them
 /// wrote has the last value that was acknowledged to it, on both nodes.
-fn under_writes(pair: &Pair, disturb: impl FnOnce(&Pair)) {
+fn under_writes(pair: &mut Pair, disturb: impl FnOnce(&mut Pair)) {
     const KEYS: usize = 40;
     let stop = AtomicBool::new(false);
+    let addresses = [0, 1].map(|index: usize| pair.nodes[index].address());
     let write = |index: usize| {
         let mut last = vec![None::<usize>; KEYS];
         let mut client = None::<Client>;
         let mut number = 0;
         while !stop.load(Ordering::Relaxed) {
+            let Some(connected) = &mut client else {
+                client = Client::connect(addresses[index], PATIENCE).ok();
+                thread::sleep(Duration::from_millis(if client.is_none() { 2 } else { 0 }));
+                continue;
+            };
             number += 1;
             let key = number % KEYS;
-            let connected = client.get_or_insert_with(|| pair.nodes[index].client());
             // What was not acknowledged may have happened: the key says nothing until it is written again.
             last[key] = None;
             let shared = connected.set("shared", format!("{index} {number}").as_bytes());
@@ -140,6 +146,8 @@ fn under_writes(pair: &Pair, disturb: impl FnOnce(&Pair)) {
         last
     };
     let written = thread::scope(|scope| {
+        // A test that fails ends its writers, too.
+        let _end = End(&stop);
         let writers = [scope.spawn(|| write(0)), scope.spawn(|| write(1))];
         disturb(pair);
         stop.store(true, Ordering::Relaxed);
@@ -158,11 +166,66 @@ fn under_writes(pair: &Pair, disturb: impl FnOnce(&Pair)) {
     assert!(held[2 * KEYS].is_some());
 }
 
+/// Ends the writers when dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What was confirmed by the other node outlives either, and what was not was not acknowledged.
+#[test]
+fn what_both_nodes_acknowledged_outlives_whichever_is_killed_under_writes() {
+    let mut pair = ["--ack", "applied", "--ack-strict"].into_iter().fold(accepting(), Setup::flag).start();
+    wait_accepting(&pair);
+    for of_the_master in [false, true, false, true] {
+        under_writes(&mut pair, |pair| {
+            let master = wait_accepting(pair);
+            let confirmed = |pair: &Pair, node: usize| {
+                let stats = pair.nodes[node].replication();
+                stats.and_then(|stats| stats.get("ack_confirmed")?.parse::<u64>().ok()).unwrap_or(0)
+            };
+            let before = [0, 1].map(|node| confirmed(pair, node));
+            wait_for("writes that both confirm", PATIENCE, || {
+                (0..2).all(|node| confirmed(pair, node) > before[node] + 100).then_some(())
+            });
+            let victim = if of_the_master { master } else { 1 - master };
+            pair.nodes[victim].kill();
+            pair.nodes[1 - victim].wait_role("master");
+            pair.nodes[victim].start();
+            wait_accepting(pair);
+        });
+    }
+    assert!(pair.nodes.iter().all(|node| node.replicated("diverged_items") == 0));
+}
+
+/// The data connection carries what the master did, and swallows what the backup did; heartbeats pass.
+#[test]
+fn what_the_backup_did_is_told_over_a_new_connection_when_the_old_one_swallows_it() {
+    let mut pair = accepting().pair();
+    let wires = Wires::between(&mut pair);
+    pair.start();
+    wait_accepting(&pair);
+    let copies = |pair: &Pair| pair.nodes.iter().map(|node| node.replicated("full_copies")).sum::<u64>();
+    let before = copies(&pair);
+    under_writes(&mut pair, |pair| {
+        let master = wait_accepting(pair);
+        let stalls = |pair: &Pair| pair.nodes.iter().map(|node| node.replicated("stalls")).sum::<u64>();
+        let known = stalls(pair);
+        wires.swallow_data_from(1 - master);
+        wait_for("it is noticed", PATIENCE, || (stalls(pair) > known).then_some(()));
+        wait_accepting(pair);
+    });
+    assert_eq!(copies(&pair), before, "nothing was copied for it");
+}
+
 #[test]
 fn a_switchover_while_both_nodes_are_written_loses_nothing() {
-    let pair = accepting().start();
+    let mut pair = accepting().start();
     wait_accepting(&pair);
-    under_writes(&pair, |pair| {
+    under_writes(&mut pair, |pair| {
         for _ in 0..3 {
             wait_accepting(pair);
             pair.switch_over(|| {});
@@ -179,7 +242,7 @@ fn what_both_sides_of_a_cut_were_told_is_on_both_afterwards() {
     let mut pair = cables.pair(accepting());
     pair.start();
     let master = wait_accepting(&pair);
-    under_writes(&pair, |pair| {
+    under_writes(&mut pair, |pair| {
         cables.cut();
         pair.nodes[1 - master].wait_role("master");
         cables.mend();

@@ -5,10 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::harness::{PATIENCE, Pair, wait_for};
 use crate::setup;
+use crate::squeeze::Mount;
 
 fn serves(pair: &Pair, index: usize) {
     let mut client = pair.nodes[index].client();
@@ -210,27 +210,5 @@ fn a_smaller_backup_stays_a_backup_and_the_larger_node_loses_nothing() {
         let key = format!("key-{index}");
         let found = wait_for("an answer", PATIENCE, || large.get(&key).ok());
         assert!(found.is_some_and(|found| found == value(index, 1)), "{key}");
-    }
-}
-
-/// A small file system of its own, unmounted at the end.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    fn new(path: &std::path::Path, options: &str) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // The node may still be on its way out.
-        for _ in 0..100 {
-            if Command::new("umount").arg("-l").arg(&self.0).status().is_ok_and(|status| status.success()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }

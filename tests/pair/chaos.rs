@@ -14,6 +14,7 @@ use crate::cables::Cables;
 use crate::fault_proxy::{Direction, Faults};
 use crate::harness::{PATIENCE, Pair, wait_for};
 use crate::setup;
+use crate::squeeze::{FewDescriptors, MemoryLimit, Mount, remount};
 use crate::wires::Wires;
 
 const KEYS: usize = 200;
@@ -35,7 +36,7 @@ struct Fault<Between> {
     strike: fn(&Between, &mut Pair, usize) -> bool,
 }
 
-const OF_MACHINES: [Fault<Cables>; 13] = [
+const OF_MACHINES: [Fault<Cables>; 17] = [
     Fault { name: "kill", loss: Loss::Last, strike: kill },
     Fault { name: "restart", loss: Loss::Last, strike: restart },
     Fault { name: "kill-backup", loss: Loss::None, strike: kill_backup },
@@ -49,6 +50,10 @@ const OF_MACHINES: [Fault<Cables>; 13] = [
     Fault { name: "loss", loss: Loss::Last, strike: loss },
     Fault { name: "narrow", loss: Loss::Last, strike: narrow },
     Fault { name: "connections", loss: Loss::None, strike: connections },
+    Fault { name: "memory", loss: Loss::Last, strike: memory },
+    Fault { name: "descriptors", loss: Loss::Last, strike: descriptors },
+    Fault { name: "disk-full", loss: Loss::Last, strike: disk_full },
+    Fault { name: "disk-read-only", loss: Loss::Last, strike: disk_read_only },
 ];
 
 const OF_WIRES: [Fault<Wires>; 7] = [
@@ -162,6 +167,74 @@ fn connections(_: &Cables, pair: &mut Pair, master: usize) -> bool {
     wait(300);
     drop(all);
     true
+}
+
+/// The kernel has no more memory for the master, and ends it in the middle of a write.
+fn memory(_: &Cables, pair: &mut Pair, master: usize) -> bool {
+    const LARGE: usize = 400;
+    let Some(_limit) = MemoryLimit::new(pair.nodes[master].pid(), 8 << 20) else { return false };
+    let name = |index: usize| format!("large-{index}");
+    let mut client = pair.nodes[master].client();
+    let value = vec![b'x'; 100_000];
+    // 40 MB where there is room for 8.
+    let _until_it_dies = (0..LARGE).try_for_each(|index| client.set(&name(index), &value));
+    wait_for("the kernel ends it", PATIENCE, || (!pair.nodes[master].runs()).then_some(()));
+    pair.nodes[master].kill();
+    pair.nodes[1 - master].wait_role("master");
+    let mut client = pair.nodes[1 - master].client();
+    for index in 0..LARGE {
+        wait_for("an answer", PATIENCE, || client.delete(&name(index)).ok());
+    }
+    pair.nodes[master].start();
+    true
+}
+
+/// The master can open nothing any more, neither for clients nor for its backup, and loses what it has.
+fn descriptors(_: &Cables, pair: &mut Pair, master: usize) -> bool {
+    let address = pair.nodes[master].address();
+    let limit = Duration::from_millis(500);
+    let few = FewDescriptors::new(pair.nodes[master].pid(), 3);
+    let all: Vec<_> = (0..50).map_while(|_| TcpStream::connect_timeout(&address, limit).ok()).collect();
+    pair.reset_links();
+    wait(700);
+    drop(few);
+    drop(all);
+    true
+}
+
+/// The state directories are full while the role goes over.
+fn disk_full(_: &Cables, pair: &mut Pair, master: usize) -> bool {
+    let ballast = |pair: &Pair, node: usize| pair.nodes[node].state_dir.join("ballast");
+    for node in 0..2 {
+        // As much of it as fits.
+        let _ = std::fs::write(ballast(pair, node), vec![0; 64 << 10]);
+    }
+    pair.nodes[master].kill();
+    pair.nodes[1 - master].wait_role("master");
+    pair.nodes[master].start();
+    pair.wait_paired();
+    for node in 0..2 {
+        std::fs::remove_file(ballast(pair, node)).expect("the ballast is ours");
+    }
+    true
+}
+
+/// A node comes back to a state directory that can be read only, and has to take over.
+fn disk_read_only(_: &Cables, pair: &mut Pair, master: usize) -> bool {
+    pair.nodes[master].kill();
+    pair.nodes[1 - master].wait_role("master");
+    // While nobody has anything open there.
+    let possible = remount(&pair.nodes[master].state_dir, "ro");
+    pair.nodes[master].start();
+    if possible {
+        assert_eq!(pair.wait_paired(), 1 - master);
+        pair.nodes[1 - master].kill();
+        pair.nodes[master].wait_role("master");
+        pair.nodes[1 - master].start();
+        pair.wait_paired();
+        assert!(remount(&pair.nodes[master].state_dir, "rw"));
+    }
+    possible
 }
 
 /// Everything comes late, in two steps: what was under way is overtaken by nothing.
@@ -367,6 +440,11 @@ fn after_every_bad_day_both_nodes_hold_the_same_and_what_was_promised() {
         return;
     };
     let mut pair = cables.pair(setup());
+    // Small file systems, so that they can be full.
+    let _disks = [0, 1].map(|node: usize| {
+        std::fs::create_dir_all(&pair.nodes[node].state_dir).expect("a directory");
+        Mount::new(&pair.nodes[node].state_dir, "size=16k").expect("root can mount")
+    });
     rounds(&OF_MACHINES, &cables, &mut pair);
 }
 

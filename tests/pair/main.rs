@@ -24,6 +24,7 @@ mod operators;
 mod partition;
 mod replicate;
 mod second_path;
+mod squeeze;
 mod start;
 mod steer;
 mod switchover;

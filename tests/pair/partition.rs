@@ -117,6 +117,37 @@ fn what_both_sides_of_a_partition_acknowledged_is_on_both_nodes_afterwards() {
     }
 }
 
+/// It was empty, heard nothing, and served. Whoever holds everything never copies from such a node.
+#[test]
+fn what_was_written_to_a_node_that_was_started_alone_is_gone_when_it_meets_the_one_that_held_everything() {
+    let Some(cables) = Cables::new() else {
+        eprintln!("not tried: only root can make network namespaces");
+        return;
+    };
+    let mut pair = cables.pair(setup());
+    pair.start();
+    let old = pair.wait_synced();
+    let mut client = pair.nodes[old].client();
+    client.set("before", b"the cut").expect("a set");
+    pair.wait_converged(PATIENCE);
+    pair.nodes[1 - old].kill();
+    cables.cut();
+    pair.nodes[1 - old].start();
+    pair.nodes[1 - old].wait_role("master");
+    set_soon(&mut pair.nodes[1 - old].client(), "alone");
+    set_soon(&mut client, "meanwhile");
+
+    cables.mend();
+    assert_eq!(pair.wait_paired(), old, "who held everything stays master");
+    pair.wait_converged(PATIENCE);
+    for node in &pair.nodes {
+        let mut client = node.client();
+        assert_eq!(client.get("before").expect("a get").as_deref(), Some(&b"the cut"[..]));
+        assert!(client.get("meanwhile").expect("a get").is_some());
+        assert_eq!(client.get("alone").expect("a get"), None, "nobody merges what has no past in common");
+    }
+}
+
 /// Versions tell apart what happened on two nodes at least some milliseconds apart: their clocks are coarse.
 fn a_moment() {
     std::thread::sleep(std::time::Duration::from_millis(25));

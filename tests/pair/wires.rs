@@ -45,6 +45,13 @@ impl Wires {
         self.0.iter().for_each(|wire| wire.set(direction, faults.clone()));
     }
 
+    /// From now on nothing that this node sends on the data connection arrives.
+    pub(crate) fn swallow_data_from(&self, node: usize) {
+        // Whichever of the two dialled it.
+        self.0[node].swallow_data_of(Direction::Back);
+        self.0[1 - node].swallow_data_of(Direction::Forth);
+    }
+
     /// Every connection is reset, and new ones are until [`Wires::mend`].
     pub(crate) fn cut(&self) {
         self.0.iter().for_each(|wire| wire.refuse(true));

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Which way bytes flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From whoever dialled the proxy to the node behind it.
     Forth,
@@ -45,10 +45,13 @@ struct Shared {
     connections: AtomicU64,
     /// The number of the one that is a data connection, by its opening.
     data: AtomicU64,
-    /// That connection swallows everything, its end, too.
-    swallows: watch::Sender<Option<u64>>,
+    /// That connection swallows everything, its end, too; in one direction or both.
+    swallows: watch::Sender<Option<Swallowing>>,
     target: Mutex<SocketAddr>,
 }
+
+/// Which connection, and which direction of it.
+type Swallowing = (u64, Option<Direction>);
 
 #[derive(Clone, Copy, Debug)]
 enum Cut {
@@ -141,7 +144,13 @@ impl FaultProxy {
 
     /// From now on, the latest data connection of a pair swallows everything, even that an end closed it.
     pub fn swallow_data(&self) {
-        self.shared.swallows.send_replace(Some(self.shared.data.load(Ordering::Relaxed)));
+        self.shared.swallows.send_replace(Some((self.shared.data.load(Ordering::Relaxed), None)));
+    }
+
+    /// The same in one direction only.
+    pub fn swallow_data_of(&self, direction: Direction) {
+        let number = self.shared.data.load(Ordering::Relaxed);
+        self.shared.swallows.send_replace(Some((number, Some(direction))));
     }
 
     /// Connections passed on so far.
@@ -232,15 +241,18 @@ async fn read(
 ) {
     let mut faults = shared.faults[direction as usize].subscribe();
     let mut swallows = shared.swallows.subscribe();
+    let is_swallowed = |swallows: &Option<Swallowing>| {
+        swallows.is_some_and(|(which, way)| which == number && way.is_none_or(|way| way == direction))
+    };
     let (mut buffer, mut begins) = ([0; 16 << 10], matches!(direction, Direction::Forth));
     loop {
         if faults.wait_for(|faults| !faults.stall).await.is_err() || from.readable().await.is_err() {
             return;
         }
         match from.try_read(&mut buffer) {
-            Ok(_) | Err(_) if *swallows.borrow() == Some(number) => {
+            Ok(_) | Err(_) if is_swallowed(&swallows.borrow()) => {
                 // It is over for this connection, and nobody is to learn it.
-                let _ = swallows.wait_for(|swallows| *swallows != Some(number)).await;
+                let _ = swallows.wait_for(|swallows| !is_swallowed(swallows)).await;
             }
             Ok(0) => return,
             Ok(read) => {
