@@ -2,7 +2,7 @@
 # Measures one node beside Debian's memcached and redis-server, and writes docs/performance.md.
 #
 #   scripts/bench-server.sh                         everything
-#   scripts/bench-server.sh loads --rounds 3        one part: loads, latency, memory, hits, service, scaling or backup
+#   scripts/bench-server.sh loads --rounds 3        one part of those that --help names
 #   scripts/bench-server.sh hits --dry              only prints
 #   PROFILE=fast scripts/bench-server.sh memory     with the build that is made faster
 #
@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
-need memcached:memcached redis-server:redis-server redis-benchmark:redis-tools taskset:util-linux
+need memcached:memcached redis-server:redis-server redis-benchmark:redis-tools taskset:util-linux memcaslap:libmemcached-tools
 
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true
 profile=(--profile "${PROFILE:-bench}")

@@ -65,7 +65,7 @@ const LOADS: [Load; 9] = [
     Load { name: "GET, 1,000 connections", flags: "-c 1000 -s 0 -k 100000", redis: None, goal: "< 1" },
 ];
 
-const PREFIX: &str = "1234567890123456789012";
+pub(crate) const PREFIX: &str = "1234567890123456789012";
 
 /// The table and the plot.
 pub(crate) fn compare(rounds: usize, each: Duration) -> (String, String) {
