@@ -77,16 +77,14 @@ fn main() {
     }
     if wanted("forms") {
         let (text, plot) = forms::compare(arguments.rounds, each);
-        document.put("forms", &text);
-        document.plot("other-protocols.svg", &plot);
+        document.illustrate("forms", &text, "Other protocols, and two workers", "other-protocols.svg", &plot);
     }
     if wanted("latency") {
         document.put("latency", &loads::latency(arguments.rounds, each));
     }
     if wanted("curve") {
         let (text, plot) = curve::compare(arguments.rounds, each);
-        document.put("curve", &text);
-        document.plot("latency-curve.svg", &plot);
+        document.illustrate("curve", &text, "Latency against throughput", "latency-curve.svg", &plot);
     }
     if wanted("memory") {
         let (text, plot) = memory::compare();
@@ -108,13 +106,17 @@ fn main() {
     }
     if wanted("backup") {
         let text = peer::compare(arguments.rounds, each);
-        document.put("backup", &text);
-        document.plot("replication-cost.svg", &replication_cost(&text));
+        document.illustrate(
+            "backup",
+            &text,
+            "What a live backup costs",
+            "replication-cost.svg",
+            &replication_cost(&text),
+        );
     }
     if wanted("failover") {
         let (text, plot) = failover::watch();
-        document.put("failover", &text);
-        document.plot("failover.svg", &plot);
+        document.illustrate("failover", &text, "A failover as clients see it", "failover.svg", &plot);
     }
     if wanted("generator") {
         document.put("generator", &generator::check(arguments.rounds, each));

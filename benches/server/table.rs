@@ -83,6 +83,12 @@ impl Document {
         std::fs::write(&path, format!("{before}{begin}{text}{end}{after}")).expect("a writable document");
     }
 
+    /// The same with a picture below, which is there from then on.
+    pub(crate) fn illustrate(&self, name: &str, text: &str, title: &str, file: &str, svg: &str) {
+        self.plot(file, svg);
+        self.put(name, &format!("{text}\n![{title}]({file})\n"));
+    }
+
     pub(crate) fn plot(&self, name: &str, svg: &str) {
         if !self.dry {
             std::fs::write(self.folder.join(name), svg).expect("a writable folder");
