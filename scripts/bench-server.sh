@@ -3,7 +3,7 @@
 # scripts/anchors.sh can get, or else the installed one.
 #
 #   scripts/bench-server.sh                         everything
-#   scripts/bench-server.sh loads --rounds 3        one part: loads, latency, memory, hits, service, scaling or backup
+#   scripts/bench-server.sh loads --rounds 3        one part of those that --help names
 #   scripts/bench-server.sh hits --dry              only prints
 #   PROFILE=fast scripts/bench-server.sh memory     with the build that is made faster
 #
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
-need memcached:memcached redis-server:redis-server redis-benchmark:redis-tools taskset:util-linux
+need memcached:memcached redis-server:redis-server redis-benchmark:redis-tools taskset:util-linux memcaslap:libmemcached-tools
 if [ ! -x target/anchors/memcached ] && ! scripts/anchors.sh; then
     echo "going on with what is installed" >&2
 fi

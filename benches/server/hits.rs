@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
-use tandemd::bench::wire::{Event, Replies, Requests};
+use tandemd::bench::wire::{Event, Form, Replies, Requests};
 
 use crate::plot;
 use crate::process::Server;
@@ -123,7 +123,7 @@ pub(crate) fn compare(requests: u64) -> (String, String) {
 fn replay(server: &Server, sequence: &Sequence, requests: u64) -> f64 {
     let mut stream = TcpStream::connect(server.address()).expect("a server");
     stream.set_nodelay(true).expect("a socket option");
-    let words = Requests::new("trace-", 0);
+    let words = Requests::new(Form::Text, "trace-", 0);
     let mut random = SmallRng::seed_from_u64(7);
     let ranks = Zipf::new(sequence.ranks.1, sequence.ranks.0).expect("a distribution");
     let value = vec![b'v'; 16_000];

@@ -89,7 +89,7 @@ const LOADS: [Load; 9] = [
     },
 ];
 
-const PREFIX: &str = "1234567890123456789012";
+pub(crate) const PREFIX: &str = "1234567890123456789012";
 
 /// Places of the servers in what was seen of them.
 const EPOLL: usize = 0;

@@ -7,6 +7,10 @@
 //! `--rounds N` and `--seconds S` say how much; names choose parts. The tables go to the terminal and
 //! between the marks of their names in `docs/performance.md`, the plots beside it.
 
+mod curve;
+mod failover;
+mod forms;
+mod generator;
 #[path = "../../tests/pair/harness.rs"]
 mod harness;
 mod hits;
@@ -23,7 +27,19 @@ use std::time::Duration;
 
 use clap::Parser;
 
-const PARTS: [&str; 7] = ["loads", "latency", "memory", "hits", "service", "scaling", "backup"];
+const PARTS: [&str; 11] = [
+    "loads",
+    "forms",
+    "latency",
+    "curve",
+    "memory",
+    "hits",
+    "service",
+    "scaling",
+    "backup",
+    "failover",
+    "generator",
+];
 
 /// Measures tandemd beside other servers.
 #[derive(Parser, Debug)]
@@ -59,8 +75,16 @@ fn main() {
         document.put("loads", &text);
         document.plot("cpu-per-operation.svg", &plot);
     }
+    if wanted("forms") {
+        let (text, plot) = forms::compare(arguments.rounds, each);
+        document.illustrate("forms", &text, "Other protocols, and two workers", "other-protocols.svg", &plot);
+    }
     if wanted("latency") {
         document.put("latency", &loads::latency(arguments.rounds, each));
+    }
+    if wanted("curve") {
+        let (text, plot) = curve::compare(arguments.rounds, each);
+        document.illustrate("curve", &text, "Latency against throughput", "latency-curve.svg", &plot);
     }
     if wanted("memory") {
         let (text, plot) = memory::compare();
@@ -81,6 +105,37 @@ fn main() {
         document.put("scaling", &scaling::compare(arguments.rounds, each));
     }
     if wanted("backup") {
-        document.put("backup", &peer::compare(arguments.rounds, each));
+        let text = peer::compare(arguments.rounds, each);
+        document.illustrate(
+            "backup",
+            &text,
+            "What a live backup costs",
+            "replication-cost.svg",
+            &replication_cost(&text),
+        );
     }
+    if wanted("failover") {
+        let (text, plot) = failover::watch();
+        document.illustrate("failover", &text, "A failover as clients see it", "failover.svg", &plot);
+    }
+    if wanted("generator") {
+        document.put("generator", &generator::check(arguments.rounds, each));
+    }
+}
+
+/// The table of what a live backup costs, as a picture.
+fn replication_cost(text: &str) -> String {
+    let alone = table::column(text, "without a backup");
+    let ratio = table::column(text, "with a live one");
+    let both = table::column(text, "both nodes");
+    let rows: Vec<_> = alone
+        .into_iter()
+        .zip(ratio.into_iter().zip(both))
+        .map(|((name, alone), ((_, ratio), (_, both)))| {
+            (name, vec![alone, alone.zip(ratio).map(|(alone, ratio)| alone * ratio), both])
+        })
+        .collect();
+    let names = ["without a backup", "master with a live backup", "both nodes together"];
+    let note = "CPU time for an operation, µs; lower is better";
+    plot::grouped("What a live backup costs", note, &names, &rows, None)
 }

@@ -39,6 +39,25 @@ pub(crate) fn markdown(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Of each row of a table in Markdown: its name, and the number that begins the cell under the heading that begins
+/// like that.
+pub(crate) fn column(text: &str, heading: &str) -> Vec<(String, Option<f64>)> {
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches(['|', ' ']).split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut lines = text.lines().filter(|line| line.starts_with('|'));
+    let head = cells(lines.next().unwrap_or_default());
+    let at = head.iter().position(|cell| cell.starts_with(heading));
+    let number = |cell: &String| cell.split_whitespace().next()?.parse().ok();
+    lines
+        .skip(1)
+        .map(|line| {
+            let cells = cells(line);
+            (cells[0].clone(), at.and_then(|at| cells.get(at)).and_then(number))
+        })
+        .collect()
+}
+
 /// `docs/performance.md`: what is measured stands between marks, the rest is written by people.
 pub(crate) struct Document {
     folder: PathBuf,
@@ -62,6 +81,12 @@ impl Document {
         let (before, rest) = document.split_once(&begin).expect("a mark where it begins");
         let (_, after) = rest.split_once(&end).expect("a mark where it ends");
         std::fs::write(&path, format!("{before}{begin}{text}{end}{after}")).expect("a writable document");
+    }
+
+    /// The same with a picture below, which is there from then on.
+    pub(crate) fn illustrate(&self, name: &str, text: &str, title: &str, file: &str, svg: &str) {
+        self.plot(file, svg);
+        self.put(name, &format!("{text}\n![{title}]({file})\n"));
     }
 
     pub(crate) fn plot(&self, name: &str, svg: &str) {

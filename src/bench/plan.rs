@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::bench::wire::Form;
 use crate::dial::Access;
 
 /// A load: to whom, how much, of what.
@@ -41,6 +42,9 @@ pub struct Plan {
     /// Keys per get.
     #[arg(short, long, default_value_t = 1)]
     pub multiget: usize,
+    /// How requests are put: `text`, `meta` or `binary`.
+    #[arg(long, default_value = "text")]
+    pub form: Form,
     /// Expiration time of what is set, in seconds; 0 is never.
     #[arg(long, default_value_t = 0)]
     pub exptime: u32,
@@ -109,6 +113,9 @@ impl Plan {
         within("value-size", self.value_size.largest(), Self::VALUE_BYTES_MAX)?;
         if !(0.0..=100.0).contains(&self.sets) {
             return Err(format!("--sets {}: a percentage, 0 to 100", self.sets));
+        }
+        if self.form != Form::Text && self.multiget > 1 {
+            return Err("--multiget: only requests in text form have several keys".to_owned());
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)) {
             return Err("--rate: requests per second, more than 0".to_owned());

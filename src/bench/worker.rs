@@ -179,7 +179,7 @@ impl<'a> Worker<'a> {
             share,
             epoll,
             connections: Vec::new(),
-            requests: Requests::new(&plan.key_prefix, plan.exptime),
+            requests: Requests::new(plan.form, &plan.key_prefix, plan.exptime),
             choices: Choices::new(plan, share.index, share.threads),
             noise: noise(plan.seed, plan.value_size.largest()),
             tally: Tally::default(),
@@ -199,7 +199,7 @@ impl<'a> Worker<'a> {
                 wants_write: false,
                 input: vec![0; Self::INPUT_BYTES],
                 filled: 0,
-                replies: Replies::default(),
+                replies: Replies::new(plan.form),
                 values: 0,
                 pending: VecDeque::new(),
             });
@@ -482,7 +482,7 @@ impl<'a> Worker<'a> {
         connection.sent = 0;
         connection.wants_write = false;
         connection.filled = 0;
-        connection.replies = Replies::default();
+        connection.replies = Replies::new(self.share.plan.form);
         connection.values = 0;
         let measured = connection.pending.drain(..).filter(|pending| pending.due >= self.measure_from);
         self.tally.fail(why, measured.count() as u64);

@@ -21,6 +21,8 @@ const FREED_PER_SLICE: usize = 64;
 const STOCK_BYTES_MAX: usize = 8 << 20;
 /// Buffers that upkeep makes in a slice.
 const MADE_PER_SLICE: usize = 64;
+/// Buffers that are kept beyond the limit, in case their cost is just being given back.
+const ON_THEIR_WAY: usize = 4;
 /// Bytes charged for a buffer that is cut into pieces beyond its own: what is known of its holes.
 const CUT_OVERHEAD: usize = 128;
 
@@ -59,14 +61,10 @@ impl Buffers {
         spare.unwrap_or_else(|| vec![0; self.buffer_bytes].into_boxed_slice())
     }
 
-    /// Keeps a buffer whose cost was given back, while the limit leaves room for it.
+    /// Keeps a buffer. Only then its cost may be given back: whoever gets that finds the buffer, and makes no other.
     pub(super) fn keep(&self, buffer: Box<[u8]>) {
-        if buffer.len() != self.buffer_bytes {
-            return;
-        }
-        let mut spare = self.spare.lock();
-        if self.fits(spare.len() + 1) {
-            spare.push(buffer);
+        if buffer.len() == self.buffer_bytes {
+            self.spare.lock().push(buffer);
         }
     }
 
@@ -82,8 +80,8 @@ impl Buffers {
     pub(super) fn keep_piece(&self, piece: BytesMut, len: usize) {
         self.lent.fetch_sub(len as u64, Ordering::Relaxed);
         if let Some(buffer) = self.pieces.put(piece) {
-            self.budget.release(self.cut_cost());
             self.keep(buffer);
+            self.budget.release(self.cut_cost());
         }
     }
 
@@ -130,11 +128,13 @@ impl Buffers {
     /// Frees some of what others have needed the room of. Whether there is more of it.
     pub(super) fn trim(&self) -> bool {
         let mut spare = self.spare.lock();
+        // A few may be on their way: kept, and not given back yet.
+        let too_many = |count: usize| count > ON_THEIR_WAY && !self.fits(count - ON_THEIR_WAY);
         let mut freed = Vec::new();
-        while freed.len() < FREED_PER_SLICE && !self.fits(spare.len()) {
+        while freed.len() < FREED_PER_SLICE && too_many(spare.len()) {
             freed.extend(spare.pop());
         }
-        let more = !self.fits(spare.len());
+        let more = too_many(spare.len());
         drop(spare);
         more
     }
@@ -176,15 +176,20 @@ mod tests {
     fn what_is_kept_gives_way_to_what_is_lent() {
         let budget = Arc::new(Budget::new(100));
         let buffers = Buffers::new(10, Arc::clone(&budget));
-        assert!(budget.acquire(70));
-        for _ in 0..5 {
+        for _ in 0..10 {
             buffers.keep(vec![1; 10].into());
         }
-        assert_eq!(buffers.bytes(), 30);
         buffers.keep(vec![1; 9].into());
-        assert_eq!((buffers.bytes(), buffers.take()), (30, vec![1; 10].into()));
-        assert!(budget.acquire(25));
         assert!(!buffers.trim());
-        assert_eq!((buffers.bytes(), buffers.take()), (0, vec![0; 10].into()));
+        assert_eq!((buffers.bytes(), buffers.take()), (100, vec![1; 10].into()));
+        assert!(budget.acquire(95));
+        assert!(!buffers.trim());
+        assert_eq!(buffers.bytes(), 10 * ON_THEIR_WAY as u64);
+        assert_eq!((buffers.take(), buffers.take()), (vec![1; 10].into(), vec![1; 10].into()));
+        budget.release(95);
+        while buffers.bytes() > 0 {
+            buffers.take();
+        }
+        assert_eq!(buffers.take(), vec![0; 10].into());
     }
 }

@@ -226,8 +226,8 @@ impl Shard {
     /// Gives the memory of a free segment back to the budget.
     pub(super) fn give_segment_back(&mut self) -> bool {
         let Some(buffer) = self.segments.remove_free() else { return false };
-        self.shared.budget.release(self.segments.cost());
         self.shared.buffers.keep(buffer);
+        self.shared.budget.release(self.segments.cost());
         true
     }
 

@@ -86,11 +86,11 @@ impl AsRef<[u8]> for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         let Some(Lender { charge, buffers }) = &mut self.lender else { return };
-        charge.end();
         match std::mem::replace(&mut self.memory, Memory::Whole(Box::default())) {
             Memory::Whole(bytes) => buffers.keep(bytes),
             Memory::Piece(bytes) => buffers.keep_piece(bytes, self.len),
         }
+        charge.end();
     }
 }
 

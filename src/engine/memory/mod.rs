@@ -505,9 +505,10 @@ impl Engine for Memory {
             // One block pays for the new index.
             old.index.give_all(&self.shared.blocks);
             self.shared.blocks.drop_one();
-            self.shared.budget.release(old.segments.owned() as u64 * old.segments.cost());
+            let bytes = old.segments.owned() as u64 * old.segments.cost();
             let buffers = old.segments.into_buffers();
             buffers.into_iter().for_each(|buffer| self.shared.buffers.keep(buffer));
+            self.shared.budget.release(bytes);
         }
     }
 
