@@ -91,6 +91,9 @@ pub struct Command<'a> {
 /// What a command does to its item.
 #[derive(Clone, Debug)]
 pub enum Op<'a> {
+    /// Read as a classic `get` does: what [`Op::Get`] does by default, for those who show no more than a
+    /// [`Shown`]. Answers [`Outcome::Value`] or [`Outcome::Miss`].
+    Read,
     /// Read, with the side effects a read can have. Answers [`Outcome::Hit`] or [`Outcome::Miss`].
     Get(Get),
     /// Look without being seen: no statistics of hits, no bump (meta `me`, dumps).
@@ -265,9 +268,11 @@ pub struct Arith {
 /// What became of one command. Borrowed parts are valid during the call to [`Replies::reply`] only.
 #[derive(Debug)]
 pub enum Outcome<'a> {
+    /// Read: what is shown of the item.
+    Value(Shown<'a>),
     /// Get, Inspect: the item as it was found.
     Hit(Hit<'a>),
-    /// Get, Inspect: no such item.
+    /// Read, Get, Inspect: no such item.
     Miss,
     /// Store: done.
     Stored(Kept),
@@ -298,6 +303,17 @@ pub struct Kept {
     pub cas: u64,
     /// Bytes of the value as stored.
     pub len: usize,
+}
+
+/// What a classic `get` shows of an item.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The value.
+    pub value: Value<'a>,
+    /// Client flags.
+    pub flags: u32,
+    /// CAS unique (explicit one if it has one, else its version). 0 if CAS is off.
+    pub cas: u64,
 }
 
 /// An item as a command found it: the state *before* the command's own touch and bump, with what
@@ -332,6 +348,13 @@ pub struct Hit<'a> {
     pub class: u8,
     /// Bytes it takes by memcached's accounting (`me`, watch, dumps).
     pub size: usize,
+}
+
+impl<'a> Hit<'a> {
+    /// The part of it that a classic `get` shows.
+    pub const fn shown(&self) -> Shown<'a> {
+        Shown { value: self.value, flags: self.flags, cas: self.cas }
+    }
 }
 
 /// The bytes of a found value.

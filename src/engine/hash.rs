@@ -3,7 +3,7 @@
 //! The upper half is the *position*: buckets divide the range of positions evenly, so their order is
 //! the order of positions however many there are. That is what makes growth and scans monotone.
 
-use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_nano_inline};
 
 /// Hashes keys with a secret that differs in every process, so that nobody can aim at one bucket.
 pub(crate) struct Hasher {
@@ -18,10 +18,10 @@ impl Hasher {
         Self { secrets: RapidSecrets::seed(seed), mask }
     }
 
-    /// The hash of a key.
+    /// The hash of a key. Of rapidhash's forms the one for short input: keys are, and it needs no call.
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        rapidhash_v3_seeded(key, &self.secrets) & self.mask
+        rapidhash_v3_nano_inline::<true, false>(key, &self.secrets) & self.mask
     }
 }
 

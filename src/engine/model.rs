@@ -224,7 +224,8 @@ impl Run<'_> {
 
     fn command(&mut self, op: &Op<'_>) {
         match op {
-            Op::Get(get) => self.get(get),
+            Op::Read => self.get(&Get::default(), |hit| Outcome::Value(hit.shown())),
+            Op::Get(get) => self.get(get, |hit| Outcome::Hit(hit)),
             Op::Inspect => {
                 self.state.commands.cmd_meta += 1;
                 match self.live() {
@@ -240,7 +241,7 @@ impl Run<'_> {
         }
     }
 
-    fn get(&mut self, get: &Get) {
+    fn get(&mut self, get: &Get, say: impl FnOnce(Hit<'_>) -> Outcome<'_>) {
         let Some(before) = self.live() else {
             let Some(exptime) = get.vivify else {
                 let commands = &mut self.state.commands;
@@ -290,7 +291,7 @@ impl Run<'_> {
         }
         self.count_hit(get);
         let hit = Hit { won, deadline_after: Deadline(item.deadline), ..before.hit(self.key, self.now) };
-        (self.reply)(Outcome::Hit(hit));
+        (self.reply)(say(hit));
     }
 
     fn count_hit(&mut self, get: &Get) {

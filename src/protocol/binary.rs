@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use super::{Codec, Decoded, Form as AnyForm, Head, Output, Request, Session, State, form::Kind};
 use crate::command::{
-    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Store,
+    Arith, Command, Delete, Exptime, Get, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Shown, Store,
     StoreMode,
 };
 
@@ -19,7 +19,7 @@ use crate::command::{
 pub(super) const REQUEST: u8 = 0x80;
 /// First byte of an answer.
 const RESPONSE: u8 = 0x81;
-const HEADER: usize = 24;
+pub(super) const HEADER: usize = 24;
 /// Longest name of a SASL mechanism.
 const MECHANISM_MAX: usize = 32;
 /// Longest data of a SASL step.
@@ -283,7 +283,7 @@ fn request<'b>(
     let item = |op| Decoded::item(Command { key: Cow::Borrowed(key), op }, AnyForm(Kind::Binary(form)), used);
     let session = |what| Decoded::session(what, AnyForm(Kind::Binary(form)), used);
     match form.verb {
-        Verb::Get => item(Op::Get(Get::default())),
+        Verb::Get => item(Op::Read),
         Verb::GetAndTouch => item(Op::Get(Get {
             kind: ReadKind::GetAndTouch,
             touch: Some(exptime(word(extras, 0))),
@@ -379,7 +379,8 @@ impl Form {
 
     pub(super) fn render(self, command: &Command<'_>, outcome: &Outcome<'_>, out: &mut Output) {
         match outcome {
-            Outcome::Hit(hit) => self.hit(&command.key, hit, out),
+            Outcome::Value(shown) => self.value(&command.key, shown, out),
+            Outcome::Hit(hit) => self.value(&command.key, &hit.shown(), out),
             Outcome::Touched(hit) => self.header(Status::Ok, 0, 4, 4, hit.cas, out, &hit.flags.to_be_bytes()),
             Outcome::Miss | Outcome::NotFound if self.is_read() => self.miss(&command.key, out),
             Outcome::NotFound if self.appends() => self.fail(Status::NotStored, out),
@@ -414,12 +415,12 @@ impl Form {
         matches!(self.verb, Verb::Store(StoreMode::Append | StoreMode::Prepend))
     }
 
-    fn hit(self, key: &[u8], hit: &Hit<'_>, out: &mut Output) {
+    fn value(self, key: &[u8], shown: &Shown<'_>, out: &mut Output) {
         let key = if self.with_key { key } else { b"" };
-        let body_len = 4 + key.len() + hit.value.len();
-        self.header(Status::Ok, key.len(), 4, body_len, hit.cas, out, &hit.flags.to_be_bytes());
+        let body_len = 4 + key.len() + shown.value.len();
+        self.header(Status::Ok, key.len(), 4, body_len, shown.cas, out, &shown.flags.to_be_bytes());
         out.extend(key);
-        out.value(&hit.value);
+        out.value(&shown.value);
     }
 
     fn miss(self, key: &[u8], out: &mut Output) {

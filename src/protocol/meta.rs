@@ -337,7 +337,9 @@ impl Form<'_> {
             Outcome::Miss => self.status(b"EN", command, None, out),
             Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Touched(_) if self.quiet => {}
             Outcome::Stored(kept) => self.status(b"HD", command, Some((kept.cas, kept.len)), out),
-            Outcome::Deleted(_) | Outcome::Touched(_) => self.status(b"HD", command, None, out),
+            Outcome::Deleted(_) | Outcome::Touched(_) | Outcome::Value(_) => {
+                self.status(b"HD", command, None, out);
+            }
             // A number that had to be made is worth an answer even so.
             Outcome::Number(_, hit) if self.quiet && !hit.created => {}
             Outcome::Number(number, hit) => self.number(command, *number, hit, now, out),

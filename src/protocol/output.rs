@@ -115,7 +115,8 @@ impl Output {
     #[inline]
     pub(super) fn pen(&mut self, most: usize) -> Pen<'_> {
         self.reserve(most);
-        Pen { room: &mut self.room[self.filled..], filled: &mut self.filled }
+        let room = &mut self.room[self.filled..];
+        Pen { end: self.filled + room.len(), room, filled: &mut self.filled }
     }
 
     /// A value at the end: copied if inline, shared if in pages.
@@ -243,8 +244,19 @@ impl Output {
 
 /// Writes one piece behind the other into room that is there already.
 pub(super) struct Pen<'o> {
+    /// What is left of it.
     room: &'o mut [u8],
+    /// Where it ends.
+    end: usize,
+    /// Told when all pieces are there.
     filled: &'o mut usize,
+}
+
+impl Drop for Pen<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.filled = self.end - self.room.len();
+    }
 }
 
 impl Pen<'_> {
@@ -254,19 +266,43 @@ impl Pen<'_> {
         let (taken, room) = std::mem::take(&mut self.room).split_at_mut(bytes.len());
         taken.copy_from_slice(bytes);
         self.room = room;
-        *self.filled += bytes.len();
     }
 
     /// Writes a decimal number.
     #[inline(always)]
     pub(super) fn number(&mut self, number: u64) {
-        // Most are lengths, and a call costs more than three digits.
-        match DECIMALS.get(number as usize) {
-            Some(&[1, a, _, _]) => self.put(&[a]),
-            Some(&[2, a, b, _]) => self.put(&[a, b]),
-            Some(&[_, a, b, c]) => self.put(&[a, b, c]),
-            None => self.long_number(number),
+        // Most are lengths, and a call costs more than three digits. What is written behind the digits is
+        // written over.
+        match (DECIMALS.get(number as usize), self.room.first_chunk_mut()) {
+            (Some(decimal), Some(room)) => {
+                let [digits @ .., count] = decimal.to_le_bytes();
+                *room = digits;
+                self.skip(count.into());
+            }
+            _ => self.long_number(number),
         }
+    }
+
+    /// Writes a blank, `0`, a blank, a number and the end of the line in one move, if the number is below a thousand and
+    /// there is room to spare behind the line. Returns whether that was done.
+    #[inline(always)]
+    pub(super) fn zero_and_number(&mut self, number: u64) -> bool {
+        const ZERO: u64 = u64::from_le_bytes(*b" 0 \0\0\0\0\0");
+        const LINE_END: u64 = u16::from_le_bytes(*b"\r\n") as u64;
+        let (Some(&decimal), Some(room)) = (DECIMALS.get(number as usize), self.room.first_chunk_mut())
+        else {
+            return false;
+        };
+        let (digits, count) = (u64::from(decimal & 0xff_ffff), decimal >> 24);
+        *room = (ZERO | digits << 24 | LINE_END << (24 + count * 8)).to_le_bytes();
+        self.skip(5 + count as usize);
+        true
+    }
+
+    /// Goes on behind so many bytes.
+    #[inline(always)]
+    fn skip(&mut self, count: usize) {
+        self.room = &mut std::mem::take(&mut self.room)[count..];
     }
 
     #[inline(never)]
@@ -275,19 +311,38 @@ impl Pen<'_> {
     }
 }
 
-/// Every number below a thousand: how many digits it has, and these.
-static DECIMALS: [[u8; 4]; 1000] = {
-    let mut decimals = [[0; 4]; 1000];
+/// Every number below a thousand: its digits from the lowest byte on, and in the highest how many it has.
+static DECIMALS: [u32; 1000] = {
+    let mut decimals = [0; 1000];
     let mut number = 0;
     while number < decimals.len() {
         let [a, b, c] = [number / 100, number / 10 % 10, number % 10];
         let [a, b, c] = [b'0' + a as u8, b'0' + b as u8, b'0' + c as u8];
-        decimals[number] = match number {
-            0..10 => [1, c, 0, 0],
-            10..100 => [2, b, c, 0],
-            _ => [3, a, b, c],
-        };
+        decimals[number] = u32::from_le_bytes(match number {
+            0..10 => [c, 0, 0, 1],
+            10..100 => [b, c, 0, 2],
+            _ => [a, b, c, 3],
+        });
         number += 1;
     }
     decimals
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_everybody_writes_them() {
+        for number in (0..1100).chain([u64::MAX]) {
+            let mut out = Output::new();
+            out.number(number);
+            assert_eq!(out.to_vec(), number.to_string().as_bytes());
+            let mut out = Output::new();
+            let done = out.pen(40).zero_and_number(number);
+            assert_eq!(done, number < 1000);
+            let line = if done { format!(" 0 {number}\r\n") } else { String::new() };
+            assert_eq!(out.to_vec(), line.as_bytes());
+        }
+    }
+}

@@ -10,7 +10,7 @@ use super::output::Pen;
 use super::words::{self, signed, signed32, split, unsigned};
 use super::{Batch, Codec, Decoded, Form as AnyForm, Head, Limits, Output, Session, State, form::Kind, meta};
 use crate::command::{
-    Arith, Command, Delete, Exptime, Get, Hit, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Store,
+    Arith, Command, Delete, Exptime, Get, Op, Outcome, Payload, ReadKind, Refusal, Refuse, Shown, Store,
     StoreMode, Value,
 };
 
@@ -56,10 +56,12 @@ pub(super) struct Keys {
 
 impl Keys {
     fn command<'b>(self, key: &'b [u8], last: bool) -> (Command<'b>, AnyForm<'b>) {
-        let kind = if self.touch.is_some() { ReadKind::GetAndTouch } else { ReadKind::Get };
-        let get = Get { kind, touch: self.touch, ..Get::default() };
+        let op = match self.touch {
+            None => Op::Read,
+            touch => Op::Get(Get { kind: ReadKind::GetAndTouch, touch, ..Get::default() }),
+        };
         let form = Form { reply: Reply::Items { cas: self.cas, last }, noreply: false };
-        (Command { key: Cow::Borrowed(key), op: Op::Get(get) }, AnyForm(Kind::Text(form)))
+        (Command { key: Cow::Borrowed(key), op }, AnyForm(Kind::Text(form)))
     }
 
     pub(super) fn resumption(self) -> Vec<u8> {
@@ -231,22 +233,11 @@ fn keys<'b>(codec: &mut Codec, line: &'b [u8], rest: &'b [u8], used: usize, how:
     if key.is_empty() || key.len() > codec.limits.key_max {
         return Decoded::say(BAD_FORMAT, used);
     }
-    let last = others.is_empty() || {
-        // One bad key spoils the whole answer, so all are looked at before the first is answered.
-        let mut others = others;
-        let mut last = true;
-        loop {
-            let (other, rest) = split(others);
-            if other.is_empty() {
-                break last;
-            }
-            if other.len() > codec.limits.key_max {
-                return Decoded::say(BAD_FORMAT, used);
-            }
-            last = false;
-            others = rest;
-        }
-    };
+    // One bad key spoils the whole answer, so all are looked at before the first is answered.
+    if words::any_longer(others, codec.limits.key_max) {
+        return Decoded::say(BAD_FORMAT, used);
+    }
+    let last = others.iter().all(|&byte| byte == b' ');
     let (command, form) = how.command(key, last);
     if last {
         return Decoded::item(command, form, used);
@@ -544,12 +535,13 @@ impl Form {
             return;
         }
         if let Reply::Items { cas, last } = self.reply {
-            match &outcome {
-                Outcome::Hit(hit) => value(&command.key, hit, cas, last, out),
-                _ if last => out.extend(END),
-                _ => {}
-            }
-            return;
+            let shown = match outcome {
+                Outcome::Value(shown) => shown,
+                Outcome::Hit(hit) => hit.shown(),
+                _ if last => return out.extend(END),
+                _ => return,
+            };
+            return value(&command.key, &shown, cas, last, out);
         }
         let line: &[u8] = match outcome {
             // Of a length that is known here.
@@ -558,7 +550,7 @@ impl Form {
             Outcome::Exists => b"EXISTS\r\n",
             Outcome::NotFound | Outcome::Miss => b"NOT_FOUND\r\n",
             Outcome::Deleted(_) => b"DELETED\r\n",
-            Outcome::Touched(_) | Outcome::Hit(_) => b"TOUCHED\r\n",
+            Outcome::Touched(_) | Outcome::Value(_) | Outcome::Hit(_) => b"TOUCHED\r\n",
             Outcome::Number(number, _) => {
                 out.number(number);
                 b"\r\n"
@@ -574,19 +566,19 @@ impl Form {
 
 /// `VALUE <key> <flags> <bytes> [<cas unique>]`, the data block, and `END` behind the last one.
 #[inline]
-fn value(key: &[u8], hit: &Hit<'_>, cas: bool, last: bool, out: &mut Output) {
+fn value(key: &[u8], shown: &Shown<'_>, cas: bool, last: bool, out: &mut Output) {
     const LINE_END: &[u8] = b"\r\n";
     const LAST_END: &[u8] = b"\r\nEND\r\n";
-    match hit.value {
+    match shown.value {
         Value::Inline(value) => {
             let mut pen = out.pen(VALUE_LINE_MAX + key.len() + value.len() + LAST_END.len());
-            value_line(key, hit, value.len(), cas, &mut pen);
+            value_line(key, shown, value.len(), cas, &mut pen);
             pen.put(value);
             // Of a length each that is known here.
             if last { pen.put(LAST_END) } else { pen.put(LINE_END) }
         }
         Value::Pages(pages) => {
-            value_line(key, hit, pages.len(), cas, &mut out.pen(VALUE_LINE_MAX + key.len()));
+            value_line(key, shown, pages.len(), cas, &mut out.pen(VALUE_LINE_MAX + key.len()));
             out.pages(pages);
             out.extend(if last { LAST_END } else { LINE_END });
         }
@@ -597,20 +589,24 @@ fn value(key: &[u8], hit: &Hit<'_>, cas: bool, last: bool, out: &mut Output) {
 const VALUE_LINE_MAX: usize = 56;
 
 #[inline(always)]
-fn value_line(key: &[u8], hit: &Hit<'_>, len: usize, cas: bool, pen: &mut Pen<'_>) {
+fn value_line(key: &[u8], shown: &Shown<'_>, len: usize, cas: bool, pen: &mut Pen<'_>) {
     pen.put(b"VALUE ");
     pen.put(key);
-    if hit.flags == 0 {
+    // As most lines end.
+    if shown.flags == 0 && !cas && pen.zero_and_number(len as u64) {
+        return;
+    }
+    if shown.flags == 0 {
         pen.put(b" 0 ");
     } else {
         pen.put(b" ");
-        pen.number(u64::from(hit.flags));
+        pen.number(u64::from(shown.flags));
         pen.put(b" ");
     }
     pen.number(len as u64);
     if cas {
         pen.put(b" ");
-        pen.number(hit.cas);
+        pen.number(shown.cas);
     }
     pen.put(b"\r\n");
 }

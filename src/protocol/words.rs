@@ -20,19 +20,30 @@ pub(super) fn split(line: &[u8]) -> (&[u8], &[u8]) {
 /// they are not that long.
 #[inline]
 pub(super) fn graphic(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let (chunks, rest) = bytes.as_chunks::<8>();
+    let (chunks, rest) = bytes.as_chunks::<16>();
     let mut at = 0;
     for chunk in chunks {
-        let chunk = u64::from_le_bytes(*chunk);
-        // The lowest bit set is the highest bit of the first byte that is no larger than a blank.
-        let found = chunk.wrapping_sub(ONES * (b' ' as u64 + 1)) & !chunk & (ONES << 7);
-        if found != 0 {
+        // Both halves at once: most have none.
+        let found = u128::from_le_bytes(*chunk);
+        let (low, high) = (ends(found as u64), ends((found >> 64) as u64));
+        if (low | high) & TOPS != 0 {
+            let found = u128::from(low & TOPS) | u128::from(high & TOPS) << 64;
             return at + (found.trailing_zeros() / 8) as usize;
         }
-        at += 8;
+        at += 16;
     }
     at + rest.iter().position(|&byte| byte <= b' ').unwrap_or(rest.len())
+}
+
+/// The top bit of each byte.
+const TOPS: u64 = u64::from_ne_bytes([1 << 7; 8]);
+
+/// The lowest top bit of a byte that is set is that of the first byte that is no larger than a blank; the other bits
+/// mean nothing.
+#[inline(always)]
+const fn ends(bytes: u64) -> u64 {
+    const ABOVE: u64 = u64::from_ne_bytes([b' ' + 1; 8]);
+    bytes.wrapping_sub(ABOVE) & !bytes
 }
 
 /// Where the first blank of a line is, or its length: eight bytes at a time, because keys are long
@@ -61,6 +72,19 @@ fn blank(line: &[u8]) -> usize {
         at += 1;
     }
     at
+}
+
+/// Whether a word of a line is longer than `most`. Looks for blanks that are far enough apart, not at each word.
+pub(super) fn any_longer(line: &[u8], most: usize) -> bool {
+    let mut rest = line;
+    while let Some((window, _)) = rest.split_at_checked(most + 1) {
+        match memchr::memrchr(b' ', window) {
+            // What comes before it is shorter than the window.
+            Some(blank) => rest = rest.get(blank + 1..).unwrap_or_default(),
+            None => return true,
+        }
+    }
+    false
 }
 
 /// The last word of a line; empty if there is none.
@@ -172,6 +196,20 @@ pub(super) fn signed32(word: &[u8]) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_too_long_is_found_wherever_it_is() {
+        for before in 0..12 {
+            for word in 0..12 {
+                for behind in 0..12 {
+                    let line = ["x".repeat(word), "y".repeat(behind)].join(" ");
+                    let line = format!("{}{line}", " ".repeat(before));
+                    let longest = word.max(behind);
+                    assert_eq!(any_longer(line.as_bytes(), 5), longest > 5, "{line:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_key_ends_at_the_first_blank_or_control_character() {

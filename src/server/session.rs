@@ -1006,7 +1006,7 @@ pub(super) const UNKNOWN_AFTER_BREAK: &str =
 /// Whether a command changes nothing but statistics and recency.
 pub(super) const fn is_pure_read(command: &Command<'_>) -> bool {
     match &command.op {
-        Op::Inspect => true,
+        Op::Read | Op::Inspect => true,
         Op::Get(get) => get.touch.is_none() && get.vivify.is_none() && get.recache.is_none(),
         _ => false,
     }
@@ -1055,7 +1055,7 @@ impl Replies for Formatter<'_, '_> {
 #[cold]
 fn count_prefix(detail: &Detail, command: &Command<'_>, outcome: &Outcome<'_>) {
     let what = match &command.op {
-        Op::Get(_) => Counted::Get(matches!(outcome, Outcome::Hit(_))),
+        Op::Read | Op::Get(_) => Counted::Get(matches!(outcome, Outcome::Value(_) | Outcome::Hit(_))),
         Op::Store(_) | Op::Arith(_) => Counted::Set,
         Op::Delete(_) => Counted::Delete,
         Op::Inspect | Op::Touch(_) | Op::Refuse(_) => return,

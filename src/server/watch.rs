@@ -367,7 +367,7 @@ impl Witness<'_> {
                     self.stored(&key, "stored", "add", self.left(deadline), class, len);
                 }
             }
-            Op::Get(_) | Op::Inspect | Op::Touch(_) => self.got(&key, before),
+            Op::Read | Op::Get(_) | Op::Inspect | Op::Touch(_) => self.got(&key, before),
         }
     }
 

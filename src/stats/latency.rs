@@ -50,7 +50,7 @@ impl Kind {
     pub const fn of(op: &Op<'_>) -> Option<Self> {
         match op {
             Op::Get(get) if get.touch.is_some() => Some(Self::Gat),
-            Op::Get(_) => Some(Self::Get),
+            Op::Read | Op::Get(_) => Some(Self::Get),
             Op::Store(_) => Some(Self::Set),
             Op::Arith(_) => Some(Self::Arith),
             Op::Delete(_) => Some(Self::Delete),

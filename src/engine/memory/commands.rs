@@ -4,12 +4,12 @@
 
 use tandem_replication::change::Change;
 
-use super::item::{Header, Item, Marks, write_access};
+use super::item::{self, Header, Item, Marks, write_access};
 use super::large;
-use super::shard::{Content, Draft, Found, Hint, Shard, hit, measure};
+use super::shard::{Content, Draft, Found, Hint, Shard, hit, is_dead, measure, measure_plain};
 use crate::command::{
     Arith, Command, Deadline, Delete, Exptime, Get, Hit, Kept, Now, Op, Outcome, Pages, Payload, ReadKind,
-    Refusal, Replies, Store, StoreMode, Value,
+    Refusal, Replies, Shown, Store, StoreMode, Value,
 };
 use crate::engine::number::{self, Digits};
 use crate::engine::{is_chunked, memcached_class, memcached_size};
@@ -83,6 +83,7 @@ impl Shard {
     /// Every command but stores and arithmetic, whose value may need memory from outside first.
     pub(super) fn execute(&mut self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
         match &command.op {
+            Op::Read => self.read(at, reply),
             Op::Get(get) => self.get(at, get, reply),
             Op::Inspect => self.inspect(at, reply),
             Op::Delete(delete) => self.delete(at, delete, reply),
@@ -111,7 +112,7 @@ impl Shard {
         let Some(Found { location, header: before }) = self.find_live(at) else {
             match get.vivify {
                 Some(exptime) if roomy => self.vivify(at, get, exptime, reply),
-                _ => self.miss(get, reply),
+                _ => self.miss(get.kind, reply),
             }
             return;
         };
@@ -135,9 +136,50 @@ impl Shard {
         reply.send(Outcome::Hit(Hit { deadline_after: Deadline(header.deadline), won, ..hit }));
     }
 
+    /// A classic get, which is what most commands are: [`Shard::get`] does the same with more to look at.
+    #[inline(always)]
+    pub(super) fn read(&mut self, at: At<'_>, reply: &mut Reply<'_>) {
+        self.secs = at.now.secs;
+        let Some(location) = self.guess(at) else { return self.miss(ReadKind::Get, reply) };
+        let slot = self.segments.bytes_mut(location);
+        if !item::has_key(slot, at.key) {
+            return self.read_elsewhere(at, reply);
+        }
+        let header = Header::read(slot);
+        if is_dead(&header, self.floor, at.now) {
+            self.found_dead(at.hash, location, &header);
+            return self.miss(ReadKind::Get, reply);
+        }
+        item::note_read(slot, at.now.secs);
+        let item = Item::with(slot, header);
+        let cas = self.shared.cas;
+        let (shown, (_, class)) = match item.plain_value() {
+            Some(value) => {
+                let shown = Shown { value: Value::Inline(value), flags: 0, cas: header.version };
+                (shown, measure_plain(&header, cas))
+            }
+            None => {
+                let value = self.larges.value(&item);
+                let shown = Shown { value, flags: item.flags(), cas: item.cas() };
+                (shown, measure(&item, value.len(), cas))
+            }
+        };
+        self.counters.count_get(class);
+        reply.send(Outcome::Value(Shown { cas: if cas { shown.cas } else { 0 }, ..shown }));
+    }
+
+    /// The same, if the first item with the hash's tag is another one.
+    #[cold]
+    fn read_elsewhere(&mut self, at: At<'_>, reply: &mut Reply<'_>) {
+        match self.find(at.hash, at.key) {
+            Some(location) => self.read(At { hint: Some(self.hint_at(location)), ..at }, reply),
+            None => self.miss(ReadKind::Get, reply),
+        }
+    }
+
     #[inline(never)]
-    fn miss(&mut self, get: &Get, reply: &mut Reply<'_>) {
-        match get.kind {
+    fn miss(&mut self, kind: ReadKind, reply: &mut Reply<'_>) {
+        match kind {
             ReadKind::GetAndTouch => {
                 self.counters.commands.cmd_touch += 1;
                 self.counters.commands.touch_misses += 1;
@@ -435,8 +477,8 @@ impl Shard {
 
     /// Largest slot an item of this key can need with a value of up to `value_len` bytes.
     fn slot_max(&self, key: &[u8], value_len: usize) -> usize {
-        let value = value_len.min(self.shared.geometry.inline_max).max(super::item::STUB);
-        (super::item::OVERHEAD_MAX + key.len() + value).next_multiple_of(4)
+        let value = value_len.min(self.shared.geometry.inline_max).max(item::STUB);
+        (item::OVERHEAD_MAX + key.len() + value).next_multiple_of(4)
     }
 
     #[inline]

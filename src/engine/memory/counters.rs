@@ -36,12 +36,16 @@ impl Counters {
             // `gat`, and `mg` with `T`, count as touches that hit.
             ReadKind::GetAndTouch => self.count_touch(class),
             ReadKind::Meta if get.touch.is_some() => self.count_touch(class),
-            ReadKind::Get | ReadKind::Meta => {
-                self.commands.cmd_get += 1;
-                self.commands.get_hits += 1;
-                self.class(class).get_hits += 1;
-            }
+            ReadKind::Get | ReadKind::Meta => self.count_get(class),
         }
+    }
+
+    /// Counts a get that found an item of that class.
+    #[inline(always)]
+    pub(super) fn count_get(&mut self, class: u8) {
+        self.commands.cmd_get += 1;
+        self.commands.get_hits += 1;
+        self.class(class).get_hits += 1;
     }
 
     /// Counts a touch that found an item of that class.

@@ -147,15 +147,17 @@ struct Table {
     blocks: Vec<Block>,
     homes: usize,
     block_buckets: usize,
-    /// log2 of that.
+    /// log2 of that,
     shift: u32,
+    /// and that less one: a bucket's place in its block.
+    mask: usize,
 }
 
 impl Table {
     /// A table of that many blocks, none of which has memory yet.
     fn new(blocks: usize, block_buckets: usize) -> Self {
         let (homes, shift) = (blocks * block_buckets - 1, block_buckets.trailing_zeros());
-        Self { blocks: Vec::with_capacity(blocks), homes, block_buckets, shift }
+        Self { blocks: Vec::with_capacity(blocks), homes, block_buckets, shift, mask: block_buckets - 1 }
     }
 
     fn blocks_at_full_size(&self) -> usize {
@@ -174,12 +176,12 @@ impl Table {
 
     #[inline]
     fn bucket(&self, at: usize) -> &Bucket {
-        &self.blocks[at >> self.shift].buckets[at & (self.block_buckets - 1)]
+        &self.blocks[at >> self.shift].buckets[at & self.mask]
     }
 
     #[inline]
     fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
-        &mut self.blocks[at >> self.shift].buckets[at & (self.block_buckets - 1)]
+        &mut self.blocks[at >> self.shift].buckets[at & self.mask]
     }
 
     fn ghost_row(&mut self, home: usize) -> &mut [u16; ROW] {
@@ -268,6 +270,13 @@ pub(super) struct Index {
 enum Side {
     Current,
     Old,
+}
+
+/// Where the bucket of a hash was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    side: Side,
+    home: u32,
 }
 
 impl Index {
@@ -428,11 +437,37 @@ impl Index {
         None
     }
 
-    /// Hints that the bucket of this hash will be needed.
-    #[inline]
-    pub(super) fn prefetch(&self, hash: u64) {
+    /// Hints that the bucket of this hash will be needed, and answers where that is.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) -> Spot {
+        let (side, home) = self.locate(position(hash));
+        prefetch(self.side(side).bucket(home));
+        Spot { side, home: home as u32 }
+    }
+
+    /// The first location with the tag of this hash, whichever key it belongs to.
+    #[inline(always)]
+    pub(super) fn first(&self, hash: u64) -> Option<u32> {
         let (table, home) = self.home(hash);
-        prefetch(table.bucket(home));
+        self.first_in(table, home, table.bucket(home), tag(hash))
+    }
+
+    /// As [`Index::first`]. If buckets have moved since the spot was asked for, it answers anything.
+    #[inline(always)]
+    pub(super) fn first_at(&self, Spot { side, home }: Spot, hash: u64) -> Option<u32> {
+        let (table, home) = (self.side(side), home as usize);
+        let block = table.blocks.get(home >> table.shift)?;
+        let bucket = block.buckets.get(home & table.mask)?;
+        self.first_in(table, home, bucket, tag(hash))
+    }
+
+    #[inline(always)]
+    fn first_in(&self, table: &Table, home: usize, bucket: &Bucket, tag: u8) -> Option<u32> {
+        match bucket.lanes(tag).next() {
+            Some(lane) => Some(bucket.locations[lane]),
+            None if bucket.meta == 0 => None,
+            None => self.find_further(table, home, tag, &mut |_| true),
+        }
     }
 
     /// Whether [`Index::insert`] and a step of a resize have the overflow buckets they may need.

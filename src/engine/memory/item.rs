@@ -125,6 +125,33 @@ impl Header {
     }
 }
 
+/// What the last eight bytes of a header are after another read at that second: [`Header::read_again`] without
+/// taking them apart.
+#[inline(always)]
+const fn access_again(access: u64, secs: u32) -> u64 {
+    const MARKS: u32 = 32 + 22;
+    const HOTTER: u64 = 1 << (MARKS + 8);
+    const FETCHED: u64 = (Marks::FETCHED.0 as u64) << MARKS;
+    let access = access >> 32 << 32 | secs as u64 | FETCHED;
+    // Four times as hot does not fit: it stays what it was.
+    match access.checked_add(HOTTER) {
+        Some(hotter) => hotter,
+        None => access,
+    }
+}
+
+/// Notes another read of the item whose slot `bytes` begins with.
+#[inline(always)]
+pub(super) fn note_read(bytes: &mut [u8], secs: u32) {
+    let access = bytes[12..20].first_chunk_mut().expect("eight bytes");
+    let before = u64::from_le_bytes(*access);
+    let after = access_again(before, secs);
+    // What is not written stays clean in the cache.
+    if after != before {
+        *access = after.to_le_bytes();
+    }
+}
+
 #[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
@@ -182,6 +209,18 @@ impl<'a> Item<'a> {
     pub(super) fn value(&self) -> &'a [u8] {
         let start = self.header.lead() + usize::from(self.header.key_len);
         &self.bytes[start..start + usize::from(self.header.value_len)]
+    }
+
+    /// The value of an item that is nothing but its key and its value, as most are: no client flags, no CAS unique of a
+    /// client's, and the value lies here.
+    #[inline(always)]
+    pub(super) fn plain_value(&self) -> Option<&'a [u8]> {
+        const MORE: Marks = Marks(Marks::HAS_FLAGS.0 | Marks::HAS_EXPLICIT.0 | Marks::LARGE.0);
+        if self.header.marks.has(MORE) {
+            return None;
+        }
+        let start = HEADER + usize::from(self.header.key_len);
+        self.bytes.get(start..start + usize::from(self.header.value_len))
     }
 
     /// The number of its large value.
@@ -274,6 +313,27 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_is_noted_alike_in_a_header_and_in_its_bytes() {
+        for marks in 0..1 << 10 {
+            let header = Header {
+                version: 7,
+                deadline: 8,
+                accessed: 9,
+                key_len: 250,
+                value_len: 0x3fff,
+                marks: Marks(marks),
+            };
+            for secs in [9, 10, u32::MAX] {
+                assert_eq!(
+                    access_again(header.access(), secs),
+                    header.read_again(secs).access(),
+                    "{marks:b}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn an_item_reads_as_it_was_written() {

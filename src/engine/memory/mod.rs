@@ -3,7 +3,8 @@
 //! Intuition: a key's hash chooses a shard; a shard is a single-threaded store that never does more
 //! than a few microseconds of work at a time. Items are appended to segments and leave when the
 //! cleaner comes round; the index grows a home at a time. Batches are looked up in three passes, so
-//! that the memory of sixteen items is on its way before the first of them is needed.
+//! that the memory of sixteen items is on its way before the first of them is needed; the two that fetch take each
+//! shard's lock once.
 //!
 //! Promise: memory in use never exceeds the limit; an item is there until it is deleted, expires, is
 //! flushed or evicted; commands on one key take effect one after the other, in the journal's order.
@@ -159,28 +160,31 @@ impl Memory {
         (hash, hash::shard(hash, self.shards.len()))
     }
 
-    /// Has the memory of a batch fetched: first the buckets, then the items they point to. Answers where
-    /// those are.
+    /// Has the memory of up to [`BATCH`] keys fetched: first the buckets, then the items they point to. Answers
+    /// where those are.
     fn warm(&self, hashes: &[u64]) -> [Option<Hint>; BATCH] {
-        // A contended shard is not worth waiting for: its owner is warming it anyway.
-        let shard = |hash| self.shards[hash::shard(hash, self.shards.len())].0.try_lock();
-        for &hash in hashes {
-            if let Some(shard) = shard(hash) {
-                shard.index.prefetch(hash);
-            }
-        }
+        let mut spots = [None; BATCH];
         let mut hints = [None; BATCH];
-        for (hint, &hash) in hints.iter_mut().zip(hashes) {
-            if let Some(shard) = shard(hash) {
-                *hint = shard.warm(hash);
-            }
-        }
+        let batch = ByShard::new(hashes, self.shards.len());
+        batch.visit(&self.shards, |shard, index, hash| spots[index] = Some(shard.index.prefetch(hash)));
+        batch.visit(&self.shards, |shard, index, hash| {
+            hints[index] = spots[index].and_then(|spot| shard.warm(spot, hash));
+        });
         hints
     }
 
     #[inline(always)]
-    fn execute_one(&self, command: &Command<'_>, at: At<'_>, reply: &mut Reply<'_>) {
+    fn execute_one(&self, command: &Command<'_>, at: At<'_>, mut reply: Reply<'_>) {
+        match &command.op {
+            Op::Read => self.shard(hash::shard(at.hash, self.shards.len())).read(at, &mut reply),
+            _ => self.execute_other(command, at, reply),
+        }
+    }
+
+    #[inline(never)]
+    fn execute_other(&self, command: &Command<'_>, at: At<'_>, mut reply: Reply<'_>) {
         let id = hash::shard(at.hash, self.shards.len());
+        let reply = &mut reply;
         match &command.op {
             Op::Get(get) => self.shard(id).get(at, get, reply),
             Op::Store(store) => self.store(id, at, store, reply),
@@ -355,13 +359,67 @@ impl Memory {
     }
 }
 
+/// Lists of a [`ByShard`].
+const LISTS: usize = 16;
+
+/// The hashes of a batch by shard, so that a shard is locked once for all of its own.
+struct ByShard<'h> {
+    hashes: &'h [u64],
+    /// Lists of those whose shards agree in their last bits: where each begins, and which of them are not empty.
+    first: [u8; LISTS],
+    begun: u32,
+    /// What follows each in its list.
+    next: [u8; BATCH],
+}
+
+impl<'h> ByShard<'h> {
+    const END: u8 = u8::MAX;
+
+    /// At most [`BATCH`] hashes.
+    #[inline(always)]
+    fn new(hashes: &'h [u64], shards: usize) -> Self {
+        let (mut first, mut next, mut begun) = ([Self::END; LISTS], [Self::END; BATCH], 0);
+        for (index, (next, &hash)) in next.iter_mut().zip(hashes).enumerate() {
+            let list = hash::shard(hash, shards) % LISTS;
+            *next = std::mem::replace(&mut first[list], index as u8);
+            begun |= 1 << list;
+        }
+        Self { hashes, first, begun, next }
+    }
+
+    /// Shows each hash to its shard. A contended one is not worth waiting for: its owner is fetching it anyway.
+    #[inline(always)]
+    fn visit(&self, shards: &[Cell], mut each: impl FnMut(&Shard, usize, u64)) {
+        let mut lists = self.begun;
+        while lists != 0 {
+            let mut at = usize::from(self.first[lists.trailing_zeros() as usize % LISTS]);
+            lists &= lists - 1;
+            while let Some(&hash) = self.hashes.get(at) {
+                let id = hash::shard(hash, shards.len());
+                let shard = shards[id].0.try_lock();
+                let mut hash = hash;
+                loop {
+                    if let Some(shard) = &shard {
+                        each(shard, at, hash);
+                    }
+                    at = usize::from(self.next[at % BATCH]);
+                    match self.hashes.get(at) {
+                        Some(&next) if hash::shard(next, shards.len()) == id => hash = next,
+                        _ => break,
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Engine for Memory {
     fn execute(&self, batch: &[Command<'_>], now: Now, replies: &mut dyn Replies) {
         self.flush_if_due(now);
         if let [command] = batch {
             let hash = self.shared.hasher.hash(&command.key);
             let at = At { key: &command.key, hash, now, hint: None };
-            self.execute_one(command, at, &mut Reply { index: 0, replies });
+            self.execute_one(command, at, Reply { index: 0, replies });
             return;
         }
         for (nth, commands) in batch.chunks(BATCH).enumerate() {
@@ -370,12 +428,22 @@ impl Engine for Memory {
                 *hash = self.shared.hasher.hash(&command.key);
             }
             let hints = self.warm(&hashes[..commands.len()]);
-            for (index, (command, (hash, hint))) in
-                commands.iter().zip(hashes.into_iter().zip(hints)).enumerate()
-            {
+            let mut index = nth * BATCH;
+            for ((command, &hash), &hint) in commands.iter().zip(&hashes).zip(&hints) {
                 let at = At { key: &command.key, hash, now, hint };
-                self.execute_one(command, at, &mut Reply { index: nth * BATCH + index, replies });
+                self.execute_one(command, at, Reply { index, replies });
+                index += 1;
             }
+        }
+    }
+
+    fn prefetch(&self, keys: &[&[u8]]) {
+        for keys in keys.chunks(BATCH) {
+            let mut hashes = [0; BATCH];
+            for (hash, key) in hashes.iter_mut().zip(keys) {
+                *hash = self.shared.hasher.hash(key);
+            }
+            self.warm(&hashes[..keys.len()]);
         }
     }
 

@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::eviction::{Hints, SmallShare, Victim};
 use super::expiry::Crawl;
 use super::geometry::Geometry;
-use super::index::{Blocks, Index};
+use super::index::{Blocks, Index, Spot};
 use super::item::{self, Header, Item, Marks, STUB};
 use super::large::{self, Larges};
 use super::segment::{Queue, Segments};
@@ -22,7 +22,7 @@ use crate::command::{Hit, Now, Pages, Value};
 use crate::engine::budget::Budget;
 use crate::engine::clock::Clock;
 use crate::engine::hash::Hasher;
-use crate::engine::prefetch::prefetch;
+use crate::engine::prefetch::prefetch_front;
 use crate::engine::{EvictionHook, Fate, Journal, memcached_class, memcached_size};
 
 /// What all shards of an engine share.
@@ -184,24 +184,33 @@ impl Shard {
 
     /// Has the item fetched that this hash leads to, and answers where that is. Another one with the same hash's
     /// tag may come first, and then it is the wrong one: seldom enough.
-    #[inline]
-    pub(super) fn warm(&self, hash: u64) -> Option<Hint> {
-        let location = self.index.find(hash, |_| true)?;
-        let bytes = self.segments.bytes(location);
-        prefetch(&bytes[0]);
-        if let Some(next) = bytes.get(64) {
-            prefetch(next);
+    #[inline(always)]
+    pub(super) fn warm(&self, spot: Spot, hash: u64) -> Option<Hint> {
+        let location = self.index.first_at(spot, hash)?;
+        prefetch_front(self.segments.bytes(location));
+        Some(self.hint_at(location))
+    }
+
+    /// Where an item is now.
+    pub(super) fn hint_at(&self, location: u32) -> Hint {
+        Hint { location, moves: self.moves }
+    }
+
+    /// Where the key is if it is anywhere, but for one time in many: whoever uses this compares the key, and looks
+    /// for it with [`Shard::find`] if it is another one.
+    #[inline(always)]
+    pub(super) fn guess(&self, at: At<'_>) -> Option<u32> {
+        match at.hint {
+            Some(Hint { location, moves }) if moves == self.moves => Some(location),
+            _ => self.index.first(at.hash),
         }
-        Some(Hint { location, moves: self.moves })
     }
 
     /// As [`Shard::find`], after a look at where the key probably is.
     #[inline(always)]
     fn find_at(&self, at: At<'_>) -> Option<u32> {
-        if let Some(Hint { location, moves }) = at.hint
-            && moves == self.moves
-            && item::has_key(self.segments.bytes(location), at.key)
-        {
+        let location = self.guess(at)?;
+        if item::has_key(self.segments.bytes(location), at.key) {
             return Some(location);
         }
         self.find(at.hash, at.key)
@@ -210,7 +219,7 @@ impl Shard {
     /// Whether an item with this header is dead, though it is still there.
     #[inline]
     pub(super) fn is_dead(&self, header: &Header, now: Now) -> bool {
-        header.version < self.floor || Deadline(header.deadline).is_over(now)
+        is_dead(header, self.floor, now)
     }
 
     /// The living item of this key. A dead one is removed and counted.
@@ -228,7 +237,7 @@ impl Shard {
 
     /// Removes a dead item that was asked for.
     #[cold]
-    fn found_dead(&mut self, hash: u64, location: u32, header: &Header) {
+    pub(super) fn found_dead(&mut self, hash: u64, location: u32, header: &Header) {
         if header.version < self.floor {
             self.counters.commands.get_flushed += 1;
         } else {
@@ -539,10 +548,23 @@ impl Shard {
     }
 }
 
+/// Whether an item with this header is dead where items of a version below `floor` are.
+#[inline(always)]
+pub(super) fn is_dead(header: &Header, floor: u64, now: Now) -> bool {
+    header.version < floor || Deadline(header.deadline).is_over(now)
+}
+
 /// Size and class by memcached's accounting, of an item with a value of that length.
 #[inline(always)]
 pub(super) fn measure(item: &Item<'_>, value_len: usize, cas: bool) -> (usize, u8) {
     let size = memcached_size(item.header.key_len.into(), value_len, item.flags(), cas);
+    (size, memcached_class(size))
+}
+
+/// The same, of an item that is nothing but its key and its value.
+#[inline(always)]
+pub(super) fn measure_plain(header: &Header, cas: bool) -> (usize, u8) {
+    let size = memcached_size(header.key_len.into(), header.value_len.into(), 0, cas);
     (size, memcached_class(size))
 }
 

@@ -222,6 +222,9 @@ fn handle(request: Request<'_>, sample: Sample, log: &mut Vec<String>, out: &mut
         Request::Item { command, form } => {
             log.push(describe(&command));
             match (sample.outcome(), sample) {
+                (Some(Outcome::Hit(hit)), _) if matches!(command.op, Op::Read) => {
+                    form.render(&command, Outcome::Value(hit.shown()), NOW, out);
+                }
                 (Some(outcome), _) => form.render(&command, outcome, NOW, out),
                 (None, Sample::Refused(reason)) => form.refuse(reason, out),
                 _ => unreachable!("only a refusal is no outcome"),
@@ -253,6 +256,7 @@ fn handle(request: Request<'_>, sample: Sample, log: &mut Vec<String>, out: &mut
 fn describe(command: &Command<'_>) -> String {
     let key = String::from_utf8_lossy(&command.key);
     match &command.op {
+        Op::Read => format!("get {key} Get"),
         Op::Get(Get { kind, touch, vivify, recache, recache_after_touch, explicit, binary_key, no_bump }) => {
             let mut text = format!("get {key} {kind:?}");
             add(&mut text, "touch", touch.map(|at| at.0));

@@ -43,6 +43,13 @@ fn said(outcome: Outcome<'_>) -> Said {
         Said { value, details, ..plain(what) }
     };
     match outcome {
+        Outcome::Value(shown) => {
+            let value = match shown.value {
+                Value::Inline(bytes) => bytes.to_vec(),
+                Value::Pages(pages) => pages.chunks().concat(),
+            };
+            Said { value, details: format!("{} {}", shown.flags, shown.cas), ..plain("value") }
+        }
         Outcome::Hit(found) => hit("hit", found),
         Outcome::Touched(found) => hit("touched", found),
         Outcome::Number(number, found) => Said { number, ..hit("number", found) },
@@ -172,8 +179,8 @@ fn set(engine: &dyn Engine, key: &str, value: &str, now: Now) -> Said {
 }
 
 fn get(engine: &dyn Engine, key: &str, now: Now) -> Option<String> {
-    let said = run(engine, key, Op::Get(Get::default()), now);
-    (said.what == "hit").then(|| String::from_utf8(said.value).unwrap())
+    let said = run(engine, key, Op::Read, now);
+    (said.what == "value").then(|| String::from_utf8(said.value).unwrap())
 }
 
 fn incr(delta: u64) -> Arith {

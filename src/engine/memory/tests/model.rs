@@ -117,7 +117,8 @@ fn compare_of(choice: u8, current: u64) -> Option<u64> {
 impl Asked {
     fn op<'a>(&self, value: &'a [u8], current: u64) -> Op<'a> {
         match *self {
-            Self::Get { plain: true, .. } => Op::Get(Get::default()),
+            Self::Get { plain: true, kind: 0, .. } => Op::Get(Get::default()),
+            Self::Get { plain: true, .. } => Op::Read,
             Self::Get { kind, touch, vivify, recache, plain: false } => Op::Get(Get {
                 kind: [ReadKind::Get, ReadKind::GetAndTouch, ReadKind::Meta][usize::from(kind)],
                 touch: touch.map(Exptime),
