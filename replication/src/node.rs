@@ -333,6 +333,8 @@ pub struct Node {
     conflicts_told: u32,
     /// An acknowledgement is waited for.
     ack_wanted: bool,
+    /// One was asked for, and has not come.
+    ack_asked: bool,
     /// As a backup that executes commands: up to where the master has what it did, in its own sequences.
     merged: Option<Vec<u64>>,
     /// When it was promoted: the last of its changes of which the other node may not have heard. They are sent as they have
@@ -456,6 +458,7 @@ impl Node {
             walk_since: now,
             conflicts_told: 0,
             ack_wanted: false,
+            ack_asked: false,
             merged: None,
             untold: None,
             held: VecDeque::new(),
@@ -689,6 +692,7 @@ impl Node {
         }
         if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
             self.ack_wanted = false;
+            self.ack_asked = true;
             return Some(Frame::AskAck);
         }
         frame
@@ -698,6 +702,12 @@ impl Node {
     /// soon as everything is sent.
     pub fn want_ack(&mut self) {
         self.ack_wanted = true;
+    }
+
+    /// The backup was asked to acknowledge what was sent and has not answered: whatever is recorded meanwhile
+    /// is better sent together, with its answer.
+    pub fn expects_ack(&self) -> bool {
+        self.ack_asked
     }
 
     /// As master: a backup that has everything but the latest changes is linked, so that what is

@@ -129,7 +129,9 @@ impl Prepared {
             patience: pair.ack.timeout,
             strict: pair.ack.strict,
         };
-        let receipts = policy.is_asked_for().then(|| Arc::new(Receipts::new(policy, Arc::clone(&backlog))));
+        let workers = config.server.threads;
+        let receipts =
+            policy.is_asked_for().then(|| Arc::new(Receipts::new(policy, Arc::clone(&backlog), workers)));
         let journal = Recorder { backlog: Arc::clone(&backlog), receipts: receipts.clone() };
         let gate = gate.with_receipts(receipts.clone());
         Self { gate: Arc::new(gate), journal: Arc::new(journal), backlog, receipts, way }

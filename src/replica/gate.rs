@@ -190,9 +190,43 @@ impl Gate for PairGate {
         self.receipts.as_ref()?.end(durable)
     }
 
+    fn set_bell(&self, worker: usize, ring: Box<dyn Fn() + Send + Sync>) {
+        if let Some(receipts) = &self.receipts {
+            receipts.set_bell(worker, ring);
+        }
+    }
+
+    fn await_news(&self, worker: usize) {
+        if let Some(receipts) = &self.receipts {
+            receipts.await_news(worker);
+            receipts.press();
+        }
+    }
+
+    fn outcome(&self, receipt: &Receipt, waited: Duration) -> Option<Confirmation> {
+        let Some(receipts) = &self.receipts else { return Some(Confirmation::Confirmed) };
+        // What only this node has it acknowledges only while it serves. Whether it does may be about to be found out.
+        let limit = receipts.patience();
+        let is_unsure = !receipts.is_strict() && !self.still_holds() && waited < limit + self.park_limit;
+        if is_unsure && !receipts.has(receipt) {
+            return None;
+        }
+        receipts.outcome(receipt, waited >= limit)
+    }
+
+    fn confirm_limit(&self) -> Duration {
+        self.receipts.as_ref().map_or(Duration::ZERO, |receipts| receipts.patience())
+    }
+
     fn confirmed(&self, receipt: Receipt) -> BoxFuture<'_, Confirmation> {
         match &self.receipts {
-            Some(receipts) => Box::pin(receipts.confirm(receipt)),
+            Some(receipts) => Box::pin(async {
+                let how = receipts.confirm(receipt).await;
+                if how == Confirmation::Degraded && !self.still_holds() {
+                    let _changed_or_not = tokio::time::timeout(self.park_limit, self.changed()).await;
+                }
+                how
+            }),
             None => Box::pin(std::future::ready(Confirmation::Confirmed)),
         }
     }

@@ -33,10 +33,14 @@ pub struct Recorder {
 
 impl Journal for Recorder {
     fn record(&self, shard: usize, change: &Change<'_>) {
+        let Some(receipts) = &self.receipts else {
+            self.backlog.record(shard, change);
+            return;
+        };
+        let key = change.key_and_version().map(|(key, _)| key);
+        receipts.foresee(key);
         let sequence = self.backlog.record(shard, change);
-        if let Some(receipts) = &self.receipts {
-            receipts.note(shard, sequence, change.key_and_version().map(|(key, _)| key));
-        }
+        receipts.note(shard, sequence, key);
     }
 
     fn hint(&self, shard: usize, change: &Change<'_>) {

@@ -8,10 +8,14 @@
 //!
 //! [`Recorder`](super::Recorder) notes what a worker's batch recorded, in that worker's thread; behind
 //! the batch the gate makes a [`Receipt`] of the notes.
+//!
+//! A worker holds many replies and waits for sockets. So it is woken as a whole: it says that it wants to be
+//! ([`Receipts::await_news`]), then looks; the pair's thread notes what the backup has, then looks who wants to be
+//! woken. Both are `SeqCst`: either the worker sees the news or the pair's thread sees the wish.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tandem_replication::backlog::Backlog;
@@ -68,9 +72,19 @@ pub struct Receipts {
     urgent: AtomicBool,
     /// Moves with every acknowledgement.
     heard: watch::Sender<()>,
+    bells: Box<[WorkerBell]>,
     confirmed: AtomicU64,
     degraded: AtomicU64,
     refused: AtomicU64,
+}
+
+/// How a worker is woken. On a cache line of its own: workers must not slow each other down.
+#[repr(align(64))]
+#[derive(Default)]
+struct WorkerBell {
+    /// It is to be woken with the next news.
+    wanted: AtomicBool,
+    ring: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What the batch that this thread is in the middle of has recorded.
@@ -86,8 +100,8 @@ thread_local! {
 }
 
 impl Receipts {
-    /// Nothing is acknowledged yet.
-    pub fn new(policy: AckPolicy, backlog: Arc<Backlog>) -> Self {
+    /// Nothing is acknowledged yet. For `workers` workers.
+    pub fn new(policy: AckPolicy, backlog: Arc<Backlog>, workers: usize) -> Self {
         let shards = backlog.last().len();
         Self {
             policy,
@@ -96,6 +110,7 @@ impl Receipts {
             followed: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             heard: watch::Sender::new(()),
+            bells: (0..workers).map(|_| WorkerBell::default()).collect(),
             confirmed: AtomicU64::new(0),
             degraded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -121,6 +136,19 @@ impl Receipts {
         });
     }
 
+    /// Before a change of `key` is recorded, which wakes who sends it: whether that is in a hurry.
+    pub fn foresee(&self, key: Option<&[u8]>) {
+        if self.policy.covers(key) {
+            self.hurry();
+        }
+    }
+
+    fn hurry(&self) {
+        if !self.urgent.load(Ordering::SeqCst) {
+            self.urgent.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// The batch is over. What it recorded, if the reply has to wait for it: `durable` says that the
     /// connection wants that of all its writes.
     pub fn end(&self, durable: bool) -> Option<Receipt> {
@@ -131,14 +159,52 @@ impl Receipts {
         })
     }
 
-    /// What the backup has, by the pair's thread. `None`: sequences begin anew.
+    /// What the backup has, by the pair's thread. `None`: nothing is known of it any more. What it had it had: sequences go on, and
+    /// who waits may hear of the last acknowledgement only when the role is gone already.
     pub fn hear(&self, applied: Option<&[u64]>, followed: bool) {
-        for (shard, cell) in self.applied.iter().enumerate() {
-            let value = applied.and_then(|applied| applied.get(shard)).copied().unwrap_or_default();
-            cell.store(value, Ordering::SeqCst);
+        self.know(applied, followed);
+        self.wake();
+    }
+
+    fn know(&self, applied: Option<&[u64]>, followed: bool) {
+        for (cell, applied) in self.applied.iter().zip(applied.unwrap_or_default()) {
+            cell.store(*applied, Ordering::SeqCst);
         }
         self.followed.store(followed, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        for bell in &self.bells {
+            if bell.wanted.load(Ordering::SeqCst)
+                && bell.wanted.swap(false, Ordering::SeqCst)
+                && let Some(ring) = bell.ring.get()
+            {
+                ring();
+            }
+        }
         self.heard.send_replace(());
+    }
+
+    /// How that worker is woken. Only the first call has an effect.
+    pub fn set_bell(&self, worker: usize, ring: Box<dyn Fn() + Send + Sync>) {
+        if let Some(bell) = self.bells.get(worker) {
+            let _first = bell.ring.set(ring);
+        }
+    }
+
+    /// That worker is woken with the next news, once.
+    pub fn await_news(&self, worker: usize) {
+        if let Some(bell) = self.bells.get(worker)
+            && !bell.wanted.load(Ordering::SeqCst)
+        {
+            bell.wanted.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Somebody waits for that from now on: whoever sends changes is to know.
+    pub fn press(&self) {
+        self.hurry();
+        self.backlog.nudge();
     }
 
     /// Whether somebody began to wait since the last call.
@@ -146,7 +212,8 @@ impl Receipts {
         self.urgent.load(Ordering::SeqCst) && self.urgent.swap(false, Ordering::SeqCst)
     }
 
-    fn has(&self, receipt: &Receipt) -> bool {
+    /// Whether the backup has all of it.
+    pub fn has(&self, receipt: &Receipt) -> bool {
         let has = |(shard, sequence): &(usize, u64)| {
             self.applied.get(*shard).is_some_and(|applied| applied.load(Ordering::SeqCst) >= *sequence)
         };
@@ -156,30 +223,41 @@ impl Receipts {
     /// Waits until the backup has it all, within limits.
     pub async fn confirm(&self, receipt: Receipt) -> Confirmation {
         let mut heard = self.heard.subscribe();
-        self.urgent.store(true, Ordering::SeqCst);
-        self.backlog.nudge();
+        self.press();
         let deadline = tokio::time::sleep(self.policy.patience);
         tokio::pin!(deadline);
         loop {
-            if self.has(&receipt) {
-                self.confirmed.fetch_add(1, Ordering::Relaxed);
-                return Confirmation::Confirmed;
-            }
-            // Nobody will: there is nothing to wait for.
-            if !self.followed.load(Ordering::SeqCst) {
-                break;
+            if let Some(outcome) = self.outcome(&receipt, deadline.is_elapsed()) {
+                return outcome;
             }
             tokio::select! {
                 _ = heard.changed() => {}
-                () = &mut deadline => break,
+                () = &mut deadline => {}
             }
         }
-        if self.policy.strict {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Confirmation::Refused;
-        }
-        self.degraded.fetch_add(1, Ordering::Relaxed);
-        Confirmation::Degraded
+    }
+
+    /// What became of replies that wait for it, and counts that; `None` while they have to wait.
+    pub fn outcome(&self, receipt: &Receipt, expired: bool) -> Option<Confirmation> {
+        // Looked at first: a backup that goes may have acknowledged it just before.
+        let followed = self.followed.load(Ordering::SeqCst);
+        let (count, outcome) = if self.has(receipt) {
+            (&self.confirmed, Confirmation::Confirmed)
+        } else if followed && !expired {
+            return None;
+        } else if self.policy.strict {
+            (&self.refused, Confirmation::Refused)
+        } else {
+            // Nobody will, or not in time.
+            (&self.degraded, Confirmation::Degraded)
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(outcome)
+    }
+
+    /// How long replies wait.
+    pub fn patience(&self) -> Duration {
+        self.policy.patience
     }
 
     /// Whether a reply that cannot be confirmed becomes an error.

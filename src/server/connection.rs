@@ -29,11 +29,10 @@ use crate::stats::latency::Kind;
 /// Goes on with what is under way and handles what follows it, until nothing is; nothing comes back if
 /// the connection ends.
 pub(super) async fn serve(resting: Resting, work: Work) -> Option<Resting> {
-    let Resting { ticket, stream, shared, upstream, confirms, .. } = resting;
+    let Resting { ticket, stream, shared, upstream, .. } = resting;
     let Work { session, input, out, awaits } = work;
     let busy = Busy::new(&shared, limits::READ_BYTES);
-    let mut connection =
-        Connection { ticket, session, stream, upstream, confirms, parked_since: None, shared };
+    let mut connection = Connection { ticket, session, stream, upstream, parked_since: None, shared };
     let stays = connection.work(input, out, awaits).await;
     drop(busy);
     if stays {
@@ -69,8 +68,6 @@ struct Connection {
     /// Opened when first needed.
     /// With the term it was opened in.
     upstream: Option<(u64, Box<dyn Upstream>)>,
-    /// Its replies had to wait for another node.
-    confirms: bool,
     /// Since when the request at the front waits for somebody who serves.
     parked_since: Option<Instant>,
     shared: Rc<Shared>,
@@ -281,10 +278,9 @@ impl Connection {
     /// Replies go out when another node has what they promise.
     async fn confirm(&mut self, out: &mut Output) -> Option<Action> {
         let service = std::sync::Arc::clone(&self.shared.service);
-        self.confirms = true;
         let receipt = self.session.unconfirmed();
         let how = service.gate.confirmed(receipt).await;
-        self.session.confirm(how, out)
+        self.session.confirm(how, out, &*service.gate)
     }
 
     /// Answers about unknown outcomes go out when it is known again who serves.
@@ -449,11 +445,11 @@ impl Connection {
 
     /// Nothing is under way any more.
     fn rest(self) -> Resting {
-        let Self { ticket, session, stream, upstream, confirms, shared, .. } = self;
+        let Self { ticket, session, stream, upstream, shared, .. } = self;
         let protocol = session.codec.protocol();
         let is_kept = session.is_midway() || session.entrance.is_some();
         let session = is_kept.then(|| Box::new(session));
-        Resting { upstream, confirms, ..Resting::new(ticket, stream, shared, session, protocol) }
+        Resting { upstream, ..Resting::new(ticket, stream, shared, session, protocol) }
     }
 }
 

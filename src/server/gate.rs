@@ -93,7 +93,30 @@ pub trait Gate: Send + Sync + 'static {
         None
     }
 
-    /// Resolves when another node has what the receipt names, or when it was waited for long enough.
+    /// Where `worker` is to be woken when [`Gate::outcome`] may say more than it did. `ring` must only wake.
+    fn set_bell(&self, worker: usize, ring: Box<dyn Fn() + Send + Sync>) {
+        let _ = (worker, ring);
+    }
+
+    /// From now on, until its bell was rung once, `worker` is woken with the next news of the other node.
+    fn await_news(&self, worker: usize) {
+        let _ = worker;
+    }
+
+    /// What became of replies that have waited so long for what the receipt names; `None` while they have to
+    /// wait: mostly up to [`Gate::confirm_limit`]. To be asked behind [`Gate::await_news`].
+    fn outcome(&self, receipt: &Receipt, waited: std::time::Duration) -> Option<Confirmation> {
+        let _ = (receipt, waited);
+        Some(Confirmation::Confirmed)
+    }
+
+    /// How long replies may wait for another node.
+    fn confirm_limit(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    /// Resolves when another node has what the receipt names, or when it was waited for long enough: for
+    /// who can wait, and need not be woken.
     fn confirmed(&self, receipt: Receipt) -> BoxFuture<'_, Confirmation> {
         let _ = receipt;
         Box::pin(std::future::ready(Confirmation::Confirmed))

@@ -30,6 +30,9 @@ pub const RING_COMPLETIONS: u32 = 4096;
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
 /// Pieces of one vectored write, as many as the kernel takes without a further copy of the list.
 pub const WRITE_SLICES: usize = 64;
+/// How often those are looked at whose replies wait for another node longer than they should, because nobody knows
+/// whether this node still serves.
+pub const HELD_LONGER: Duration = Duration::from_millis(5);
 /// Raw request bytes handed upstream at once: bounds what is kept until its outcome is known.
 pub const FORWARD_BYTES: usize = 256 * 1024;
 /// Reply bytes from upstream kept back until their batch is complete, so that a broken stream can be

@@ -18,6 +18,7 @@ mod dump;
 mod echo;
 mod forward;
 pub mod gate;
+mod held;
 pub mod limits;
 mod listener;
 mod plain;

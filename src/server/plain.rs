@@ -4,7 +4,7 @@
 //! buffers and a session, and leaves when everything is answered. A connection at rest is a few words in
 //! a list. Only who must wait in the middle of something takes the papers along ([`Kept`]). And who has to
 //! wait for more than the own socket (for the node that serves, for lines to watch) goes aside, to the
-//! worker's runtime, and comes back when that is over.
+//! worker's runtime, and comes back when that is over. Whose replies wait for the other node stays here, held.
 //!
 //! Promise: a request costs one read, one write and its share of one wait; no allocation, no task, no timer.
 //!
@@ -25,6 +25,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::connection::{Gone, kick, write_slices};
+use super::gate::Confirmation;
+use super::held::{Held, Released, sooner};
 use super::session::{Action, Input, Session};
 use super::watch::Reason;
 use super::worker::{Bell, Busy, Shared, Socket, Work};
@@ -44,6 +46,9 @@ pub(super) struct Plain {
     desk: Work,
     /// Who gave way to others with requests left.
     again: Vec<usize>,
+    /// Whose replies wait for another node.
+    held: Held,
+    released: Vec<Released>,
     events: Vec<Event>,
     /// The engine second in which silent connections were looked for.
     swept: u32,
@@ -68,6 +73,8 @@ pub(super) struct Kept {
     pub(super) work: Work,
     #[expect(dead_code, reason = "counts as long as it is there")]
     pub(super) busy: Busy,
+    /// Under which number it is held ([`Held`]); 0 if it is not.
+    pub(super) held: u64,
 }
 
 /// A connection at rest, on its way here.
@@ -90,6 +97,8 @@ enum Next {
     Yield(Option<Action>),
     /// It needs more than its socket.
     Aside(Action),
+    /// Its replies wait for another node.
+    Hold,
     Gone(Reason),
 }
 
@@ -110,6 +119,8 @@ impl Plain {
         shared.account(1, limits::READ_BYTES as i64);
         Ok(Self {
             desk,
+            held: Held::new(Rc::clone(&shared)),
+            released: Vec::new(),
             shared,
             epoll: Rc::new(epoll),
             places: Vec::new(),
@@ -130,7 +141,8 @@ impl Plain {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.shared.service.stats.idle_timeout().map(|_| limits::SWEEP)
+        let sweep = self.shared.service.stats.idle_timeout().map(|_| limits::SWEEP);
+        sooner(sweep, self.held.patience())
     }
 
     /// A connection comes to stay.
@@ -145,7 +157,7 @@ impl Plain {
         }
         let kept = session.map(|session| {
             let work = Work { session: *session, ..Work::new(&self.shared) };
-            Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
+            Box::new(Kept { work, busy: Busy::new(&self.shared, 0), held: 0 })
         });
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
         let place = Place { ticket, socket, protocol, unread: false, ending: false, kept };
@@ -181,8 +193,29 @@ impl Plain {
         for at in yielded {
             self.serve(at);
         }
+        if seen.bell || self.held.is_due() {
+            seen.anything |= self.release();
+        }
         self.sweep();
         seen
+    }
+
+    /// Lets those go on whose replies need not wait any longer. Whether there were any.
+    fn release(&mut self) -> bool {
+        let mut released = mem::take(&mut self.released);
+        self.held.release(&mut released);
+        let any = !released.is_empty();
+        for Released { place: at, number, how } in released.drain(..) {
+            // Whoever was held there may be gone.
+            if let Some(Some(Place { kept: Some(kept), .. })) = self.places.get_mut(at)
+                && kept.held == number
+            {
+                kept.release(how, &self.shared);
+                self.serve(at);
+            }
+        }
+        self.released = released;
+        any
     }
 
     #[inline]
@@ -203,9 +236,13 @@ impl Plain {
     fn serve(&mut self, at: usize) {
         let Self { places, desk, shared, .. } = self;
         let Some(Some(place)) = places.get_mut(at) else { return };
+        if place.is_held() {
+            // It had given way to others, and something came before its turn did.
+            return;
+        }
         match place.kept.take() {
             None => desk.begin(place),
-            Some(kept) => desk.resume(kept.work),
+            Some(kept) => desk.resume(kept.work, shared),
         }
         place.ticket.info.last_command.store(shared.now().secs, Ordering::Relaxed);
         match desk.turns(place, shared) {
@@ -225,8 +262,24 @@ impl Plain {
                 self.again.push(at);
             }
             Next::Aside(action) => self.aside(at, action),
+            Next::Hold => self.hold(at),
             Next::Gone(reason) => self.close(at, reason),
         }
+    }
+
+    /// A connection's replies wait for another node.
+    fn hold(&mut self, at: usize) {
+        let Self { places, desk, shared, held, .. } = self;
+        let Some(Some(place)) = places.get_mut(at) else { return };
+        let mut kept = desk.keep(None, shared);
+        match held.hold(at, kept.work.session.unconfirmed()) {
+            Ok(number) => kept.held = number,
+            Err(how) => {
+                kept.release(how, shared);
+                self.again.push(at);
+            }
+        }
+        place.kept = Some(kept);
     }
 
     /// A connection goes to where it can wait for more than its socket.
@@ -261,7 +314,7 @@ impl Plain {
             let Some(place) = &self.places[at] else { continue };
             let silent = now.saturating_sub(place.ticket.info.last_command.load(Ordering::Relaxed));
             // Whole seconds: one that has just begun does not count.
-            if u64::from(silent) > limit.as_secs() {
+            if u64::from(silent) > limit.as_secs() && !place.is_held() {
                 let Gone(reason) = kick(&self.shared);
                 self.close(at, reason);
             }
@@ -278,7 +331,20 @@ impl Plain {
     }
 }
 
+impl Kept {
+    /// Its replies need not wait any longer.
+    pub(super) fn release(&mut self, how: Confirmation, shared: &Shared) {
+        self.held = 0;
+        self.work.awaits = self.work.session.confirm(how, &mut self.work.out, &*shared.service.gate);
+    }
+}
+
 impl Place {
+    /// Whether its replies wait for another node.
+    fn is_held(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.held != 0)
+    }
+
     /// Notes what a read of up to `room` bytes says about bytes that are left.
     fn was_read(&mut self, count: usize, room: usize) {
         self.unread = count == room || self.ending;
@@ -311,12 +377,12 @@ impl Work {
     }
 
     /// Sits down with what was kept.
-    pub(super) fn resume(&mut self, kept: Self) {
+    pub(super) fn resume(&mut self, kept: Self, shared: &Shared) {
         self.session = kept.session;
         self.awaits = kept.awaits;
         self.input.append(kept.input.bytes());
         if !kept.out.is_empty() {
-            self.out = kept.out;
+            shared.give_output(mem::replace(&mut self.out, kept.out));
         }
     }
 
@@ -325,10 +391,13 @@ impl Work {
         let fresh = Session::trusted(&shared.service, -1);
         let session = mem::replace(&mut self.session, fresh);
         let input = Input::new(self.input.bytes().to_vec());
-        let out = if self.out.is_empty() { Output::new() } else { mem::take(&mut self.out) };
+        let out = match self.out.is_empty() {
+            true => Output::new(),
+            false => mem::replace(&mut self.out, shared.take_output()),
+        };
         let busy = Busy::new(shared, input.len() + out.len());
         self.leave();
-        Box::new(Kept { work: Self { session, input, out, awaits }, busy })
+        Box::new(Kept { work: Self { session, input, out, awaits }, busy, held: 0 })
     }
 
     /// Leaves nothing behind but the session.
@@ -356,6 +425,13 @@ impl Work {
             };
             if action.is_about_others() {
                 return Next::Aside(action);
+            }
+            if action == Action::Confirm {
+                if reads > 0 && self.reads_on(place, shared) {
+                    reads -= 1;
+                    continue;
+                }
+                return Next::Hold;
             }
             match self.flush(place, shared) {
                 Ok(()) => {}
@@ -391,6 +467,24 @@ impl Work {
             }
             reads -= 1;
         }
+    }
+
+    /// While replies wait: what is there already joins them. Whether there was something.
+    fn reads_on(&mut self, place: &mut Place, shared: &Shared) -> bool {
+        let Some(more) = self.session.may_read_on() else { return false };
+        if !place.unread || self.out.len() > limits::OUTPUT_PAUSE_BYTES {
+            return false;
+        }
+        match self.read(place, more) {
+            Ok(count) if count > 0 => {
+                shared.cell().bytes_read.add(count as u64);
+                return true;
+            }
+            Err(Errno::AGAIN) => place.unread = false,
+            // An end or an error shows again when the replies are gone.
+            _ => place.unread = true,
+        }
+        false
     }
 
     /// Reads at least one byte, with room for `more` and a whole read besides.

@@ -156,7 +156,11 @@ async fn answer(
             Action::Confirm => {
                 let receipt = session.unconfirmed();
                 let how = service.gate.confirmed(receipt).await;
-                next = session.confirm(how, &mut out);
+                next = session.confirm(how, &mut out, &*service.gate);
+                if next == Some(Action::Close) {
+                    // There is no answer to give, or half of one: whoever asked finds out elsewhere.
+                    return false;
+                }
             }
             // Clients watch the node they are connected to.
             Action::Watch(_) => out.extend(b"ERROR\r\n"),

@@ -48,8 +48,6 @@ pub(super) struct Resting {
     pub(super) shared: Rc<Shared>,
     /// Opened when first needed, with the term it was opened in.
     pub(super) upstream: Option<(u64, Box<dyn Upstream>)>,
-    /// Its replies had to wait for another node: they will again, so it stays aside.
-    pub(super) confirms: bool,
     /// What it is in the middle of, if it is: a body that is thrown away, a line of keys, or saying who it is.
     pub(super) session: Option<Box<Session>>,
     /// When its patience ends (`idle_timeout`).
@@ -154,7 +152,7 @@ impl Resting {
         protocol: Protocol,
     ) -> Self {
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
-        Self { ticket, stream, shared, upstream: None, confirms: false, session, timer: None, protocol }
+        Self { ticket, stream, shared, upstream: None, session, timer: None, protocol }
     }
 
     /// Sends a connection home that needs nothing but its socket; others stay.
@@ -163,7 +161,7 @@ impl Resting {
         let term = self.shared.service.gate.term();
         self.upstream.take_if(|(opened_in, _)| *opened_in != term);
         let stranger = self.session.as_ref().is_some_and(|session| session.entrance.is_some());
-        if self.upstream.is_some() || self.confirms || stranger {
+        if self.upstream.is_some() || stranger {
             return Some(self);
         }
         let socket = match self.stream {

@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 
 use super::auth::Entrance;
-use super::gate::{Admission, Confirmation, Receipt};
+use super::gate::{Admission, Confirmation, Gate, Receipt};
 use super::watch::{Witness, kind};
 use super::worker::Shared;
 use super::{Service, auth, dispatch, dump::Dump, echo, limits};
@@ -118,10 +118,10 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Whether it takes more than the connection's own socket.
+    /// Whether it takes more than the connection's own socket, and more than a place to wait at.
     #[inline]
     pub(super) const fn is_about_others(&self) -> bool {
-        matches!(self, Self::Park | Self::Forward | Self::Confirm | Self::Settle | Self::Watch(_))
+        matches!(self, Self::Park | Self::Forward | Self::Settle | Self::Watch(_))
     }
 }
 
@@ -363,11 +363,26 @@ impl Session {
         self.unconfirmed.as_mut().map(|waiting| std::mem::take(&mut waiting.receipt)).unwrap_or_default()
     }
 
+    /// While its replies wait it may take in more, whose replies then wait with them: so many more bytes at least.
+    pub(super) fn may_read_on(&self) -> Option<usize> {
+        match self.unconfirmed.as_deref()? {
+            Unconfirmed { refusal: None, next: Some(Action::Read(more)), .. } => Some(*more),
+            _ => None,
+        }
+    }
+
     /// It is, or it was waited for long enough. What to do next, if that was decided before.
-    pub(super) fn confirm(&mut self, how: Confirmation, out: &mut Output) -> Option<Action> {
+    pub(super) fn confirm(&mut self, how: Confirmation, out: &mut Output, gate: &dyn Gate) -> Option<Action> {
         let Unconfirmed { next, refusal, mark, .. } = *self.unconfirmed.take()?;
-        if how != Confirmation::Refused {
-            return next;
+        match how {
+            Confirmation::Confirmed => return next,
+            // What only this node has rests on its right to serve, as every other reply does.
+            Confirmation::Degraded if gate.still_holds() => return next,
+            Confirmation::Degraded => {
+                out.clear();
+                return Some(Action::Close);
+            }
+            Confirmation::Refused => {}
         }
         match refusal {
             Some(Instead::Replies(replies)) => {

@@ -170,8 +170,10 @@ async fn answer(
             },
             Action::Confirm => {
                 let how = gate.confirmed(session.unconfirmed()).await;
-                // What it wanted next, it wants again.
-                session.confirm(how, &mut out);
+                // What it wanted next, it wants again; unless there is nothing that could be said.
+                if session.confirm(how, &mut out, gate) == Some(Action::Close) {
+                    return Vec::new();
+                }
             }
             // Nobody knows what became of it: so says silence.
             Action::Settle => return Vec::new(),

@@ -395,6 +395,11 @@ impl Shared {
         }
     }
 
+    /// What wakes this worker.
+    pub(super) fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
+    }
+
     pub(super) fn cell(&self) -> &WorkerCell {
         &self.service.stats.cells[self.index]
     }

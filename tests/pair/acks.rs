@@ -1,7 +1,7 @@
 //! Writes that are answered when the backup has them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tandemd::bench::client::{Client, set_request};
 
@@ -91,6 +91,84 @@ fn a_backup_that_hangs_costs_a_bounded_wait_that_is_counted() {
     assert_eq!(pair.wait_converged(PATIENCE), 2, "what was not waited for arrives nevertheless");
 }
 
+/// The backup is killed while many connections wait for it: nobody waits for the limit, and nobody is forgotten.
+#[test]
+fn replies_that_wait_when_the_backup_dies_go_at_once() {
+    const WAITING: usize = 40;
+    let mut pair = pair(&["--ack", "applied", "--ack-timeout", "10s"]);
+    let master = pair.wait_paired();
+    pair.nodes[1 - master].freeze();
+    let mut clients: Vec<Client> = (0..WAITING).map(|_| pair.nodes[master].client()).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.send(&set_request(&format!("waits-{index}"), b"v", false)).expect("a request");
+    }
+    // One after the other, so that all wait by then.
+    wait_for("all sets", PATIENCE, || (pair.nodes[master].items()? >= WAITING as u64).then_some(()));
+    let begun = Instant::now();
+    pair.nodes[1 - master].kill();
+    for client in &mut clients {
+        assert_eq!(client.line().expect("an answer"), "STORED");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(pair.nodes[master].replicated("ack_degraded") >= WAITING as u64);
+}
+
+#[test]
+fn a_switchover_while_writes_wait_shows_no_error() {
+    let pair = pair(&["--ack", "applied"]);
+    let mut master = pair.wait_paired();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let (stop, node) = (&stop, &pair.nodes[writer % 2]);
+                scope.spawn(move || {
+                    let mut client = node.client();
+                    let mut counted = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let key = key_of(writer);
+                        let requests: Vec<u8> = (0..16)
+                            .flat_map(|index| {
+                                set_request(&key, format!("{}", counted + index).as_bytes(), false)
+                            })
+                            .collect();
+                        client.send(&requests).expect("an open connection");
+                        for _ in 0..16 {
+                            assert_eq!(client.line().expect("an answer"), "STORED", "writer {writer}");
+                        }
+                        counted += 16;
+                    }
+                    (key_of(writer), counted - 1)
+                })
+            })
+            .collect();
+        // Whatever fails below, the clients have to end, or the scope would wait for ever.
+        let switched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..3 {
+                let kept = pair.nodes[master].replicated("ack_confirmed");
+                wait_for("acknowledgements", PATIENCE, || {
+                    (pair.nodes[master].replicated("ack_confirmed") >= kept + 100).then_some(())
+                });
+                master = pair.switch_over(|| {});
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = switched {
+            std::panic::resume_unwind(panic);
+        }
+        let mut reader = pair.nodes[master].client();
+        for writer in writers {
+            let (key, last) = writer.join().expect("a writer");
+            let value = reader.get(&key).expect("a get").expect("a value");
+            assert_eq!(value, last.to_string().into_bytes(), "{key}");
+        }
+    });
+}
+
+fn key_of(writer: usize) -> String {
+    format!("w{writer}")
+}
+
 #[test]
 fn with_strict_a_client_is_told_what_the_backup_did_not_confirm() {
     let mut setup = setup();
@@ -115,7 +193,8 @@ fn with_strict_a_client_is_told_what_the_backup_did_not_confirm() {
     assert!(!lines.iter().any(|line| line == "STORED"), "{lines:?}");
     pair.nodes[1 - master].thaw();
     pair.wait_synced();
-    client.set("after", b"v").expect("a set that is confirmed");
+    // What was not confirmed is on its way: that may take longer than one set waits.
+    wait_for("a set that is confirmed", PATIENCE, || client.set("after", b"v").ok());
     assert_eq!(client.get("large").expect("a get").map(|value| value.len()), Some(3 << 20));
 }
 

@@ -9,6 +9,7 @@ mod crowd;
 mod engines;
 mod forwarding;
 mod harness;
+mod held;
 mod holes;
 mod limits;
 mod migration;

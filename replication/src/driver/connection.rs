@@ -2,8 +2,10 @@
 //! still to go out. Never waits: the loop asks when there is something to do.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_util::codec::{Decoder, Encoder};
@@ -101,6 +103,13 @@ impl Connection {
 
     pub(super) async fn writable(&self) {
         let _ = self.stream.writable().await;
+    }
+
+    /// Keeps the thread until something is there to be read, or for that long.
+    pub(super) fn wait_for_bytes(&self, patience: Duration) {
+        let limit = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+        // What there is, or is wrong, shows when reading.
+        let _ = poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&limit));
     }
 
     /// Reads once, if the runtime knows of something to read.

@@ -35,7 +35,8 @@ use crate::wire;
 const BATCH_BYTES: usize = 64 << 10;
 /// Changes that come one by one are gathered for so long before they are sent: a wake-up and a system call
 /// for each would cost the master more than the change itself. The thread has nothing else to do in
-/// that time, and what it delays is far below a heartbeat.
+/// that time, and what it delays is far below a heartbeat. While somebody waits for an acknowledgement they are
+/// gathered until the one before has come, if that takes no longer.
 const GATHER: Duration = Duration::from_micros(400);
 /// A pause behind each piece of a copy: clients of this node come first, and both nodes may share what they
 /// run on.
@@ -171,6 +172,8 @@ pub(super) async fn run(parts: Parts) {
     }
     this.node.handle_timeout(now());
     loop {
+        // Those who wait for it come before those whose turn it is next.
+        this.tell_acknowledged();
         this.settle();
         this.tell_acknowledged();
         this.publish();
@@ -188,20 +191,30 @@ pub(super) async fn run(parts: Parts) {
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
             Wake::Second => this.read(Link::Heartbeat, CONTROL_READS, Connection::read),
-            Wake::News if this.host.hurries() => this.node.want_ack(),
-            Wake::News => gather().await,
+            Wake::News if this.host.hurries() => {
+                this.node.want_ack();
+                if this.node.expects_ack() {
+                    gather(this.data.as_ref()).await;
+                    // Those whom it releases come before those whose turn it is next.
+                    this.read(Link::Data, 2, Connection::read_queued);
+                }
+            }
+            Wake::News => gather(None).await,
             Wake::Send => {}
         }
     }
 }
 
-/// Waits for more changes to come.
+/// Waits for more changes to come, or for the first bytes of a connection.
 ///
 /// While changes keep coming there is always news, and a loop that never waits keeps the runtime from its
 /// sockets: the peer's words and new streams' handshakes then took tens of milliseconds. So it looks at them here.
-async fn gather() {
-    // Finer than the runtime's timers.
-    std::thread::sleep(GATHER);
+async fn gather(until: Option<&Connection>) {
+    // Both are finer than the runtime's timers.
+    match until {
+        Some(connection) => connection.wait_for_bytes(GATHER),
+        None => std::thread::sleep(GATHER),
+    }
     tokio::task::yield_now().await;
 }
 
@@ -819,7 +832,7 @@ mod tests {
             while !heard.get() && gatherings < 500 {
                 news.notify_one();
                 news.notified().await;
-                gather().await;
+                gather(None).await;
                 gatherings += 1;
             }
             assert!(gatherings <= 4, "{gatherings} gatherings before a byte that was there was read");

@@ -15,6 +15,7 @@ impl Node {
         self.sender = None;
         self.receiver = None;
         self.held.clear();
+        self.ack_asked = false;
         self.drop_comparison();
     }
 
@@ -64,6 +65,7 @@ impl Node {
         match frame {
             Frame::Follow(follow) if self.role.state.leads() => self.begin_sender(&follow, now),
             Frame::Ack { session, plan, applied, complete } => {
+                self.ack_asked = false;
                 self.with_sender(|sender, means| {
                     if sender.session == session {
                         sender.acknowledge(plan, applied, complete, means);

@@ -26,6 +26,8 @@ use super::SERVING;
 use super::ring::{Event, Lent, ReceptionEnd, Ring, SendId, Wait};
 use crate::protocol::{Output, Protocol};
 use crate::server::connection::{Gone, kick};
+use crate::server::gate::Confirmation;
+use crate::server::held::{Held, Released, sooner};
 use crate::server::plain::{Home, Kept, Seen};
 use crate::server::session::{Action, Session};
 use crate::server::watch::Reason;
@@ -49,6 +51,9 @@ pub(in crate::server) struct Plane {
     desk: Work,
     /// Who goes on with the next look.
     again: Vec<u32>,
+    /// Whose answers wait for another node.
+    held: Held,
+    released: Vec<Released>,
     /// Answers wait that rest on this node's right to serve.
     vouched: bool,
     /// Receive buffers did not suffice in this look.
@@ -144,18 +149,22 @@ impl Place {
 
     /// Keeps bytes for later.
     fn keep(&mut self, bytes: &[u8], shared: &Rc<Shared>) {
-        let work = match self.kept.take() {
-            Some(kept) => kept.work,
+        let (work, held) = match self.kept.take() {
+            Some(kept) => (kept.work, kept.held),
             None => {
                 let mut work = Work::new(shared);
                 self.begin(&mut work.session);
-                work
+                (work, 0)
             }
         };
-        let kept = self
-            .kept
-            .insert(Box::new(Kept { busy: Busy::new(shared, work.input.len() + bytes.len()), work }));
+        let busy = Busy::new(shared, work.input.len() + work.out.len() + bytes.len());
+        let kept = self.kept.insert(Box::new(Kept { busy, work, held }));
         kept.work.input.append(bytes);
+    }
+
+    /// Whether its answers wait for another node.
+    fn is_held(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.held != 0)
     }
 
     /// Whether answers are not known to be gone.
@@ -168,8 +177,8 @@ impl Place {
     }
 
     /// Whether bytes that come are for the session at once.
-    const fn listens(&self, round: u64) -> bool {
-        matches!(self.next, Next::Work) && !self.listed && !self.is_sending(round)
+    fn listens(&self, round: u64) -> bool {
+        matches!(self.next, Next::Work) && !self.listed && !self.is_sending(round) && !self.is_held()
     }
 }
 
@@ -189,6 +198,8 @@ impl Plane {
         shared.account(1, limits::READ_BYTES as i64);
         Ok(Self {
             ring,
+            held: Held::new(Rc::clone(&shared)),
+            released: Vec::new(),
             shared,
             bell: Arc::clone(bell),
             watched: Rc::new(watched),
@@ -214,7 +225,8 @@ impl Plane {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.shared.service.stats.idle_timeout().map(|_| limits::SWEEP)
+        let sweep = self.shared.service.stats.idle_timeout().map(|_| limits::SWEEP);
+        sooner(sweep, self.held.patience())
     }
 
     /// A connection comes to stay.
@@ -226,7 +238,7 @@ impl Plane {
         }
         let kept = session.map(|session| {
             let work = Work { session: *session, ..Work::new(&self.shared) };
-            Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
+            Box::new(Kept { work, busy: Busy::new(&self.shared, 0), held: 0 })
         });
         let place = Box::new(Place {
             ticket,
@@ -295,10 +307,50 @@ impl Plane {
             // Its memory is used again.
             self.again = listed;
         }
+        if seen.bell || self.held.is_due() {
+            seen.anything |= self.release();
+        }
         self.shared.cell().bytes_written.add(self.ring.take_sent_bytes());
         self.tend_buffers();
         self.sweep();
         Ok(seen)
+    }
+
+    /// Lets those go on whose answers need not wait any longer. Whether there were any.
+    fn release(&mut self) -> bool {
+        let mut released = mem::take(&mut self.released);
+        self.held.release(&mut released);
+        let any = !released.is_empty();
+        for Released { place: at, number, how } in released.drain(..) {
+            // Whoever was held there may be gone.
+            if let Some(Some(place)) = self.places.get_mut(at)
+                && let Some(kept) = place.kept.as_mut().filter(|kept| kept.held == number)
+            {
+                kept.release(how, &self.shared);
+                self.vouched |= how == Confirmation::Degraded;
+                self.go_on(at as u32);
+            }
+        }
+        self.released = released;
+        any
+    }
+
+    /// A connection's answers wait for another node.
+    fn hold(&mut self, at: u32) {
+        let Self { places, desk, shared, held, .. } = self;
+        let Some(place) = &mut places[at as usize] else { return };
+        let mut kept = desk.keep(None, shared);
+        match held.hold(at as usize, kept.work.session.unconfirmed()) {
+            Ok(number) => {
+                kept.held = number;
+                place.kept = Some(kept);
+            }
+            Err(how) => {
+                kept.release(how, shared);
+                place.kept = Some(kept);
+                self.list(at);
+            }
+        }
     }
 
     /// Looks once more whether this node may acknowledge what was executed since the last look: if the
@@ -331,7 +383,7 @@ impl Plane {
         let listens = place.listens(ring.round());
         match place.next {
             _ if listens => {
-                desk.sit_down(place);
+                desk.sit_down(place, shared);
                 desk.input.append(bytes);
             }
             Next::Work | Next::Aside => place.keep(bytes, shared),
@@ -358,8 +410,8 @@ impl Plane {
                     place.receiving = Receiving::Stopping;
                     ring.stop_receiving(at);
                 }
-                // Who waits for the other end goes on when that has taken its answers.
-                if !matches!(place.sending, Sending::Patiently(..)) {
+                // Who waits for the other end goes on when that has taken its answers, or has what they promise.
+                if !place.is_held() && !matches!(place.sending, Sending::Patiently(..)) {
                     self.list(at);
                 }
             }
@@ -422,7 +474,7 @@ impl Plane {
 
     /// Does what can be done now. Whoever waits for an end comes here again with it.
     fn go_on(&mut self, at: u32) {
-        let Self { places, ring, desk, .. } = self;
+        let Self { places, ring, desk, shared, .. } = self;
         let Some(place) = &mut places[at as usize] else { return };
         if place.is_sending(ring.round()) {
             if matches!(place.sending, Sending::Hastily(_)) {
@@ -431,8 +483,9 @@ impl Plane {
             return;
         }
         match place.next {
+            Next::Work if place.is_held() => {}
             Next::Work if place.kept.is_some() => {
-                desk.sit_down(place);
+                desk.sit_down(place, shared);
                 self.serve(at);
             }
             Next::Work => self.listen(at),
@@ -447,7 +500,12 @@ impl Plane {
         let Some(place) = &mut places[at as usize] else { return };
         let mut turn = shared.service.config.requests_per_turn;
         let batches = shared.cell().turns.value();
-        let action = desk.session.consume(&mut desk.input, &mut desk.out, shared, &mut turn);
+        let action = match desk.awaits.take() {
+            // Its answers had to wait, and now they go before anything else is done.
+            Some(Action::Read(_) | Action::ReadBody) if !desk.input.is_empty() => Action::Flush,
+            Some(action) => action,
+            None => desk.session.consume(&mut desk.input, &mut desk.out, shared, &mut turn),
+        };
         self.vouched |= batches != shared.cell().turns.value();
         // What is to be settled or confirmed must not go before it is.
         if !desk.out.is_empty() && !matches!(action, Action::Settle | Action::Confirm) {
@@ -495,6 +553,7 @@ impl Plane {
                 desk.session = Session::trusted(&shared.service, -1);
                 self.close(at, reason);
             }
+            Action::Confirm => self.hold(at),
             action if action.is_about_others() => {
                 place.kept = Some(desk.keep(Some(action), shared));
                 place.next = Next::Aside;
@@ -614,7 +673,11 @@ impl Plane {
             let Some(place) = &self.places[at] else { continue };
             let silent = now.saturating_sub(place.ticket.info.last_command.load(Ordering::Relaxed));
             // Whole seconds: one that has just begun does not count.
-            if u64::from(silent) > limit.as_secs() && !place.listed && place.next != Next::Abort {
+            if u64::from(silent) > limit.as_secs()
+                && !place.listed
+                && !place.is_held()
+                && place.next != Next::Abort
+            {
                 let Gone(reason) = kick(&self.shared);
                 self.abort(at as u32, reason);
             }
@@ -637,9 +700,9 @@ impl Plane {
 impl Work {
     /// Sits down with what was kept, or with nothing.
     #[inline]
-    fn sit_down(&mut self, place: &mut Place) {
+    fn sit_down(&mut self, place: &mut Place, shared: &Shared) {
         match place.kept.take() {
-            Some(kept) => self.resume(kept.work),
+            Some(kept) => self.resume(kept.work, shared),
             None => place.begin(&mut self.session),
         }
     }
