@@ -26,6 +26,7 @@ use super::SERVING;
 use super::ring::{Event, Lent, ReceptionEnd, Ring, SendId, Wait};
 use crate::protocol::{Output, Protocol};
 use crate::server::connection::{Gone, kick};
+use crate::server::places::{Placed, Places};
 use crate::server::plain::{Home, Kept, Seen};
 use crate::server::session::{Action, Session};
 use crate::server::watch::Reason;
@@ -43,9 +44,7 @@ pub(in crate::server) struct Plane {
     watched: Rc<OwnedFd>,
     #[expect(dead_code, reason = "the ring writes to it as long as it is there")]
     signal: OwnedFd,
-    places: Vec<Option<Box<Place>>>,
-    /// Places that nobody has.
-    free: Vec<u32>,
+    places: Places<Box<Place>>,
     desk: Work,
     /// Who goes on with the next look.
     again: Vec<u32>,
@@ -55,8 +54,6 @@ pub(in crate::server) struct Plane {
     starved: bool,
     /// Bytes of receive buffers that are accounted for.
     accounted: usize,
-    /// The engine second in which silent connections were looked for.
-    swept: u32,
 }
 
 /// A connection.
@@ -193,14 +190,12 @@ impl Plane {
             bell: Arc::clone(bell),
             watched: Rc::new(watched),
             signal,
-            places: Vec::new(),
-            free: Vec::new(),
+            places: Places::new(),
             desk,
             again: Vec::new(),
             vouched: false,
             starved: false,
             accounted: 0,
-            swept: 0,
         })
     }
 
@@ -224,10 +219,7 @@ impl Plane {
         if socket.set_nonblocking(false).is_err() {
             return;
         }
-        let kept = session.map(|session| {
-            let work = Work { session: *session, ..Work::new(&self.shared) };
-            Box::new(Kept { work, busy: Busy::new(&self.shared, 0) })
-        });
+        let kept = session.map(|session| Kept::new(session, &self.shared));
         let place = Box::new(Place {
             ticket,
             socket,
@@ -240,12 +232,8 @@ impl Plane {
             kept,
         });
         place.show(ConnectionState::Waiting);
-        let at = self.free.pop().unwrap_or(self.places.len() as u32);
-        self.ring.receive(place.fd(), at);
-        match self.places.get_mut(at as usize) {
-            Some(free) => *free = Some(place),
-            None => self.places.push(Some(place)),
-        }
+        self.ring.receive(place.fd(), self.places.next());
+        self.places.put(place);
     }
 
     /// Waits for something to happen, up to `patience`, and handles it.
@@ -286,7 +274,7 @@ impl Plane {
         }
         for at in listed.drain(..) {
             seen.anything = true;
-            if let Some(place) = &mut self.places[at as usize] {
+            if let Some(place) = self.places.get_mut(at) {
                 place.listed = false;
                 self.go_on(at);
             }
@@ -306,7 +294,7 @@ impl Plane {
     fn vouch(&mut self) {
         if mem::take(&mut self.vouched) && !self.shared.service.gate.still_holds() {
             for at in self.ring.withdraw() {
-                if let Some(place) = &mut self.places[at as usize] {
+                if let Some(place) = self.places.get_mut(at) {
                     place.sending = Sending::No;
                     self.abort(at, Reason::Error);
                 }
@@ -318,7 +306,7 @@ impl Plane {
     #[inline]
     fn received(&mut self, at: u32, lent: Lent, goes_on: bool) {
         let Self { places, ring, desk, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else {
+        let Some(place) = places.get_mut(at) else {
             ring.take_back(lent);
             return;
         };
@@ -350,7 +338,7 @@ impl Plane {
     #[cold]
     fn came_early(&mut self, at: u32) {
         let Self { places, ring, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         match place.next {
             Next::Work => {
                 let waiting = place.kept.as_ref().map_or(0, |kept| kept.work.input.len());
@@ -369,7 +357,7 @@ impl Plane {
 
     /// No more bytes come.
     fn reception_ended(&mut self, at: u32, why: &ReceptionEnd) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         place.receiving = Receiving::No;
         match why {
             ReceptionEnd::Closed => place.ended = Some(Reason::Normal),
@@ -385,7 +373,7 @@ impl Plane {
     /// Some of an answer is gone, or nothing more will be.
     fn sent(&mut self, at: u32, out: Output, sent: io::Result<usize>) {
         let Self { places, ring, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         place.sending = Sending::No;
         match sent {
             Ok(count) => {
@@ -413,7 +401,7 @@ impl Plane {
 
     /// Goes on with the next look.
     fn list(&mut self, at: u32) {
-        if let Some(place) = &mut self.places[at as usize]
+        if let Some(place) = self.places.get_mut(at)
             && !mem::replace(&mut place.listed, true)
         {
             self.again.push(at);
@@ -423,7 +411,7 @@ impl Plane {
     /// Does what can be done now. Whoever waits for an end comes here again with it.
     fn go_on(&mut self, at: u32) {
         let Self { places, ring, desk, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         if place.is_sending(ring.round()) {
             if matches!(place.sending, Sending::Hastily(_)) {
                 self.list(at);
@@ -444,7 +432,7 @@ impl Plane {
     #[inline]
     fn serve(&mut self, at: u32) {
         let Self { places, ring, desk, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         let mut turn = shared.service.config.requests_per_turn;
         let batches = shared.cell().turns.value();
         let action = desk.session.consume(&mut desk.input, &mut desk.out, shared, &mut turn);
@@ -516,7 +504,7 @@ impl Plane {
     /// Everything is eaten, and nothing is brought any more.
     #[cold]
     fn hear_again(&mut self, at: u32) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         match place.sending {
             // With the end of that.
             Sending::Patiently(..) => {}
@@ -527,7 +515,7 @@ impl Plane {
 
     /// Hears what comes, unless nothing will.
     fn listen(&mut self, at: u32) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         if let Some(reason) = place.ended {
             self.abort(at, reason);
         } else if place.receiving == Receiving::No {
@@ -538,7 +526,7 @@ impl Plane {
 
     /// A connection is to close when its answers are gone.
     fn close(&mut self, at: u32, reason: Reason) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         place.ticket.reason = reason;
         place.next = Next::Close;
         self.leave(at);
@@ -546,7 +534,7 @@ impl Plane {
 
     /// A connection is to close whatever is not gone yet.
     fn abort(&mut self, at: u32, reason: Reason) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         place.ticket.reason = reason;
         place.next = Next::Abort;
         place.kept = None;
@@ -559,7 +547,7 @@ impl Plane {
     /// Takes a connection away as soon as nothing is under way on its socket.
     fn leave(&mut self, at: u32) {
         let Self { places, ring, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         if place.receiving == Receiving::Yes {
             place.receiving = Receiving::Stopping;
             ring.stop_receiving(at);
@@ -573,8 +561,7 @@ impl Plane {
         if place.receiving != Receiving::No || place.listed {
             return;
         }
-        let Some(place) = places[at as usize].take() else { return };
-        self.free.push(at);
+        let Some(place) = places.take(at) else { return };
         if place.next == Next::Aside {
             self.set_aside(*place);
         }
@@ -604,33 +591,29 @@ impl Plane {
 
     /// Closes what was silent for too long.
     fn sweep(&mut self) {
-        let Some(limit) = self.shared.service.config.idle_timeout else { return };
-        let now = self.shared.now().secs;
-        if now == self.swept {
-            return;
-        }
-        self.swept = now;
-        for at in 0..self.places.len() {
-            let Some(place) = &self.places[at] else { continue };
-            let silent = now.saturating_sub(place.ticket.info.last_command.load(Ordering::Relaxed));
-            // Whole seconds: one that has just begun does not count.
-            if u64::from(silent) > limit.as_secs() && !place.listed && place.next != Next::Abort {
+        for at in self.places.silent(&self.shared) {
+            let leaves = |place: &Box<Place>| !place.listed && place.next != Next::Abort;
+            if self.places.get(at).is_some_and(leaves) {
                 let Gone(reason) = kick(&self.shared);
-                self.abort(at as u32, reason);
+                self.abort(at, reason);
             }
         }
     }
 
     /// The server stops: who has nothing under way goes.
     pub(in crate::server) fn leave_resting(&mut self) {
-        for at in 0..self.places.len() {
-            let rests = |place: &Place| {
-                place.kept.is_none() && !matches!(place.sending, Sending::Patiently(..)) && !place.listed
-            };
-            if self.places[at].as_deref().is_some_and(rests) {
-                self.close(at as u32, Reason::Shutdown);
-            }
+        let rests = |place: &Box<Place>| {
+            place.kept.is_none() && !matches!(place.sending, Sending::Patiently(..)) && !place.listed
+        };
+        for at in self.places.which(rests) {
+            self.close(at, Reason::Shutdown);
         }
+    }
+}
+
+impl Placed for Box<Place> {
+    fn ticket(&self) -> &Ticket {
+        &self.ticket
     }
 }
 
