@@ -34,6 +34,12 @@ pub trait Engine: Send + Sync {
     /// A pending delayed flush that is due is executed first.
     fn execute(&self, batch: &[Command<'_>], now: Now, replies: &mut dyn Replies);
 
+    /// Has the memory fetched that commands on these keys will need, for whoever knows them a while before they
+    /// are executed. Changes nothing but timing.
+    fn foresee(&self, keys: &[&[u8]]) {
+        let _ = keys;
+    }
+
     /// Largest value in bytes that is stored inline; longer ones are better handed over as [`Pages`].
     fn inline_max(&self) -> usize;
 

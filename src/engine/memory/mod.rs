@@ -375,6 +375,17 @@ impl Engine for Memory {
         }
     }
 
+    fn foresee(&self, keys: &[&[u8]]) {
+        for keys in keys.chunks(BATCH) {
+            let mut hashes = [0; BATCH];
+            for (hash, key) in hashes.iter_mut().zip(keys) {
+                *hash = self.shared.hasher.hash(key);
+            }
+            // Where the items are may have changed when the commands come.
+            let _hints = self.warm(&hashes[..keys.len()]);
+        }
+    }
+
     fn inline_max(&self) -> usize {
         self.shared.geometry.inline_max
     }

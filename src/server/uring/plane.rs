@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -24,7 +25,8 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::SERVING;
 use super::ring::{Event, Lent, ReceptionEnd, Ring, SendId, Wait};
-use crate::protocol::{Output, Protocol};
+use crate::engine::prefetch;
+use crate::protocol::{Output, Protocol, likely_key};
 use crate::server::connection::{Gone, kick};
 use crate::server::places::{Placed, Places};
 use crate::server::plain::{Home, Kept, Seen};
@@ -252,20 +254,32 @@ impl Plane {
         self.shared.tick();
         let mut seen = Seen::default();
         let mut listed = mem::take(&mut self.again);
-        while let Some(event) = self.ring.next_event() {
+        let mut window = ArrayVec::<Event, { limits::RING_WINDOW }>::new();
+        loop {
+            while !window.is_full()
+                && let Some(event) = self.ring.next_event()
+            {
+                window.push(event);
+            }
+            if window.is_empty() {
+                break;
+            }
             seen.anything = true;
-            match event {
-                Event::Readable { goes_on } => {
-                    seen.bell = true;
-                    if !goes_on {
-                        self.ring.watch(self.bell.as_fd());
+            self.foresee(&window);
+            for event in window.drain(..) {
+                match event {
+                    Event::Readable { goes_on } => {
+                        seen.bell = true;
+                        if !goes_on {
+                            self.ring.watch(self.bell.as_fd());
+                        }
                     }
+                    Event::Received { place, lent, goes_on } => self.received(place, lent, goes_on),
+                    Event::ReceptionEnded { place, why } => self.reception_ended(place, &why),
+                    // The kernel waits until it can go.
+                    Event::Unsent { place, out, sent } => self.sent(place, out, sent),
+                    Event::Sent { place, out, sent } => self.sent(place, out, sent),
                 }
-                Event::Received { place, lent, goes_on } => self.received(place, lent, goes_on),
-                Event::ReceptionEnded { place, why } => self.reception_ended(place, &why),
-                // The kernel waits until it can go.
-                Event::Unsent { place, out, sent } => self.sent(place, out, sent),
-                Event::Sent { place, out, sent } => self.sent(place, out, sent),
             }
         }
         if self.ring.overflows() {
@@ -287,6 +301,32 @@ impl Plane {
         self.tend_buffers();
         self.sweep();
         Ok(seen)
+    }
+
+    /// Has the memory fetched that serving these will need: of the connections, and of the items that their
+    /// requests seem to be about.
+    fn foresee(&self, events: &[Event]) {
+        let mut keys = ArrayVec::<&[u8], { limits::RING_WINDOW }>::new();
+        let received = || {
+            events.iter().filter_map(|event| match event {
+                Event::Received { place, lent, .. } => Some((self.places.get(*place)?, lent)),
+                _ => None,
+            })
+        };
+        for (place, lent) in received() {
+            prefetch(&**place);
+            let bytes = self.ring.bytes(lent);
+            if bytes.len() <= limits::RING_FORESEEN_BYTES {
+                keys.extend(likely_key(bytes));
+            }
+        }
+        // Nobody waits for what is needed at once.
+        if events.len() > 1 {
+            self.shared.service.engine.foresee(&keys);
+            for (place, _) in received() {
+                prefetch(&*place.ticket.info);
+            }
+        }
     }
 
     /// Looks once more whether this node may acknowledge what was executed since the last look: if the
