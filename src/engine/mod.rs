@@ -35,9 +35,11 @@ pub trait Engine: Send + Sync {
     /// A pending delayed flush that is due is executed first.
     fn execute(&self, batch: &[Command<'_>], now: Now, replies: &mut dyn Replies);
 
-    /// Hints that these keys are about to be asked for, each by a batch of its own: their memory is fetched together.
-    /// Changes nothing but timing, and guesses that are wrong cost no more than right ones.
-    fn prefetch(&self, _keys: &[&[u8]]) {}
+    /// Has the memory fetched that commands on these keys will need, for whoever knows them a while before they
+    /// are executed. Changes nothing but timing.
+    fn foresee(&self, keys: &[&[u8]]) {
+        let _ = keys;
+    }
 
     /// Largest value in bytes that is stored inline; longer ones are better handed over as [`Pages`].
     fn inline_max(&self) -> usize;

@@ -3,7 +3,7 @@
 //! A connection feeds its read buffer to [`Codec::decode`] and gets whole [`Request`]s that borrow
 //! from it; item requests carry a [`Form`] that later renders the engine's outcome into the
 //! connection's [`Output`]. Three files speak one protocol each: `text` (classic), `meta`, `binary`;
-//! `words` holds what text and meta share.
+//! `words` holds what text and meta share, `foresight` guesses keys.
 //!
 //! What a client may announce is never believed: a body longer than [`Limits::inline_max`] is handed
 //! to the connection in pieces ([`Decoded::Body`]), one that is refused is thrown away as it comes
@@ -16,6 +16,7 @@ use crate::command::{Command, Exptime, Pages, Refusal};
 
 mod batch;
 mod binary;
+mod foresight;
 mod form;
 mod meta;
 mod output;
@@ -26,6 +27,7 @@ mod words;
 mod tests;
 
 pub use batch::Batch;
+pub use foresight::likely_key;
 pub use form::Form;
 pub use output::Output;
 

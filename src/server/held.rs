@@ -37,7 +37,7 @@ struct Waiting {
 /// Whose replies need not wait any longer, and how that ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Released {
-    pub(super) place: usize,
+    pub(super) place: u32,
     /// As [`Held::hold`] said.
     pub(super) number: u64,
     pub(super) how: Confirmation,
@@ -53,7 +53,7 @@ impl Held {
 
     /// The connection at `place` has to wait until another node has what the receipt names: the number, never 0,
     /// under which it is released. Or it has not.
-    pub(super) fn hold(&mut self, place: usize, receipt: Receipt) -> Result<u64, Confirmation> {
+    pub(super) fn hold(&mut self, place: u32, receipt: Receipt) -> Result<u64, Confirmation> {
         let gate = &*self.shared.service.gate;
         // Before the look, so that whatever comes behind it is told.
         gate.await_news(self.shared.index);

@@ -19,12 +19,20 @@ pub const RING_BUFFERS: u16 = 64;
 pub const RING_BUFFERS_MAX: u16 = 1024;
 /// Operations that a worker begins at once; more are begun in several steps.
 pub const RING_SUBMISSIONS: u32 = 512;
+/// Connections whose memory is fetched together before the first of them is served: more would push each
+/// other out of the cache's first level.
+pub const RING_WINDOW: usize = 16;
+/// Bytes of requests up to which their memory is fetched ahead: longer ones are several requests, which are
+/// executed together, and hide each other's waiting.
+pub const RING_FORESEEN_BYTES: usize = 512;
 /// Bytes of an answer that waits for the end of a look; longer ones are written at once.
 pub const RING_ANSWER_BYTES: usize = 8 * 1024;
 /// Free outputs that a worker's ring keeps: as many as answers of one look, mostly.
 pub const RING_OUTPUTS: usize = 128;
 /// Ends that a worker's ring holds; more cost the kernel an allocation each.
 pub const RING_COMPLETIONS: u32 = 4096;
+/// Connections that a listener's ring has accepted before anybody looks: while there is no room, they wait there.
+pub const RING_ACCEPTED: u32 = 16;
 /// Unsent reply bytes above which a connection's requests wait, so that a client that never reads
 /// holds one large reply and no more.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;

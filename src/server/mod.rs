@@ -5,7 +5,7 @@
 //! shared but the engine. Before a batch is executed the [`gate`] is asked whether this
 //! node may; the server does not know why it may not.
 //!
-//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `plain` (wait, read, write),
+//! In reading order: `limits`, `listener` (bind, accept), `worker` (a thread), `places` (its connections), `plain` (wait, read, write),
 //! `connection` and `resting` (the same for those who need more than their socket), `tls`, `udp`, `session` (bytes in, replies out: no socket), `forward` (requests for the node that
 //! serves), `dispatch` (requests that are not about an item), `dump` (walks over all items), `watch` (lines
 //! about what happens), `auth`.
@@ -21,6 +21,7 @@ pub mod gate;
 mod held;
 pub mod limits;
 mod listener;
+mod places;
 mod plain;
 mod proxied;
 mod resting;

@@ -27,6 +27,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::connection::{Gone, kick, write_slices};
 use super::gate::Confirmation;
 use super::held::{Held, Released, sooner};
+use super::places::{Placed, Places};
 use super::session::{Action, Input, Session};
 use super::watch::Reason;
 use super::worker::{Bell, Busy, Shared, Socket, Work};
@@ -40,18 +41,14 @@ const BELL: u64 = u64::MAX;
 pub(super) struct Plain {
     shared: Rc<Shared>,
     epoll: Rc<OwnedFd>,
-    places: Vec<Option<Place>>,
-    /// Places that nobody has.
-    free: Vec<usize>,
+    places: Places<Place>,
     desk: Work,
     /// Who gave way to others with requests left.
-    again: Vec<usize>,
+    again: Vec<u32>,
     /// Whose replies wait for another node.
     held: Held,
     released: Vec<Released>,
     events: Vec<Event>,
-    /// The engine second in which silent connections were looked for.
-    swept: u32,
 }
 
 /// A connection.
@@ -123,11 +120,9 @@ impl Plain {
             released: Vec::new(),
             shared,
             epoll: Rc::new(epoll),
-            places: Vec::new(),
-            free: Vec::new(),
+            places: Places::new(),
             again: Vec::new(),
             events: Vec::with_capacity(limits::EVENTS),
-            swept: 0,
         })
     }
 
@@ -148,23 +143,16 @@ impl Plain {
     /// A connection comes to stay.
     pub(super) fn adopt(&mut self, home: Home) {
         let Home { ticket, socket, protocol, session } = home;
-        let at = self.free.pop().unwrap_or(self.places.len());
+        let data = EventData::new_u64(self.places.next().into());
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if epoll::add(&self.epoll, socket.fd(), EventData::new_u64(at as u64), flags).is_err() {
+        if epoll::add(&self.epoll, socket.fd(), data, flags).is_err() {
             // It is closed; its other end sees that.
-            self.free.push(at);
             return;
         }
-        let kept = session.map(|session| {
-            let work = Work { session: *session, ..Work::new(&self.shared) };
-            Box::new(Kept { work, busy: Busy::new(&self.shared, 0), held: 0 })
-        });
+        let kept = session.map(|session| Kept::new(session, &self.shared));
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
         let place = Place { ticket, socket, protocol, unread: false, ending: false, kept };
-        match self.places.get_mut(at) {
-            Some(free) => *free = Some(place),
-            None => self.places.push(Some(place)),
-        }
+        self.places.put(place);
     }
 
     /// Waits for something to happen, up to `patience`, and handles it.
@@ -186,7 +174,7 @@ impl Plain {
             if data.u64() == BELL {
                 seen.bell = true;
             } else {
-                self.happened(data.u64() as usize, flags);
+                self.happened(data.u64() as u32, flags);
             }
         }
         self.events = events;
@@ -207,7 +195,7 @@ impl Plain {
         let any = !released.is_empty();
         for Released { place: at, number, how } in released.drain(..) {
             // Whoever was held there may be gone.
-            if let Some(Some(Place { kept: Some(kept), .. })) = self.places.get_mut(at)
+            if let Some(Place { kept: Some(kept), .. }) = self.places.get_mut(at)
                 && kept.held == number
             {
                 kept.release(how, &self.shared);
@@ -219,8 +207,8 @@ impl Plain {
     }
 
     #[inline]
-    fn happened(&mut self, at: usize, flags: EventFlags) {
-        let Some(Some(place)) = self.places.get_mut(at) else { return };
+    fn happened(&mut self, at: u32, flags: EventFlags) {
+        let Some(place) = self.places.get_mut(at) else { return };
         if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             place.ending = true;
             place.unread = true;
@@ -233,9 +221,9 @@ impl Plain {
 
     /// Lets a connection work until it needs something that is not there.
     #[inline]
-    fn serve(&mut self, at: usize) {
+    fn serve(&mut self, at: u32) {
         let Self { places, desk, shared, .. } = self;
-        let Some(Some(place)) = places.get_mut(at) else { return };
+        let Some(place) = places.get_mut(at) else { return };
         if place.is_held() {
             // It had given way to others, and something came before its turn did.
             return;
@@ -268,9 +256,9 @@ impl Plain {
     }
 
     /// A connection's replies wait for another node.
-    fn hold(&mut self, at: usize) {
+    fn hold(&mut self, at: u32) {
         let Self { places, desk, shared, held, .. } = self;
-        let Some(Some(place)) = places.get_mut(at) else { return };
+        let Some(place) = places.get_mut(at) else { return };
         let mut kept = desk.keep(None, shared);
         match held.hold(at, kept.work.session.unconfirmed()) {
             Ok(number) => kept.held = number,
@@ -284,19 +272,17 @@ impl Plain {
 
     /// A connection goes to where it can wait for more than its socket.
     #[cold]
-    fn aside(&mut self, at: usize, action: Action) {
+    fn aside(&mut self, at: u32, action: Action) {
         let kept = self.desk.keep(Some(action), &self.shared);
-        let Some(place) = self.places.get_mut(at).and_then(Option::take) else { return };
-        self.free.push(at);
+        let Some(place) = self.places.take(at) else { return };
         // It was added, so it can be removed; and whatever comes would belong to no place.
         let _removed = epoll::delete(&self.epoll, place.socket.fd());
         self.shared.set_aside(place.ticket, place.socket, kept.work);
     }
 
-    fn close(&mut self, at: usize, reason: Reason) {
-        if let Some(mut place) = self.places.get_mut(at).and_then(Option::take) {
+    fn close(&mut self, at: u32, reason: Reason) {
+        if let Some(mut place) = self.places.take(at) {
             place.ticket.reason = reason;
-            self.free.push(at);
         }
         self.desk.leave();
         self.desk.session = Session::trusted(&self.shared.service, -1);
@@ -304,17 +290,8 @@ impl Plain {
 
     /// Closes what was silent for too long.
     fn sweep(&mut self) {
-        let Some(limit) = self.shared.service.stats.idle_timeout() else { return };
-        let now = self.shared.now().secs;
-        if now == self.swept {
-            return;
-        }
-        self.swept = now;
-        for at in 0..self.places.len() {
-            let Some(place) = &self.places[at] else { continue };
-            let silent = now.saturating_sub(place.ticket.info.last_command.load(Ordering::Relaxed));
-            // Whole seconds: one that has just begun does not count.
-            if u64::from(silent) > limit.as_secs() && !place.is_held() {
+        for at in self.places.silent(&self.shared) {
+            if self.places.get(at).is_some_and(|place| !place.is_held()) {
                 let Gone(reason) = kick(&self.shared);
                 self.close(at, reason);
             }
@@ -323,15 +300,25 @@ impl Plain {
 
     /// The server stops: who has nothing under way goes.
     pub(super) fn leave_resting(&mut self) {
-        for at in 0..self.places.len() {
-            if self.places[at].as_ref().is_some_and(|place| place.kept.is_none()) {
-                self.close(at, Reason::Shutdown);
-            }
+        for at in self.places.which(|place| place.kept.is_none()) {
+            self.close(at, Reason::Shutdown);
         }
     }
 }
 
+impl Placed for Place {
+    fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+}
+
 impl Kept {
+    /// A connection comes back in the middle of something.
+    pub(super) fn new(session: Box<Session>, shared: &Rc<Shared>) -> Box<Self> {
+        let work = Work { session: *session, ..Work::new(shared) };
+        Box::new(Self { work, busy: Busy::new(shared, 0), held: 0 })
+    }
+
     /// Its replies need not wait any longer.
     pub(super) fn release(&mut self, how: Confirmation, shared: &Shared) {
         self.held = 0;

@@ -437,13 +437,14 @@ impl Engine for Memory {
         }
     }
 
-    fn prefetch(&self, keys: &[&[u8]]) {
+    fn foresee(&self, keys: &[&[u8]]) {
         for keys in keys.chunks(BATCH) {
             let mut hashes = [0; BATCH];
             for (hash, key) in hashes.iter_mut().zip(keys) {
                 *hash = self.shared.hasher.hash(key);
             }
-            self.warm(&hashes[..keys.len()]);
+            // Where the items are may have changed when the commands come.
+            let _hints = self.warm(&hashes[..keys.len()]);
         }
     }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -24,10 +25,12 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::SERVING;
 use super::ring::{Event, Lent, ReceptionEnd, Ring, SendId, Wait};
-use crate::protocol::{Output, Protocol};
+use crate::engine::prefetch;
+use crate::protocol::{Output, Protocol, likely_key};
 use crate::server::connection::{Gone, kick};
 use crate::server::gate::Confirmation;
 use crate::server::held::{Held, Released, sooner};
+use crate::server::places::{Placed, Places};
 use crate::server::plain::{Home, Kept, Seen};
 use crate::server::session::{Action, Session};
 use crate::server::watch::Reason;
@@ -45,9 +48,7 @@ pub(in crate::server) struct Plane {
     watched: Rc<OwnedFd>,
     #[expect(dead_code, reason = "the ring writes to it as long as it is there")]
     signal: OwnedFd,
-    places: Vec<Option<Box<Place>>>,
-    /// Places that nobody has.
-    free: Vec<u32>,
+    places: Places<Box<Place>>,
     desk: Work,
     /// Who goes on with the next look.
     again: Vec<u32>,
@@ -60,8 +61,6 @@ pub(in crate::server) struct Plane {
     starved: bool,
     /// Bytes of receive buffers that are accounted for.
     accounted: usize,
-    /// The engine second in which silent connections were looked for.
-    swept: u32,
 }
 
 /// A connection.
@@ -204,14 +203,12 @@ impl Plane {
             bell: Arc::clone(bell),
             watched: Rc::new(watched),
             signal,
-            places: Vec::new(),
-            free: Vec::new(),
+            places: Places::new(),
             desk,
             again: Vec::new(),
             vouched: false,
             starved: false,
             accounted: 0,
-            swept: 0,
         })
     }
 
@@ -236,10 +233,7 @@ impl Plane {
         if socket.set_nonblocking(false).is_err() {
             return;
         }
-        let kept = session.map(|session| {
-            let work = Work { session: *session, ..Work::new(&self.shared) };
-            Box::new(Kept { work, busy: Busy::new(&self.shared, 0), held: 0 })
-        });
+        let kept = session.map(|session| Kept::new(session, &self.shared));
         let place = Box::new(Place {
             ticket,
             socket,
@@ -252,12 +246,8 @@ impl Plane {
             kept,
         });
         place.show(ConnectionState::Waiting);
-        let at = self.free.pop().unwrap_or(self.places.len() as u32);
-        self.ring.receive(place.fd(), at);
-        match self.places.get_mut(at as usize) {
-            Some(free) => *free = Some(place),
-            None => self.places.push(Some(place)),
-        }
+        self.ring.receive(place.fd(), self.places.next());
+        self.places.put(place);
     }
 
     /// Waits for something to happen, up to `patience`, and handles it.
@@ -276,20 +266,34 @@ impl Plane {
         self.shared.tick();
         let mut seen = Seen::default();
         let mut listed = mem::take(&mut self.again);
-        while let Some(event) = self.ring.next_event() {
+        let mut window = ArrayVec::<Event, { limits::RING_WINDOW }>::new();
+        loop {
+            while !window.is_full()
+                && let Some(event) = self.ring.next_event()
+            {
+                window.push(event);
+            }
+            if window.is_empty() {
+                break;
+            }
             seen.anything = true;
-            match event {
-                Event::Readable { goes_on } => {
-                    seen.bell = true;
-                    if !goes_on {
-                        self.ring.watch(self.bell.as_fd());
+            self.foresee(&window);
+            for event in window.drain(..) {
+                match event {
+                    Event::Readable { goes_on } => {
+                        seen.bell = true;
+                        if !goes_on {
+                            self.ring.watch(self.bell.as_fd());
+                        }
                     }
+                    Event::Received { place, lent, goes_on } => self.received(place, lent, goes_on),
+                    Event::ReceptionEnded { place, why } => self.reception_ended(place, &why),
+                    // The kernel waits until it can go.
+                    Event::Unsent { place, out, sent } => self.sent(place, out, sent),
+                    Event::Sent { place, out, sent } => self.sent(place, out, sent),
+                    // Not on this ring.
+                    Event::Accepted { .. } => {}
                 }
-                Event::Received { place, lent, goes_on } => self.received(place, lent, goes_on),
-                Event::ReceptionEnded { place, why } => self.reception_ended(place, &why),
-                // The kernel waits until it can go.
-                Event::Unsent { place, out, sent } => self.sent(place, out, sent),
-                Event::Sent { place, out, sent } => self.sent(place, out, sent),
             }
         }
         if self.ring.overflows() {
@@ -298,7 +302,7 @@ impl Plane {
         }
         for at in listed.drain(..) {
             seen.anything = true;
-            if let Some(place) = &mut self.places[at as usize] {
+            if let Some(place) = self.places.get_mut(at) {
                 place.listed = false;
                 self.go_on(at);
             }
@@ -323,12 +327,12 @@ impl Plane {
         let any = !released.is_empty();
         for Released { place: at, number, how } in released.drain(..) {
             // Whoever was held there may be gone.
-            if let Some(Some(place)) = self.places.get_mut(at)
+            if let Some(place) = self.places.get_mut(at)
                 && let Some(kept) = place.kept.as_mut().filter(|kept| kept.held == number)
             {
                 kept.release(how, &self.shared);
                 self.vouched |= how == Confirmation::Degraded;
-                self.go_on(at as u32);
+                self.go_on(at);
             }
         }
         self.released = released;
@@ -338,9 +342,9 @@ impl Plane {
     /// A connection's answers wait for another node.
     fn hold(&mut self, at: u32) {
         let Self { places, desk, shared, held, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         let mut kept = desk.keep(None, shared);
-        match held.hold(at as usize, kept.work.session.unconfirmed()) {
+        match held.hold(at, kept.work.session.unconfirmed()) {
             Ok(number) => {
                 kept.held = number;
                 place.kept = Some(kept);
@@ -353,12 +357,38 @@ impl Plane {
         }
     }
 
+    /// Has the memory fetched that serving these will need: of the connections, and of the items that their
+    /// requests seem to be about.
+    fn foresee(&self, events: &[Event]) {
+        let mut keys = ArrayVec::<&[u8], { limits::RING_WINDOW }>::new();
+        let received = || {
+            events.iter().filter_map(|event| match event {
+                Event::Received { place, lent, .. } => Some((self.places.get(*place)?, lent)),
+                _ => None,
+            })
+        };
+        for (place, lent) in received() {
+            prefetch(&**place);
+            let bytes = self.ring.bytes(lent);
+            if bytes.len() <= limits::RING_FORESEEN_BYTES {
+                keys.extend(likely_key(bytes));
+            }
+        }
+        // Nobody waits for what is needed at once.
+        if events.len() > 1 {
+            self.shared.service.engine.foresee(&keys);
+            for (place, _) in received() {
+                prefetch(&*place.ticket.info);
+            }
+        }
+    }
+
     /// Looks once more whether this node may acknowledge what was executed since the last look: if the
     /// process was stopped in between, it may not, and nobody is told anything.
     fn vouch(&mut self) {
         if mem::take(&mut self.vouched) && !self.shared.service.gate.still_holds() {
             for at in self.ring.withdraw() {
-                if let Some(place) = &mut self.places[at as usize] {
+                if let Some(place) = self.places.get_mut(at) {
                     place.sending = Sending::No;
                     self.abort(at, Reason::Error);
                 }
@@ -370,7 +400,7 @@ impl Plane {
     #[inline]
     fn received(&mut self, at: u32, lent: Lent, goes_on: bool) {
         let Self { places, ring, desk, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else {
+        let Some(place) = places.get_mut(at) else {
             ring.take_back(lent);
             return;
         };
@@ -402,7 +432,7 @@ impl Plane {
     #[cold]
     fn came_early(&mut self, at: u32) {
         let Self { places, ring, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         match place.next {
             Next::Work => {
                 let waiting = place.kept.as_ref().map_or(0, |kept| kept.work.input.len());
@@ -421,7 +451,7 @@ impl Plane {
 
     /// No more bytes come.
     fn reception_ended(&mut self, at: u32, why: &ReceptionEnd) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         place.receiving = Receiving::No;
         match why {
             ReceptionEnd::Closed => place.ended = Some(Reason::Normal),
@@ -437,7 +467,7 @@ impl Plane {
     /// Some of an answer is gone, or nothing more will be.
     fn sent(&mut self, at: u32, out: Output, sent: io::Result<usize>) {
         let Self { places, ring, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         place.sending = Sending::No;
         match sent {
             Ok(count) => {
@@ -465,7 +495,7 @@ impl Plane {
 
     /// Goes on with the next look.
     fn list(&mut self, at: u32) {
-        if let Some(place) = &mut self.places[at as usize]
+        if let Some(place) = self.places.get_mut(at)
             && !mem::replace(&mut place.listed, true)
         {
             self.again.push(at);
@@ -475,7 +505,7 @@ impl Plane {
     /// Does what can be done now. Whoever waits for an end comes here again with it.
     fn go_on(&mut self, at: u32) {
         let Self { places, ring, desk, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         if place.is_sending(ring.round()) {
             if matches!(place.sending, Sending::Hastily(_)) {
                 self.list(at);
@@ -497,7 +527,7 @@ impl Plane {
     #[inline]
     fn serve(&mut self, at: u32) {
         let Self { places, ring, desk, shared, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         let mut turn = shared.service.config.requests_per_turn;
         let batches = shared.cell().turns.value();
         let action = match desk.awaits.take() {
@@ -575,7 +605,7 @@ impl Plane {
     /// Everything is eaten, and nothing is brought any more.
     #[cold]
     fn hear_again(&mut self, at: u32) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         match place.sending {
             // With the end of that.
             Sending::Patiently(..) => {}
@@ -586,7 +616,7 @@ impl Plane {
 
     /// Hears what comes, unless nothing will.
     fn listen(&mut self, at: u32) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         if let Some(reason) = place.ended {
             self.abort(at, reason);
         } else if place.receiving == Receiving::No {
@@ -597,7 +627,7 @@ impl Plane {
 
     /// A connection is to close when its answers are gone.
     fn close(&mut self, at: u32, reason: Reason) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         place.ticket.reason = reason;
         place.next = Next::Close;
         self.leave(at);
@@ -605,7 +635,7 @@ impl Plane {
 
     /// A connection is to close whatever is not gone yet.
     fn abort(&mut self, at: u32, reason: Reason) {
-        let Some(place) = &mut self.places[at as usize] else { return };
+        let Some(place) = self.places.get_mut(at) else { return };
         place.ticket.reason = reason;
         place.next = Next::Abort;
         place.kept = None;
@@ -618,7 +648,7 @@ impl Plane {
     /// Takes a connection away as soon as nothing is under way on its socket.
     fn leave(&mut self, at: u32) {
         let Self { places, ring, .. } = self;
-        let Some(place) = &mut places[at as usize] else { return };
+        let Some(place) = places.get_mut(at) else { return };
         if place.receiving == Receiving::Yes {
             place.receiving = Receiving::Stopping;
             ring.stop_receiving(at);
@@ -632,8 +662,7 @@ impl Plane {
         if place.receiving != Receiving::No || place.listed {
             return;
         }
-        let Some(place) = places[at as usize].take() else { return };
-        self.free.push(at);
+        let Some(place) = places.take(at) else { return };
         if place.next == Next::Aside {
             self.set_aside(*place);
         }
@@ -663,37 +692,29 @@ impl Plane {
 
     /// Closes what was silent for too long.
     fn sweep(&mut self) {
-        let Some(limit) = self.shared.service.stats.idle_timeout() else { return };
-        let now = self.shared.now().secs;
-        if now == self.swept {
-            return;
-        }
-        self.swept = now;
-        for at in 0..self.places.len() {
-            let Some(place) = &self.places[at] else { continue };
-            let silent = now.saturating_sub(place.ticket.info.last_command.load(Ordering::Relaxed));
-            // Whole seconds: one that has just begun does not count.
-            if u64::from(silent) > limit.as_secs()
-                && !place.listed
-                && !place.is_held()
-                && place.next != Next::Abort
-            {
+        for at in self.places.silent(&self.shared) {
+            let leaves = |place: &Box<Place>| !place.listed && !place.is_held() && place.next != Next::Abort;
+            if self.places.get(at).is_some_and(leaves) {
                 let Gone(reason) = kick(&self.shared);
-                self.abort(at as u32, reason);
+                self.abort(at, reason);
             }
         }
     }
 
     /// The server stops: who has nothing under way goes.
     pub(in crate::server) fn leave_resting(&mut self) {
-        for at in 0..self.places.len() {
-            let rests = |place: &Place| {
-                place.kept.is_none() && !matches!(place.sending, Sending::Patiently(..)) && !place.listed
-            };
-            if self.places[at].as_deref().is_some_and(rests) {
-                self.close(at as u32, Reason::Shutdown);
-            }
+        let rests = |place: &Box<Place>| {
+            place.kept.is_none() && !matches!(place.sending, Sending::Patiently(..)) && !place.listed
+        };
+        for at in self.places.which(rests) {
+            self.close(at, Reason::Shutdown);
         }
+    }
+}
+
+impl Placed for Box<Place> {
+    fn ticket(&self) -> &Ticket {
+        &self.ticket
     }
 }
 

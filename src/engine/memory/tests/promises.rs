@@ -71,6 +71,22 @@ fn a_batch_looks_again_for_what_its_own_commands_moved() {
 }
 
 #[test]
+fn foreseeing_keys_changes_nothing_that_anybody_sees() {
+    let engine = engine(8 << 20);
+    for number in 0..100 {
+        set(&engine, &format!("key{number}"), "value", at(START));
+    }
+    let seen = || (format!("{:?}", engine.stats()), contents(&engine, at(START)));
+    let before = seen();
+    let keys: Vec<String> = (0..200).map(|number| format!("key{number}")).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+    engine.foresee(&keys);
+    engine.foresee(&[b"", &[b'k'; 300]]);
+    engine.foresee(&[]);
+    assert_eq!(seen(), before);
+}
+
+#[test]
 fn flush_all_takes_what_was_stored_and_nothing_that_follows_in_the_same_second() {
     let engine = small_engine(1 << 20);
     for key in ["a", "b", "c"] {
