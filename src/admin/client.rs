@@ -111,7 +111,17 @@ impl Client {
             )));
         }
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.strange(code, &body))?;
-        if answer.done { Ok(answer.message) } else { Err(Error::Refused(answer.message)) }
+        match (answer.done, code, &self.token) {
+            (true, ..) => Ok(answer.message),
+            (false, StatusCode::UNAUTHORIZED, None) => Err(Error::Refused(format!(
+                "the node at {} wants its token: say --token-file FILE, a copy of the file of its --admin-token-file",
+                self.server
+            ))),
+            (false, StatusCode::UNAUTHORIZED, Some(_)) => {
+                Err(Error::Refused(format!("{}: name a copy of that file with --token-file", answer.message)))
+            }
+            (false, ..) => Err(Error::Refused(answer.message)),
+        }
     }
 
     fn strange(&self, code: StatusCode, body: &[u8]) -> Error {
@@ -135,6 +145,10 @@ impl Client {
         runtime.block_on(async {
             match tokio::time::timeout(LIMIT, self.exchange(method, path)).await {
                 Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) if speaks_otherwise(&*error) => Err(Error::Unreachable(format!(
+                    "what listens at {} is no admin port: name that of --admin (11213 unless it was changed), not the port for clients",
+                    self.server
+                ))),
                 Ok(Err(error)) => Err(unreachable(&error)),
                 Err(_) => Err(unreachable(&format!("no answer within {} s", LIMIT.as_secs()))),
             }
@@ -165,4 +179,10 @@ impl Client {
             Err(error) = connection => Err(error.into()),
         }
     }
+}
+
+/// Whether somebody is there who knows no HTTP.
+fn speaks_otherwise(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(|error| error.is_parse() || error.is_incomplete_message())
 }

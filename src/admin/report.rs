@@ -47,6 +47,15 @@ impl Status {
             (here != there).then_some(text)
         });
         let mut found: Vec<String> = differing.collect();
+        // What is in force now, whoever has changed it since the start.
+        if let (Some(here), Some(there)) = (self.node.memory_limit_bytes, peer.memory_limit_bytes)
+            && here != there
+        {
+            let [here, there] = [here, there].map(|bytes| bytes >> 20);
+            found.push(format!(
+                "-m is {here} MiB on this node and {there} MiB on the other: give both the same, or the smaller one evicts what the other keeps"
+            ));
+        }
         if self.node.preferred && peer.preferred {
             found.push(
                 "both nodes are --preferred: the role would go back to whoever lost it; keep one".to_owned(),

@@ -16,10 +16,10 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -49,6 +49,9 @@ const BODY_BYTES_MAX: u64 = 4096;
 pub(super) const FOLLOWERS_MAX: usize = 32;
 /// Control requests at a time.
 const ACTIONS_MAX: usize = 4;
+/// An exposition that is no older is given again: a storm of scrapes costs what fifty a second cost. What it
+/// says of items and commands is measured less often than that.
+const SCRAPE_FRESH: Duration = Duration::from_millis(20);
 /// A follower hears at least a blank line that often, so that both ends notice when the other is gone.
 const STREAM_BEAT: Duration = Duration::from_secs(5);
 
@@ -62,6 +65,15 @@ pub(super) struct Routes {
     followers: Arc<Semaphore>,
     actions: Semaphore,
     refused: AtomicU64,
+    scraped: Mutex<Option<Scraped>>,
+}
+
+/// What was last answered to a scrape.
+struct Scraped {
+    at: Instant,
+    format: Format,
+    refused: u64,
+    text: Bytes,
 }
 
 impl Routes {
@@ -72,6 +84,7 @@ impl Routes {
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             actions: Semaphore::new(ACTIONS_MAX),
             refused: AtomicU64::new(0),
+            scraped: Mutex::default(),
         }
     }
 
@@ -135,14 +148,31 @@ impl Routes {
     fn metrics(&self, request: &Request<Incoming>) -> Response<AnswerBody> {
         let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
         let format = Format::accepted(accepted.unwrap_or_default());
+        let refused = self.refused.load(Ordering::Relaxed);
+        let mut scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |last: &&Scraped| {
+            (last.format, last.refused) == (format, refused) && last.at.elapsed() < SCRAPE_FRESH
+        };
+        let text = match scraped.as_ref().filter(is_fresh) {
+            Some(last) => last.text.clone(),
+            None => {
+                let text = Bytes::from(self.exposition(format, refused));
+                *scraped = Some(Scraped { at: Instant::now(), format, refused, text: text.clone() });
+                text
+            }
+        };
+        respond(StatusCode::OK, format.content_type(), text)
+    }
+
+    fn exposition(&self, format: Format, refused: u64) -> String {
         let mut all = metrics::of_status(&self.source.status());
         all.push(Metric::counter(
             "tandem_admin_refused_total",
             "Control requests refused for want of the token, or of being on this machine.",
-            self.refused.load(Ordering::Relaxed),
+            refused,
         ));
         all.extend(self.source.metrics());
-        respond(StatusCode::OK, format.content_type(), metrics::exposition(&all, format))
+        metrics::exposition(&all, format)
     }
 
     async fn control(

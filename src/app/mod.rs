@@ -13,6 +13,7 @@ mod witness;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, Mutex};
 
 use tandem_replication::driver::Handle;
@@ -197,6 +198,7 @@ impl App {
                 pair: pair.as_ref().map(Handle::remote),
                 events: EventLog::default(),
                 columns: Columns::default(),
+                peer_port: AtomicU16::new(0),
             };
             serve_admin(sockets.admin, view, Arc::clone(&access)).map_err(threads)?;
         }

@@ -289,10 +289,25 @@ pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
         ("--failback", format!("{:?}", pair.failback).to_lowercase()),
         ("--backup-requests", requests.to_owned()),
         ("--ack", acknowledged(&pair.ack)),
+        ("--heal", format!("{:?}", pair.heal).to_lowercase()),
+        ("--arbiter", pair.arbiter.as_ref().map_or_else(|| "off".to_owned(), arbitrated)),
         ("-I", format!("{} bytes", config.engine.item_size_max)),
+        ("-M", if config.engine.evict { "off" } else { "on" }.to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+/// Who is asked, in an order that does not depend on who wrote it down.
+fn arbitrated(arbiter: &Arbiter) -> String {
+    let (places, name) = match arbiter {
+        Arbiter::Witnesses(places) => (places, String::new()),
+        Arbiter::Etcd { addresses, name } => (addresses, format!(" for {name}")),
+    };
+    let mut places: Vec<String> = places.iter().map(ToString::to_string).collect();
+    places.sort();
+    // It travels with heartbeats.
+    (places.join(", ") + &name).chars().take(100).collect()
 }
 
 fn acknowledged(ack: &config::Ack) -> String {

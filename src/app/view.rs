@@ -1,10 +1,12 @@
 //! What the admin port shows of this node and lets people do with it, put together from its parts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tandem_replication::driver::{Remote, Snapshot};
 use tandem_replication::liveness::Verdict;
 use tandem_replication::node::Operator;
+use tandem_replication::status::Load;
 
 use crate::admin::events::EventLog;
 use crate::admin::metrics::{self, Distribution, Metric};
@@ -25,6 +27,8 @@ pub(super) struct View {
     pub(super) pair: Option<Remote>,
     pub(super) events: EventLog,
     pub(super) columns: Columns,
+    /// Where clients find the peer: what it told last, also when it is gone; 0 before it told.
+    pub(super) peer_port: AtomicU16,
 }
 
 impl View {
@@ -34,6 +38,23 @@ impl View {
             return Box::pin(async { Err("this node has no peer; start it with -x PEER".to_string()) });
         };
         Box::pin(async move { pair.command(wish).await.map(|()| done.to_owned()) })
+    }
+
+    /// The peer's host as this node knows it, with the port for clients that the peer told. Before it told one, where
+    /// its replication listens.
+    fn peer_address(&self, snapshot: &Snapshot) -> String {
+        let told = |load: &Load| {
+            let node: Node = serde_json::from_str(&load.summary).ok()?;
+            node.address.rsplit_once(':')?.1.parse().ok()
+        };
+        if let Some(port) = snapshot.pair.peer_load.as_ref().and_then(told) {
+            self.peer_port.store(port, Ordering::Relaxed);
+        }
+        let dialled = snapshot.peer.clone().unwrap_or_default();
+        match (dialled.rsplit_once(':'), self.peer_port.load(Ordering::Relaxed)) {
+            (None, _) | (_, 0) => dialled,
+            (Some((host, _)), port) => format!("{host}:{port}"),
+        }
     }
 
     fn demote(&self) -> BoxFuture<'_, Result<String, String>> {
@@ -53,7 +74,9 @@ impl AdminSource for View {
         let mut status = Status { format: Status::FORMAT, node: self.meter.node(), ..Status::default() };
         let Some(pair) = &self.pair else { return status };
         let snapshot = pair.status();
-        status.peer = Some(peer(&snapshot));
+        let mut peer = peer(&snapshot);
+        peer.address = self.peer_address(&snapshot);
+        status.peer = Some(peer);
         status.link = Some(link(&snapshot, self.stats.proxied_requests()));
         status.arbiter = arbiter(&snapshot);
         status.warnings = warnings(&status, snapshot.pair.arbiter.is_some());
@@ -131,7 +154,7 @@ fn latency(stats: &Stats) -> Metric {
     )
 }
 
-/// The peer, as it says of itself; without a link only what is known from before.
+/// The peer, as it says of itself; without a link only what is known from before. Its address is for the caller to say.
 fn peer(snapshot: &Snapshot) -> Node {
     let pair = &snapshot.pair;
     let reached = pair.is_linked() && !report::lost(snapshot);
@@ -146,7 +169,6 @@ fn peer(snapshot: &Snapshot) -> Node {
     }
     let known = |value: u64| heard.then_some(value);
     Node {
-        address: snapshot.peer.clone().unwrap_or_default(),
         role: state.unwrap_or(if reached { "" } else { "unreachable" }).to_string(),
         items: known(load.items),
         memory_bytes: known(load.bytes),
@@ -235,6 +257,21 @@ fn warnings(status: &Status, arbitrated: bool) -> Vec<String> {
     };
     warnings.extend(paused(node, "this"));
     warnings.extend(peer.and_then(|peer| paused(peer, "the other")));
+    let takes_writes = node.settings.get("--backup-requests").is_some_and(|how| how == "accept");
+    if matches!(node.role.as_str(), "backup" | "joining")
+        && status.link.as_ref().is_some_and(|link| !link.up)
+        && !takes_writes
+    {
+        let way = if node.failover_paused {
+            "failovers are paused, so nothing happens by itself: `tandemctl promote` makes this node master"
+        } else {
+            "it takes over as soon as it may; `tandemctl promote` says why not yet"
+        };
+        warnings.push(format!(
+            "clients of this node get errors: it is {} and reaches no master; {way}",
+            node.role
+        ));
+    }
     // With an arbiter it would have had to give up its role.
     if !arbitrated && status.is_master() && status.link.as_ref().is_some_and(|link| link.peer_is == "silent")
     {

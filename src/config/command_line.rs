@@ -103,6 +103,9 @@ fn explain(error: &clap::Error) -> (Problem, String) {
         ErrorKind::TooManyValues => {
             format!("Illegal argument \"?\": {flag} takes no value; remove what stands behind `=`")
         }
+        ErrorKind::UnknownArgument => {
+            format!("Illegal argument \"?\": {flag} is no flag, and nothing else is taken; see --help")
+        }
         _ => format!("Illegal argument \"?\": {}", error.to_string().trim_end()),
     };
     (Problem::new(1, text), flag)

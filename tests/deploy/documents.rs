@@ -8,7 +8,7 @@ use crate::balancers::{haproxy, wait_routed};
 use crate::harness::PATIENCE;
 use crate::machines::Machines;
 use crate::setup;
-use crate::support::{ROOT, installed, read, run};
+use crate::support::{ROOT, command, installed, read, run};
 
 /// The pages.
 fn pages() -> Vec<(String, String)> {
@@ -195,6 +195,24 @@ fn every_promise_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_reason_of_a_change_of_roles_is_explained() {
+    let table = read("replication/src/role.rs");
+    let (rows, _) = table.split_once("mod tests").unwrap_or((&table, ""));
+    let why: BTreeSet<&str> =
+        rows.split("why: \"").skip(1).map(|rest| rest.split('"').next().unwrap_or_default()).collect();
+    assert!(why.len() > 20, "{why:?}");
+    let page = read("docs/operations.md");
+    let (_, section) = page.split_once("\n## What happened?").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let told: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .flat_map(|cell| cell.trim_end_matches('`').split("`; `"))
+        .collect();
+    assert_eq!(why, told);
+}
+
+#[test]
 fn every_alert_is_explained_and_every_explanation_has_an_alert() {
     let rules = words(&read("deploy/prometheus/tandem-alerts.yml"), "- alert: ", char::is_alphanumeric);
     let page = words(&read("docs/operations.md"), "### ", char::is_alphanumeric);
@@ -202,6 +220,34 @@ fn every_alert_is_explained_and_every_explanation_has_an_alert() {
     let tested =
         words(&read("deploy/prometheus/tandem-alerts-test.yml"), "alertname=\"", char::is_alphanumeric);
     assert_eq!(rules, tested, "every alert is seen to fire");
+}
+
+#[test]
+fn the_manual_pages_are_well_formed_and_have_every_flag() {
+    if !installed(&["mandoc"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    run(Command::new(env!("CARGO_BIN_EXE_tandemctl")).arg("generate").arg(directory.path()));
+    let pages = std::fs::read_dir(directory.path().join("man1")).expect("man1/");
+    let pages: Vec<_> = pages.map(|page| page.expect("a page").path()).collect();
+    assert!(pages.len() > 20, "{pages:?}");
+    run(command("mandoc").args(["-Tlint", "-W", "error"]).args(&pages));
+    let page = run(command("mandoc")
+        .args(["-Tutf8", "-O", "width=200"])
+        .arg(directory.path().join("man1/tandemd.1")));
+    // Written twice, one over the other, is how a terminal is told of bold letters.
+    let letters: Vec<char> = page.chars().collect();
+    let plain: String = letters
+        .iter()
+        .enumerate()
+        .filter(|&(at, &letter)| letter != '\u{8}' && letters.get(at + 1) != Some(&'\u{8}'))
+        .map(|(_, letter)| letter)
+        .collect();
+    let help = run(Command::new(env!("CARGO_BIN_EXE_tandemd")).arg("-h"));
+    for flag in words(&help, " --", |c| c.is_ascii_lowercase() || c == '-') {
+        assert!(plain.contains(&format!("--{flag}")), "the page of tandemd has no --{flag}");
+    }
 }
 
 #[test]

@@ -163,6 +163,7 @@ fn a_failover_is_seen_while_the_page_is_open() {
     browser.wait_text("#events", "lost the master");
     let disabled = browser.run("return document.getElementById('switchover').disabled");
     assert_eq!(disabled, true, "nobody is there to switch over to");
+    browser.wait_text("#hint", "Start the other one");
     browser.picture("dead-peer");
     assert_clean(&browser, &pair, backup);
 
@@ -379,6 +380,14 @@ fn a_node_without_a_peer_has_a_page_of_its_own() {
     assert_eq!(browser.run("return document.getElementById('switchover').checkVisibility()"), false);
     browser.picture("alone");
     assert_clean(&browser, &pair, 0);
+    // What goes back and forth a hundred times is not a hundred lines.
+    let told = browser.run(
+        "const event = (to, at_ms) => ({ kind: 'role', from: '', to, text: 'why', epoch: 1, at_ms });\
+         const list = [event('x', 12)];\
+         for (let n = 5; n > 0; n--) list.push(event('doubt', 2 * n), event('master', 2 * n - 1));\
+         return fold(list).map(e => `${e.to} ${e.times} ${e.since}`).join()",
+    );
+    assert_eq!(told, "x 1 12,doubt 5 2,master 5 1");
     alone.kill().expect("it runs");
     alone.wait().expect("it ends");
 }

@@ -33,7 +33,19 @@ fn a_paused_backup_waits_until_it_is_resumed_and_has_everything_then() {
     });
     assert_eq!(status.node.role, "backup");
     assert_eq!(pair.nodes[backup].role(), "backup");
-    assert!(!admin.status().expect("a status").node.ready);
+    let status = admin.status().expect("a status");
+    assert!(!status.node.ready);
+    let warned = status
+        .warnings
+        .iter()
+        .any(|text| text.contains("reaches no master") && text.contains("tandemctl promote"));
+    assert!(warned, "clients get errors, and nobody says so: {:?}", status.warnings);
+    let address = pair.nodes[master].address().to_string();
+    assert_eq!(
+        status.peer.expect("a peer").address,
+        address,
+        "the peer is named by its clients' port, also when it is gone"
+    );
 
     admin.act(&Verb::ResumeFailover).expect("it can be resumed");
     wait_for("it takes over", PATIENCE, || (pair.nodes[backup].role() == "master").then_some(()));
@@ -77,19 +89,20 @@ fn a_master_can_be_demoted_and_a_backup_is_one_already() {
 fn nodes_that_contradict_each_other_say_so_on_both() {
     let mut pair = setup().flag("--preferred").pair();
     pair.nodes[0].flags.extend(["--backup-requests", "reject"].map(str::to_owned));
-    // Different memory is nothing to complain about.
+    // The node with less evicts what the other keeps.
     pair.nodes[1].flags.extend(["-m", "128"].map(str::to_owned));
     pair.start();
     for node in &pair.nodes {
         let status = wait_for("a warning", PATIENCE, || {
-            node.admin().status().ok().filter(|status| status.warnings.len() == 2)
+            node.admin().status().ok().filter(|status| status.warnings.len() == 3)
         });
-        let [one, other] = &status.warnings[..] else { panic!("{:?}", status.warnings) };
+        let [one, memory, other] = &status.warnings[..] else { panic!("{:?}", status.warnings) };
         assert!(one.contains("--backup-requests is "), "{one}");
         assert!(one.contains("reject") && one.contains("proxy"), "{one}");
+        assert!(memory.contains("-m is ") && memory.contains("128 MiB"), "{memory}");
         assert!(other.contains("both nodes are --preferred"), "{other}");
         let (_, metrics) = node.admin().page("/metrics").expect("metrics");
-        assert!(metrics.contains("\ntandem_contradictions 2\n"), "{metrics}");
+        assert!(metrics.contains("\ntandem_contradictions 3\n"), "{metrics}");
         wait_for("a line in the log", PATIENCE, || {
             node.log_tail(100).contains("--backup-requests is ").then_some(())
         });

@@ -3,7 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::sync::atomic::AtomicU64;
+use std::time::{Instant, SystemTime};
 
 use super::*;
 use crate::admin::client::{Client, Error};
@@ -16,6 +17,8 @@ use crate::admin::{BoxFuture, Verb};
 struct Source {
     role: Mutex<String>,
     events: EventLog,
+    /// How often the metrics were put together.
+    looks: Arc<AtomicU64>,
 }
 
 impl AdminSource for Source {
@@ -30,6 +33,7 @@ impl AdminSource for Source {
     }
 
     fn metrics(&self) -> Vec<Metric> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         vec![Metric::counter("memcached_cmd_get_total", "Gets.", 7)]
     }
 
@@ -63,6 +67,11 @@ fn start() -> (String, std::sync::mpsc::Receiver<()>) {
 }
 
 fn start_with(access: Access) -> (String, std::sync::mpsc::Receiver<()>) {
+    start_counting(access, Arc::default())
+}
+
+/// As it is counted there how often the metrics were put together.
+fn start_counting(access: Access, looks: Arc<AtomicU64>) -> (String, std::sync::mpsc::Receiver<()>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -71,7 +80,8 @@ fn start_with(access: Access) -> (String, std::sync::mpsc::Receiver<()>) {
         let _running = running;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let source = Source { role: Mutex::new("master".to_owned()), events: EventLog::default() };
+            let role = Mutex::new("master".to_owned());
+            let source = Source { role, events: EventLog::default(), looks };
             serve(TcpListener::from_std(listener).unwrap(), Arc::new(source), Arc::new(access)).await;
         });
     });
@@ -92,6 +102,20 @@ fn every_page_says_what_it_should() {
     assert!(metrics.contains("\nmemcached_cmd_get_total 7\n"), "{metrics}");
     assert!(metrics.contains("\ntandem_lag_records 42\n"), "{metrics}");
     assert_eq!(client.page("/nonsense").unwrap().0, 404);
+}
+
+#[test]
+fn a_storm_of_scrapes_costs_what_fifty_a_second_cost() {
+    let looks = Arc::new(AtomicU64::new(0));
+    let (address, _port) = start_counting(Access::default(), Arc::clone(&looks));
+    let client = Client::new(&address);
+    let start = Instant::now();
+    for _ in 0..300 {
+        assert!(client.page("/metrics").unwrap().1.contains("\nmemcached_cmd_get_total 7\n"));
+    }
+    let most = start.elapsed().as_millis() as u64 / 20 + 1;
+    let looks = looks.load(Ordering::Relaxed);
+    assert!((1..=most).contains(&looks), "{looks} looks, at most {most} are due");
 }
 
 #[test]
@@ -144,9 +168,9 @@ fn a_thousand_idle_connections_keep_nobody_waiting() {
         stream.set_nonblocking(true).unwrap();
         !matches!(stream.read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     };
-    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    let patience = Instant::now() + Duration::from_secs(20);
     while idle.iter_mut().filter_map(|stream| (!ended(stream)).then_some(())).count() > CONNECTIONS_MAX {
-        assert!(std::time::Instant::now() < patience, "too many idle connections are kept");
+        assert!(Instant::now() < patience, "too many idle connections are kept");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -277,9 +301,9 @@ fn those_who_follow_events_are_bounded_and_their_places_come_back() {
     assert_eq!(Client::new(&address).page("/healthz").unwrap().0, 200);
     let (gone, _) = followers.pop().unwrap();
     gone.shutdown(Shutdown::Both).unwrap();
-    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    let patience = Instant::now() + Duration::from_secs(20);
     while !follow().1.contains(" 200 ") {
-        assert!(std::time::Instant::now() < patience, "a place does not come back");
+        assert!(Instant::now() < patience, "a place does not come back");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

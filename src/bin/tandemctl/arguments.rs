@@ -1,9 +1,10 @@
 //! What `tandemctl` is asked for.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use tandemd::bench;
 use tandemd::dial::Access;
 
@@ -18,12 +19,21 @@ pub(crate) struct Arguments {
         global = true,
         default_value = "127.0.0.1:11213",
         value_name = "ADDR:PORT",
+        value_parser = admin_port,
         env = "TANDEM_ADMIN",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Admin port"
     )]
     pub(crate) server: String,
     /// File with the token that the node asks for before it changes anything (tandemd's --admin-token-file).
-    #[arg(long, global = true, value_name = "FILE", env = "TANDEM_ADMIN_TOKEN_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TANDEM_ADMIN_TOKEN_FILE",
+        hide_env_values = true,
+        help_heading = "Admin port"
+    )]
     pub(crate) token_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -176,15 +186,65 @@ pub(crate) struct File {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = true)]
+#[group(skip)]
+#[command(group = ArgGroup::new("condition").args(["role", "synced"]).required(true).multiple(true))]
 pub(crate) struct Wait {
-    /// Until the node has this role: master, backup or standalone.
-    #[arg(long, group = "condition")]
+    /// Until the node has this role.
+    #[arg(long, value_parser = ["master", "backup", "standalone"])]
     pub(crate) role: Option<String>,
     /// Until the backup holds everything the master has.
-    #[arg(long, group = "condition")]
+    #[arg(long)]
     pub(crate) synced: bool,
     /// For how long at most.
     #[arg(long, default_value = "5s", value_parser = bench::plan::seconds)]
     pub(crate) timeout: Duration,
+}
+
+/// Where an admin port is: a host and a port, or a host alone and the usual port.
+fn admin_port(text: &str) -> Result<String, String> {
+    const USUAL: u16 = 11213;
+    let wrong = || "takes HOST:PORT of an admin port, such as 127.0.0.1:11213".to_owned();
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(format!("[{text}]:{USUAL}"));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !text.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (text, USUAL),
+    };
+    let is_host = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+    if is_host && port > 0 { Ok(format!("{host}:{port}")) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_port_may_be_left_out_and_what_is_none_is_refused() {
+        let good = [
+            ("127.0.0.1:5", "127.0.0.1:5"),
+            ("cache-a", "cache-a:11213"),
+            ("::1", "[::1]:11213"),
+            ("[::1]", "[::1]:11213"),
+            ("[::1]:7", "[::1]:7"),
+        ];
+        for (text, address) in good {
+            assert_eq!(admin_port(text).as_deref(), Ok(address));
+        }
+        for text in ["", ":5", "a b", "a:0", "a:70000", "a:x", "http://a:11213"] {
+            assert!(admin_port(text).is_err_and(|why| why.contains("127.0.0.1:11213")), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_waits_says_for_what() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).map(|_| ());
+        for line in ["wait --synced", "wait --role master", "wait --role backup --synced --timeout 2s"] {
+            assert!(parse(&format!("tandemctl {line}")).is_ok(), "{line}");
+        }
+        // To wait for nothing would be over at once, and a script would go on.
+        for line in ["wait", "wait --timeout 2s", "wait --role king"] {
+            assert!(parse(&format!("tandemctl {line}")).is_err(), "{line}");
+        }
+    }
 }

@@ -23,5 +23,8 @@ pub(crate) fn run(file: Option<&Path>) -> Result<String, Failure> {
             format!("{}: {error}; an existing key is never overwritten: name a new file", file.display()),
         )
     })?;
-    Ok(format!("wrote {0}: copy it to the other node and start both with --psk-file {0}\n", file.display()))
+    Ok(format!(
+        "wrote {0}: copy it to the other node and start both with --psk-file {0}, or, if it is to be the token, with --admin-token-file {0}\n",
+        file.display()
+    ))
 }

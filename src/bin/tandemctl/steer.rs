@@ -17,9 +17,24 @@ pub(crate) fn act(client: &Client, verb: &Verb) -> Result<String, Failure> {
     let start = Instant::now();
     let said = client.act(verb).map_err(failure)?;
     let took = start.elapsed();
-    let status = client.status().map_err(failure)?;
+    let status = settled(client)?;
     let table = table::render(&status, is_coloured());
     Ok(format!("{said} ({} ms)\n\n{table}", took.as_millis()))
+}
+
+/// What both nodes are once each has heard of the other's change, or after a moment.
+fn settled(client: &Client) -> Result<Status, Failure> {
+    const LIMIT: Duration = Duration::from_millis(500);
+    let start = Instant::now();
+    loop {
+        let status = client.status().map_err(failure)?;
+        let roles = [Some(&status.node), status.peer.as_ref()].into_iter().flatten().map(|node| &*node.role);
+        let is_settled = !roles.into_iter().any(|role| ["draining", "offered", "doubt"].contains(&role));
+        if is_settled || start.elapsed() >= LIMIT {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 pub(crate) fn promote(client: &Client, force: bool, sure: Sure) -> Result<String, Failure> {

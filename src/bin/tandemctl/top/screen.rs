@@ -15,6 +15,9 @@ use super::Answer;
 /// Seconds that are remembered: wider than any terminal.
 const HISTORY: usize = 600;
 
+/// Of what is to be said of the pair, no more lines than these.
+const STATE_LINES: usize = 6;
+
 /// Commands, and the counters that together count them.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("get", &["cmd_get"]),
@@ -100,18 +103,23 @@ impl Screen {
     }
 
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
-        let [title, upper, requests, lag, roles, footer] = Layout::vertical([
+        let (nodes, state) = self.nodes();
+        // Where there is little room, the curves give way: what is wrong is seen first, then the roles.
+        let is_low = frame.area().height < 34;
+        let [title, state_area, upper, requests, lag, roles, footer] = Layout::vertical([
             Constraint::Length(1),
-            Constraint::Min(8),
-            Constraint::Length(6),
-            Constraint::Length(5),
+            Constraint::Length(state.len().min(STATE_LINES) as u16),
+            Constraint::Min(7),
+            Constraint::Length(if is_low { 4 } else { 6 }),
+            Constraint::Length(if is_low { 3 } else { 5 }),
             Constraint::Length(3),
             Constraint::Length(1),
         ])
         .areas(frame.area());
+        frame.render_widget(Paragraph::new(state), state_area);
         let [left, right] = Layout::horizontal([Constraint::Min(40), Constraint::Length(28)]).areas(upper);
         frame.render_widget(Line::from(format!("tandem · {}", self.server)).bold(), title);
-        frame.render_widget(Paragraph::new(self.nodes()).block(Block::bordered().title("nodes")), left);
+        frame.render_widget(Paragraph::new(nodes).block(Block::bordered().title("nodes")), left);
         frame.render_widget(
             Paragraph::new(self.commands()).block(Block::bordered().title("commands/s here")),
             right,
@@ -133,16 +141,27 @@ impl Screen {
         frame.render_widget(Line::from(keys.to_owned()).style(style), footer);
     }
 
-    fn nodes(&self) -> Vec<Line<'static>> {
-        let mut lines = Vec::new();
-        if let Some(why) = &self.problem {
-            lines.push(Line::from(why.clone()).style(Style::new().fg(Color::Red)));
-        }
-        match &self.status {
-            Some(status) => lines.extend(table::render(status, false).lines().map(coloured)),
-            None => lines.push(Line::from("waiting for the first answer …")),
-        }
-        lines
+    /// The table of both nodes; and what is to be said of the pair, the worst first.
+    fn nodes(&self) -> (Vec<Line<'static>>, Vec<Line<'static>>) {
+        let problem =
+            self.problem.as_ref().map(|why| Line::from(why.clone()).style(Style::new().fg(Color::Red)));
+        let Some(status) = &self.status else {
+            return (vec![Line::from("waiting for the first answer …")], problem.into_iter().collect());
+        };
+        let text = table::render(status, false);
+        let is_state = |line: &&str| {
+            line.contains(" because: ")
+                || ["link ", "arbiter ", "warning: "].iter().any(|of| line.starts_with(of))
+        };
+        let (mut state, nodes): (Vec<&str>, Vec<&str>) =
+            text.lines().filter(|line| !line.is_empty()).partition(is_state);
+        state.sort_by_key(|line| match line.split_once(' ') {
+            Some(("link", _)) => 0,
+            Some(("warning:", _)) => 1,
+            _ => 2,
+        });
+        let lines = |lines: Vec<&str>| lines.into_iter().map(coloured).collect::<Vec<_>>();
+        (lines(nodes), problem.into_iter().chain(lines(state)).collect())
     }
 
     fn commands(&self) -> Vec<Line<'static>> {
@@ -188,6 +207,8 @@ fn letter(role: &str) -> (&'static str, Color) {
 fn coloured(line: &str) -> Line<'static> {
     let style = if line.starts_with("role") {
         Style::new().add_modifier(Modifier::BOLD)
+    } else if line.starts_with("warning: ") {
+        Style::new().fg(Color::Yellow)
     } else if line.starts_with("link DOWN") {
         Style::new().fg(Color::Red)
     } else if line.starts_with("link") {
@@ -252,7 +273,11 @@ mod tests {
     }
 
     fn drawn(screen: &Screen) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(90, 34)).unwrap();
+        drawn_in(screen, 90, 34)
+    }
+
+    fn drawn_in(screen: &Screen, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| screen.draw(frame)).unwrap();
         terminal.backend().to_string()
     }
@@ -291,6 +316,26 @@ mod tests {
             text.contains("no admin port at a") && text.contains("M-") && text.contains("a:11211"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_is_seen_in_the_smallest_terminal() {
+        let mut screen = Screen::new("127.0.0.1:11213");
+        let mut seen = answer(Instant::now(), 100.0, "master");
+        let status = seen.status.as_mut().unwrap();
+        status.warnings = vec!["failovers are paused on the other node".to_owned()];
+        status.node.role_reason = Some("lost the master".to_owned());
+        screen.take(seen);
+        let text = drawn_in(&screen, 80, 24);
+        for wanted in [
+            "link up, in sync",
+            "warning: failovers are paused",
+            "master because: lost the master",
+            "role     master",
+        ] {
+            assert!(text.contains(wanted), "{wanted}\n{text}");
+        }
+        assert!(text.contains("requests/s") && text.contains("q quit"), "{text}");
     }
 
     #[test]
