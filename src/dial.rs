@@ -62,33 +62,93 @@ impl Access {
     }
 
     fn tls(&self) -> Result<Tls, String> {
-        let path = self.tls_ca.as_deref().unwrap_or_else(|| Path::new(SYSTEM_AUTHORITIES));
-        let wrong = |flag: &str, path: &Path, why: String| format!("--tls-{flag} {}: {why}", path.display());
+        let files = TlsFiles {
+            flags: "tls",
+            authorities: self.tls_ca.clone(),
+            identity: self.tls_cert.clone().zip(self.tls_key.clone()),
+            or_name: ", or say --tls-name",
+        };
+        let name = self.tls_name.clone().map(named).transpose().map_err(|why| format!("--tls-name {why}"))?;
+        Ok(Tls { config: files.read()?, name, files })
+    }
+}
+
+/// What a client's side of TLS is made of.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// What the flags that name the files begin with: `--FLAGS-ca`, `--FLAGS-cert`, `--FLAGS-key`.
+    pub flags: &'static str,
+    /// Who may sign the server's certificate, PEM; without, whom this system trusts.
+    pub authorities: Option<PathBuf>,
+    /// A certificate to show, and its private key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// What else can be done about a certificate for another name than the one that was dialled.
+    pub or_name: &'static str,
+}
+
+impl TlsFiles {
+    fn authorities(&self) -> &Path {
+        self.authorities.as_deref().unwrap_or_else(|| Path::new(SYSTEM_AUTHORITIES))
+    }
+
+    /// Reads the files, or says what is wrong with which.
+    pub fn read(&self) -> Result<Arc<ClientConfig>, String> {
+        let wrong = |flag: &str, path: &Path, why: String| {
+            format!("--{}-{flag} {}: {why}", self.flags, path.display())
+        };
+        let path = self.authorities();
         let mut roots = RootCertStore::empty();
         for authority in certificates(path).map_err(|why| wrong("ca", path, why))? {
             // A system's list may hold one that is too odd; a file of one's own may not.
             match roots.add(authority) {
-                Err(why) if self.tls_ca.is_some() => return Err(wrong("ca", path, why.to_string())),
+                Err(why) if self.authorities.is_some() => return Err(wrong("ca", path, why.to_string())),
                 _ => {}
             }
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|why| format!("--tls: {why}"))?
+            .map_err(|why| format!("--{}: {why}", self.flags))?
             .with_root_certificates(roots);
-        let config = match (&self.tls_cert, &self.tls_key) {
-            (Some(certificate), Some(key)) => {
+        let config = match &self.identity {
+            Some((certificate, key)) => {
                 let chain = certificates(certificate).map_err(|why| wrong("cert", certificate, why))?;
                 let secret = PrivateKeyDer::from_pem_file(key)
                     .map_err(|why| wrong("key", key, format!("{why}; it holds a private key in PEM")))?;
-                builder
-                    .with_client_auth_cert(chain, secret)
-                    .map_err(|why| wrong("key", key, format!("{why}; does it belong to --tls-cert?")))?
+                builder.with_client_auth_cert(chain, secret).map_err(|why| {
+                    wrong("key", key, format!("{why}; does it belong to --{}-cert?", self.flags))
+                })?
             }
-            _ => builder.with_no_client_auth(),
+            None => builder.with_no_client_auth(),
         };
-        let name = self.tls_name.clone().map(named).transpose().map_err(|why| format!("--tls-name {why}"))?;
-        Ok(Tls { config: Arc::new(config), name, authorities: path.to_owned() })
+        Ok(Arc::new(config))
+    }
+
+    /// What an operator can do about this: what the server does, and the remedy.
+    pub fn explain(&self, why: &TlsError) -> String {
+        let flags = self.flags;
+        match why {
+            TlsError::InvalidCertificate(problem) => match problem {
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
+                    "shows a certificate that nobody in {} has signed: name who did with --{flags}-ca",
+                    self.authorities().display()
+                ),
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    format!("shows another name ({problem}): dial it by that{}", self.or_name)
+                }
+                other => format!("shows a certificate that cannot be trusted: {other}"),
+            },
+            // The first of them is what older libraries say to whoever shows none.
+            TlsError::AlertReceived(AlertDescription::BadCertificate) if self.identity.is_none() => {
+                format!("wants to see a certificate: --{flags}-cert FILE --{flags}-key FILE")
+            }
+            TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
+                format!("wants to see a certificate: --{flags}-cert FILE --{flags}-key FILE")
+            }
+            TlsError::AlertReceived(alert) => {
+                format!("refuses TLS ({alert:?}): does it trust --{flags}-cert?")
+            }
+            other => format!("and this side do not agree on TLS: {other}"),
+        }
     }
 }
 
@@ -101,7 +161,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn named(name: String) -> Result<ServerName<'static>, String> {
+/// The name that a certificate has to carry.
+pub fn named(name: String) -> Result<ServerName<'static>, String> {
     ServerName::try_from(name.clone()).map_err(|_| format!("{name}: neither a host name nor an address"))
 }
 
@@ -125,7 +186,7 @@ struct Tls {
     config: Arc<ClientConfig>,
     /// The name that its certificate has to carry, if not the one it is dialled by.
     name: Option<ServerName<'static>>,
-    authorities: PathBuf,
+    files: TlsFiles,
 }
 
 /// Makes connections that a server accepts.
@@ -242,30 +303,14 @@ impl Dialler {
     fn explain(&self, why: &io::Error) -> String {
         let tls = why.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
         match (tls, &self.tls) {
-            (Some(TlsError::InvalidCertificate(problem)), Some(tls)) => match problem {
-                CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
-                    "shows a certificate that nobody in {} has signed: name who did with --tls-ca",
-                    tls.authorities.display()
-                ),
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    format!("shows another name ({problem}): dial it by that, or say --tls-name")
-                }
-                other => format!("shows a certificate that cannot be trusted: {other}"),
-            },
-            (Some(TlsError::AlertReceived(AlertDescription::CertificateRequired)), _) => {
-                "wants to see a certificate: --tls-cert FILE --tls-key FILE".to_owned()
-            }
-            (Some(TlsError::AlertReceived(alert)), _) => {
-                format!("refuses TLS ({alert:?}): does it trust --tls-cert?")
-            }
             (Some(TlsError::InvalidMessage(_)), _) => {
                 "does not speak TLS on this port: leave --tls… away, or name the port that does".to_owned()
             }
-            (Some(other), _) => format!("and this side do not agree on TLS: {other}"),
+            (Some(problem), Some(tls)) => tls.files.explain(problem),
             (None, _) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 "gives no answer: is it a memcached, and does it run?".to_owned()
             }
-            (None, None) => format!(
+            (_, None) => format!(
                 "closed the connection ({why}): if it speaks TLS, add --tls; with -S it speaks the binary protocol only, \
                  which has no way to list items: use a server with -Y"
             ),

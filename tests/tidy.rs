@@ -50,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "protocol",
             "command",
+            "dial",
         ],
     ),
     ("config", &["server", "admin", "engine", "protocol", "logs"]),

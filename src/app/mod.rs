@@ -35,6 +35,7 @@ use crate::server::gate::{Gate, Open};
 use crate::server::{Bound, Parts, Server, VERSION};
 use crate::stats::{Detail, PairReport, Shape, Stats};
 
+use etcd::Etcd;
 use meter::{Fixed, Meter, Wishes};
 use pair::{PairSockets, Prepared, Running};
 use recorder::Columns;
@@ -49,6 +50,8 @@ pub struct App {
     stats: Arc<Stats>,
     pair: Option<Handle>,
     key_files: KeyFiles,
+    /// The arbiter, if it is an etcd with files of its own.
+    etcd: Option<Arc<Etcd>>,
     migration: Option<Migration>,
     warm: Option<Warm>,
     /// Who may steer through the admin port.
@@ -173,6 +176,7 @@ impl App {
         };
         let meter = Arc::new(Meter::new(Arc::clone(&stats), Arc::clone(&clock), fixed, wishes(config)));
         let programs = Arc::new(Mutex::new(pair::programs(config)));
+        let etcd = sockets.pair.as_ref().and_then(PairSockets::etcd);
         let pair = match (prepared, &config.pair, sockets.pair) {
             (Some(prepared), Some(pair), Some(sockets)) => {
                 let running = Running {
@@ -204,7 +208,7 @@ impl App {
         }
         let migration = warm::join_repcached(config, &engine, &gate, &clock).map_err(threads)?;
         let key_files = config.pair.as_ref().map(|pair| pair.keys.clone()).unwrap_or_default();
-        Ok(Self { server, stats, pair, key_files, migration, warm, access, meter, programs })
+        Ok(Self { server, stats, pair, key_files, etcd, migration, warm, access, meter, programs })
     }
 
     /// Where TCP clients are served.
@@ -240,6 +244,14 @@ impl App {
             tracing::error!("{error}; the token of before stays in force");
         }
         self.server.reload_certificates();
+        if let Some(etcd) = &self.etcd {
+            match etcd.reload() {
+                Ok(()) => tracing::info!("the arbiter's files were read again"),
+                Err(problem) => {
+                    tracing::error!("{problem}; what the arbiter's files held before stays in force")
+                }
+            }
+        }
         let Some(pair) = self.pair.as_ref().filter(|_| self.key_files != KeyFiles::default()) else { return };
         match Keys::read(&self.key_files) {
             Ok(keys) => {

@@ -44,13 +44,25 @@ const FRAME_ROOM: usize = 128 << 10;
 pub(super) struct PairSockets {
     listeners: Vec<TcpListener>,
     keys: SharedKeys,
+    etcd: Option<Arc<Etcd>>,
 }
 
 impl PairSockets {
-    /// Binds the replication listeners and reads the key.
+    /// Binds the replication listeners and reads keys and certificates.
     pub(super) fn bind(pair: &Pair) -> Result<Self, String> {
         let listeners = transport::bind(&addresses(&pair.listen, pair.port)?)?;
-        Ok(Self { listeners, keys: SharedKeys::new(Keys::read(&pair.keys)?) })
+        let etcd = match &pair.arbiter {
+            Some(Arbiter::Etcd { addresses, name, access }) => {
+                Some(Arc::new(Etcd::new(addresses, name, access)?))
+            }
+            _ => None,
+        };
+        Ok(Self { listeners, keys: SharedKeys::new(Keys::read(&pair.keys)?), etcd })
+    }
+
+    /// The etcd that is the arbiter, if one is and its files may be read again.
+    pub(super) fn etcd(&self) -> Option<Arc<Etcd>> {
+        self.etcd.clone().filter(|etcd| etcd.has_files())
     }
 }
 
@@ -171,8 +183,8 @@ impl Prepared {
                 host: second.host.to_string(),
                 port: second.port.unwrap_or(pair.port),
             }),
+            arbiter: arbitrate(pair, &sockets),
             listeners: sockets.listeners,
-            arbiter: pair.arbiter.as_ref().map(|arbiter| arbitrate(arbiter, pair, &sockets.keys)),
             fence: pair.fence_command.is_some(),
             keys: sockets.keys,
             state_dir: pair.state_dir.clone(),
@@ -231,19 +243,17 @@ pub(super) fn programs(config: &Config) -> Programs {
 }
 
 /// The arbiter, and how long its leases are: three times the silence after which a node counts as dead.
-fn arbitrate(arbiter: &Arbiter, pair: &Pair, keys: &SharedKeys) -> (Arc<dyn Arbitrate>, Duration) {
+fn arbitrate(pair: &Pair, sockets: &PairSockets) -> Option<(Arc<dyn Arbitrate>, Duration)> {
     let wanted = (3 * pair.dead_after).min(LEASE_MAX.into());
-    match arbiter {
-        Arbiter::Etcd { addresses, name } => (Arc::new(Etcd::new(addresses, name)), etcd::lease(wanted)),
-        Arbiter::Witnesses(addresses) => {
-            let address = |address: &HostPort| PeerAddress {
-                host: address.host.to_string(),
-                port: address.port.unwrap_or(pair.port),
-            };
-            let witnesses = Witnesses::new(addresses.iter().map(address).collect(), keys);
-            (Arc::new(witnesses), wanted)
-        }
+    if let Some(etcd) = &sockets.etcd {
+        return Some((Arc::clone(etcd) as Arc<dyn Arbitrate>, etcd::lease(wanted)));
     }
+    let Some(Arbiter::Witnesses(addresses)) = &pair.arbiter else { return None };
+    let address = |address: &HostPort| PeerAddress {
+        host: address.host.to_string(),
+        port: address.port.unwrap_or(pair.port),
+    };
+    Some((Arc::new(Witnesses::new(addresses.iter().map(address).collect(), &sockets.keys)), wanted))
 }
 
 /// Hands a stream of the peer's clients' requests to the server.

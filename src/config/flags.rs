@@ -59,7 +59,7 @@ pub(super) fn default(arg: &Arg) -> Option<String> {
 }
 
 /// Flags that mean nothing without a pair.
-pub(super) const PAIR_ONLY: [&str; 27] = [
+pub(super) const PAIR_ONLY: [&str; 31] = [
     "verify-interval",
     "ack",
     "ack-prefix",
@@ -84,6 +84,10 @@ pub(super) const PAIR_ONLY: [&str; 27] = [
     "replication-tls-ca",
     "replication-tls-name",
     "arbiter",
+    "arbiter-tls-ca",
+    "arbiter-tls-cert",
+    "arbiter-tls-key",
+    "arbiter-auth-file",
     "on-role-change",
     "fence-command",
     "insecure-replication",
@@ -214,7 +218,11 @@ fn pair(command: Command) -> Command {
         value("replication-tls-key", None, "FILE", "Its private key (PEM)"),
         value("replication-tls-ca", None, "FILE", "Who signs the certificates of both nodes (PEM)"),
         value("replication-tls-name", None, "NAME", "The name in the peer's certificate [default: the host of -x]"),
-        value("arbiter", None, "LIST", "Who decides when the nodes do not hear each other: HOST:PORT of a witness (or of three), or etcd://HOST:PORT,…[/NAME]; then never two nodes serve at once"),
+        value("arbiter", None, "LIST", "Who decides when the nodes do not hear each other: HOST:PORT of a witness (or of three), or etcd://HOST:PORT,…[/NAME], under TLS etcds://…; then never two nodes serve at once"),
+        value("arbiter-tls-ca", None, "FILE", "Who signs the certificates of an etcd that speaks TLS (PEM), if not whom this system trusts; SIGHUP reads it again"),
+        value("arbiter-tls-cert", None, "FILE", "The certificate to show to it (PEM), if it wants one"),
+        value("arbiter-tls-key", None, "FILE", "Its private key (PEM)"),
+        value("arbiter-auth-file", None, "FILE", "File whose first line is user:password, for an etcd with users"),
         switch("witness", None, "Be a witness: no items, no clients, only the word who may serve"),
         value("on-role-change", None, "PROGRAM", "Run after every change of role, without a shell: PROGRAM ROLE EPOCH REASON"),
         value("fence-command", None, "PROGRAM", "Must succeed before a silent peer is replaced: PROGRAM PEER"),

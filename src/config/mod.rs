@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use environment::mistaken_variables;
 pub use extended::Extended;
 pub use listen::{Host, HostPort};
-pub use pair::{Ack, Arbiter, BackupRequests, Failback, Heal, Pair, Profile, Witness};
+pub use pair::{Ack, Arbiter, BackupRequests, EtcdAccess, Failback, Heal, Pair, Profile, Witness};
 pub use show::{Change, Source};
 pub use values::Origin;
 

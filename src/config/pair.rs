@@ -82,7 +82,34 @@ pub enum Arbiter {
         addresses: Vec<HostPort>,
         /// The pair's.
         name: String,
+        /// How they are spoken to.
+        access: EtcdAccess,
     },
+}
+
+/// What an etcd wants before it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EtcdAccess {
+    /// It speaks TLS (`etcds://`).
+    pub tls: bool,
+    /// Who signs its members' certificates; whom this system trusts if not said.
+    pub authorities: Option<PathBuf>,
+    /// The certificate to show to it, and its private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Holds user:password.
+    pub user: Option<PathBuf>,
+}
+
+impl EtcdAccess {
+    /// A flag that was given, by its name, if one was.
+    pub(super) fn first_flag(&self) -> Option<&'static str> {
+        let flags = [
+            ("arbiter-tls-ca", self.authorities.is_some()),
+            ("arbiter-tls-cert", self.identity.is_some()),
+            ("arbiter-auth-file", self.user.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
 }
 
 /// This process is a witness and serves no clients.

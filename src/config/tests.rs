@@ -163,6 +163,49 @@ fn two_writers_are_refused_with_what_promises_one() {
 }
 
 #[test]
+fn an_etcd_is_named_with_what_lets_a_node_in() {
+    let pair = "-u root -l 127.0.0.1 -x 127.0.0.2";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display();
+    let line =
+        format!("{pair} --arbiter etcds://a:1,b/orders --arbiter-tls-ca {path} --arbiter-auth-file {path}");
+    let Some(Arbiter::Etcd { addresses, name, access }) = config(&line).pair.unwrap().arbiter else {
+        panic!("an etcd")
+    };
+    assert_eq!((addresses.len(), &*name), (2, "orders"));
+    assert!(access.tls && access.authorities.is_some() && access.user.is_some() && access.identity.is_none());
+    let Some(Arbiter::Etcd { name, access, .. }) =
+        config(&format!("{pair} --arbiter etcd://a")).pair.unwrap().arbiter
+    else {
+        panic!("an etcd")
+    };
+    assert_eq!((&*name, access), ("tandem", EtcdAccess::default()));
+
+    let key = format!("--arbiter-tls-key {path}");
+    for (flags, text) in [
+        (
+            "--arbiter https://e:2379".to_owned(),
+            "--arbiter https://e:2379: https:// is unknown; name an etcd as",
+        ),
+        (
+            format!("--arbiter etcd://e --arbiter-tls-ca {path}"),
+            "--arbiter-tls-ca: is for an etcd that speaks TLS",
+        ),
+        (
+            format!("--arbiter w:1 --arbiter-auth-file {path}"),
+            "--arbiter-auth-file: is for an etcd that speaks TLS",
+        ),
+        (format!("--arbiter etcds://e {key}"), "--arbiter-tls-key: needs --arbiter-tls-cert FILE"),
+        ("--arbiter etcds://e --arbiter-tls-ca /nonexistent".to_owned(), "--arbiter-tls-ca /nonexistent: "),
+        (format!("--arbiter-tls-ca {path}"), "--arbiter-tls-ca: there is no arbiter"),
+    ] {
+        let refused = problems(&format!("{pair} {flags}"));
+        assert_eq!(refused.len(), 1, "{flags}: {refused:?}");
+        assert!(refused[0].text.starts_with(text), "{flags}: {refused:?}");
+    }
+}
+
+#[test]
 fn root_must_say_whom_to_become() {
     let problems = problems("-p 1");
     assert_eq!(problems[0].exit, 64);

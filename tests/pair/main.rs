@@ -9,6 +9,7 @@ mod cables;
 mod catch_up;
 mod chaos;
 mod checker;
+mod etcd;
 mod failover;
 // The replication crate's own tests use it too.
 #[path = "../../replication/tests/support/fault_proxy.rs"]

@@ -8,8 +8,8 @@ use tandem_replication::keys::{KeyFiles, TlsFiles};
 use super::Reader;
 use crate::config::values::{Given, Origin};
 use crate::config::{
-    Ack, Arbiter, BackupRequests, EXIT_USAGE, Failback, Heal, Host, HostPort, Pair, Problem, Profile,
-    Witness, bytes, flags,
+    Ack, Arbiter, BackupRequests, EXIT_USAGE, EtcdAccess, Failback, Heal, Host, HostPort, Pair, Problem,
+    Profile, Witness, bytes, flags,
 };
 use crate::server::Listen;
 
@@ -224,13 +224,24 @@ impl Reader<'_> {
     }
 
     fn arbiter(&mut self) -> Option<Arbiter> {
+        let access = self.etcd_access();
         let text = self.text("arbiter")?;
-        let (list, name) = match text.strip_prefix("etcd://") {
-            Some(rest) => match rest.split_once('/') {
-                Some((list, name)) => (list, Some(if name.is_empty() { "tandem" } else { name })),
-                None => (rest, Some("tandem")),
-            },
-            None => (&*text, None),
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme @ ("etcd" | "etcds"), rest)) => (scheme, rest),
+            Some((scheme, _)) => {
+                let text = format!(
+                    "--arbiter {text}: {scheme}:// is unknown; name an etcd as etcd://HOST:PORT, under TLS as \
+                     etcds://HOST:PORT, a witness as HOST:PORT"
+                );
+                self.problem(EXIT_USAGE, text);
+                return None;
+            }
+            None => ("", &*text),
+        };
+        let (list, name) = match rest.split_once('/') {
+            Some((list, name)) if !scheme.is_empty() && !name.is_empty() => (list, name),
+            Some((list, _)) if !scheme.is_empty() => (list, "tandem"),
+            _ => (rest, "tandem"),
         };
         let mut addresses = Vec::new();
         for element in list.split(',').map(str::trim) {
@@ -241,17 +252,63 @@ impl Reader<'_> {
             }
             addresses.push(address);
         }
-        if name.is_none() && addresses.len() % 2 == 0 {
+        if scheme.is_empty() && addresses.len() % 2 == 0 {
             let text = format!(
                 "--arbiter {text}: {} witnesses; name one, or three of which two must agree",
                 addresses.len()
             );
             self.problem(EXIT_USAGE, text);
         }
-        Some(match name {
-            Some(name) => Arbiter::Etcd { addresses, name: name.to_owned() },
-            None => Arbiter::Witnesses(addresses),
+        if scheme != "etcds"
+            && let Some(flag) = access.first_flag()
+        {
+            let text = format!(
+                "--{flag}: is for an etcd that speaks TLS; name it as --arbiter etcds://HOST:PORT, or leave --{flag} away"
+            );
+            self.problem(EXIT_USAGE, text);
+        }
+        Some(match scheme {
+            "" => Arbiter::Witnesses(addresses),
+            _ => Arbiter::Etcd {
+                addresses,
+                name: name.to_owned(),
+                access: EtcdAccess { tls: scheme == "etcds", ..access },
+            },
         })
+    }
+
+    /// The files for an etcd, each of which can be read.
+    fn etcd_access(&mut self) -> EtcdAccess {
+        let mut file = |id: &str| {
+            let path = self.text(id).map(PathBuf::from)?;
+            if let Err(error) = std::fs::File::open(&path) {
+                let text = format!("--{id} {}: {error}; let this user read it", path.display());
+                self.problem(EXIT_USAGE, text);
+            }
+            Some(path)
+        };
+        let (authorities, user) = (file("arbiter-tls-ca"), file("arbiter-auth-file"));
+        let identity = match (file("arbiter-tls-cert"), file("arbiter-tls-key")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (certificate, _) => {
+                let (given, missing) = match certificate {
+                    Some(_) => ("cert", "key"),
+                    None => ("key", "cert"),
+                };
+                let text = format!("--arbiter-tls-{given}: needs --arbiter-tls-{missing} FILE beside it");
+                self.problem(EXIT_USAGE, text);
+                None
+            }
+        };
+        let access = EtcdAccess { tls: false, authorities, identity, user };
+        if self.text("arbiter").is_none()
+            && let Some(flag) = access.first_flag()
+        {
+            let text = format!("--{flag}: there is no arbiter; name it with --arbiter etcds://HOST:PORT");
+            self.problem(EXIT_USAGE, text);
+        }
+        access
     }
 
     /// A program to be run as it is, without a shell.
