@@ -149,7 +149,7 @@ impl Plain {
             // It is closed; its other end sees that.
             return;
         }
-        let kept = session.map(|session| Kept::new(session, &self.shared));
+        let kept = session.map(|session| Kept::new(*session, &self.shared));
         ticket.info.state.store(ConnectionState::Waiting as u8, Ordering::Relaxed);
         let place = Place { ticket, socket, protocol, unread: false, ending: false, kept };
         self.places.put(place);
@@ -314,8 +314,8 @@ impl Placed for Place {
 
 impl Kept {
     /// A connection comes back in the middle of something.
-    pub(super) fn new(session: Box<Session>, shared: &Rc<Shared>) -> Box<Self> {
-        let work = Work { session: *session, ..Work::new(shared) };
+    pub(super) fn new(session: Session, shared: &Rc<Shared>) -> Box<Self> {
+        let work = Work { session, ..Work::new(shared) };
         Box::new(Self { work, busy: Busy::new(shared, 0), held: 0 })
     }
 

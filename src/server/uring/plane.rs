@@ -233,7 +233,7 @@ impl Plane {
         if socket.set_nonblocking(false).is_err() {
             return;
         }
-        let kept = session.map(|session| Kept::new(session, &self.shared));
+        let kept = session.map(|session| Kept::new(*session, &self.shared));
         let place = Box::new(Place {
             ticket,
             socket,
@@ -693,8 +693,10 @@ impl Plane {
     /// Closes what was silent for too long.
     fn sweep(&mut self) {
         for at in self.places.silent(&self.shared) {
-            let leaves = |place: &Box<Place>| !place.listed && !place.is_held() && place.next != Next::Abort;
-            if self.places.get(at).is_some_and(leaves) {
+            let leaves = self.places.get(at).is_some_and(|place| {
+                !place.listed && !place.is_held() && place.next != Next::Abort
+            });
+            if leaves {
                 let Gone(reason) = kick(&self.shared);
                 self.abort(at, reason);
             }
@@ -703,10 +705,10 @@ impl Plane {
 
     /// The server stops: who has nothing under way goes.
     pub(in crate::server) fn leave_resting(&mut self) {
-        let rests = |place: &Box<Place>| {
+        let resting = self.places.which(|place| {
             place.kept.is_none() && !matches!(place.sending, Sending::Patiently(..)) && !place.listed
-        };
-        for at in self.places.which(rests) {
+        });
+        for at in resting {
             self.close(at, Reason::Shutdown);
         }
     }
