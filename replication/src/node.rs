@@ -335,6 +335,8 @@ pub struct Node {
     ack_wanted: bool,
     /// One was asked for, and has not come.
     ack_asked: bool,
+    /// Changes came of which nothing followed yet.
+    unsettled: bool,
     /// As a backup that executes commands: up to where the master has what it did, in its own sequences.
     merged: Option<Vec<u64>>,
     /// When it was promoted: the last of its changes of which the other node may not have heard. They are sent as they have
@@ -459,6 +461,7 @@ impl Node {
             conflicts_told: 0,
             ack_wanted: false,
             ack_asked: false,
+            unsettled: false,
             merged: None,
             untold: None,
             held: VecDeque::new(),
@@ -592,9 +595,23 @@ impl Node {
         self.settle(now);
     }
 
-    /// Bytes came over the data connection, and no frame is whole yet. Long ones take their time over a slow
-    /// link: whoever sends them hears that they arrive.
+    /// Changes came, and another frame is behind them: handing that over follows at once, or
+    /// [`Node::handle_bytes`] does. What is to be done about all of them is decided then, once.
+    pub fn handle_more_to_come(&mut self, changes: Frame, now: Mono) {
+        self.observe(now);
+        if self.data_up {
+            self.data_moved = now;
+            self.unsettled = true;
+            self.handle_stream(changes, now);
+        }
+    }
+
+    /// Bytes came over the data connection, and the frames among them were handed over. Of one that is not whole
+    /// yet they may be all: long ones take their time over a slow link, and whoever sends them hears that they arrive.
     pub fn handle_bytes(&mut self, now: Mono) {
+        if self.unsettled {
+            self.settle(now);
+        }
         self.data_moved = now;
         let Some(receiver) = self.receiver.as_mut().filter(|receiver| receiver.planned) else { return };
         let due = *receiver.ack_due.get_or_insert(now + self.config.heartbeat);
@@ -690,7 +707,9 @@ impl Node {
         if frame.is_some() && self.lag_since.is_none() {
             self.lag_since = Some(now);
         }
-        if frame.is_none() && self.ack_wanted && self.lag_since.is_some() {
+        // Whoever hands its role over waits for it, too.
+        let wanted = self.ack_wanted || (self.role.state == State::Draining && !self.ack_asked);
+        if frame.is_none() && wanted && self.lag_since.is_some() {
             self.ack_wanted = false;
             self.ack_asked = true;
             return Some(Frame::AskAck);

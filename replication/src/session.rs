@@ -123,6 +123,8 @@ pub struct Sender {
     doubted: Option<(DirtyMap, Walk)>,
     /// Which shard's changes come next.
     turn: usize,
+    /// Where payloads are put together, one after the other.
+    room: BytesMut,
     /// The last frame was a chunk: changes come next.
     chunk_was_last: bool,
     /// Answers, each to be sent behind all changes up to there.
@@ -151,6 +153,7 @@ impl Sender {
             walked: true,
             doubted: None,
             turn: 0,
+            room: BytesMut::new(),
             chunk_was_last: false,
             answers: VecDeque::new(),
             muted: None,
@@ -381,9 +384,13 @@ impl Sender {
             let shard = self.turn;
             self.turn = (self.turn + 1) % self.next.len();
             let first = self.next[shard];
-            let mut payload = BytesMut::new();
-            let count = match means.backlog.read_from(shard, first, bytes_max, &mut payload) {
-                Read::Empty => continue,
+            let mut payload = std::mem::take(&mut self.room);
+            let read = means.backlog.read_from(shard, first, bytes_max, &mut payload);
+            let count = match read {
+                Read::Empty => {
+                    self.room = payload;
+                    continue;
+                }
                 Read::Overrun => return Err(Overrun),
                 Read::Records(count) => u64::from(count),
                 Read::Reload { key, version } => {
@@ -402,7 +409,12 @@ impl Sender {
             means.counters.changes_sent += count;
             means.counters.bytes_sent += payload.len() as u64;
             let secs = means.store.secs();
-            return Ok(Some(Frame::Changes { shard: shard as u16, first, secs, payload: payload.freeze() }));
+            let whole = payload.split().freeze();
+            // What is left is used again when that frame is gone; a long one's is not kept.
+            if payload.capacity() < ROOM_BYTES_MAX {
+                self.room = payload;
+            }
+            return Ok(Some(Frame::Changes { shard: shard as u16, first, secs, payload: whole }));
         }
         Ok(None)
     }
@@ -505,7 +517,10 @@ impl Sender {
 
     /// The follower has everything there is.
     pub fn is_level(&self, backlog: &Backlog) -> bool {
-        self.acknowledged().is_some_and(|acked| acked == backlog.last())
+        // One shard after the other: while changes keep coming the first ones tell.
+        self.acknowledged().is_some_and(|acked| {
+            acked.iter().enumerate().all(|(shard, acked)| *acked == backlog.last_of(shard))
+        })
     }
 
     /// Changes the follower did not acknowledge, and about how many bytes they are.
@@ -572,6 +587,9 @@ fn as_it_is(payload: &[u8], count: usize, store: &dyn Store) -> BytesMut {
     }
     now
 }
+
+/// So many bytes are kept to put payloads together in.
+const ROOM_BYTES_MAX: usize = 256 << 10;
 
 /// A follower that misses more than this part of the backlog is told first which of its items are old.
 const MAP_SHARE: u64 = 64;

@@ -38,6 +38,8 @@ const BATCH_BYTES: usize = 64 << 10;
 /// that time, and what it delays is far below a heartbeat. While somebody waits for an acknowledgement they are
 /// gathered until the one before has come, if that takes no longer.
 const GATHER: Duration = Duration::from_micros(400);
+/// The first of those for whom somebody waits: others, who are about to, can join.
+const GATHER_BRIEFLY: Duration = Duration::from_micros(100);
 /// A pause behind each piece of a copy: clients of this node come first, and both nodes may share what they
 /// run on.
 const COPY_PAUSE: Duration = Duration::from_micros(500);
@@ -122,6 +124,10 @@ pub(super) struct Loop {
     pub(super) peer: Option<Introduction>,
     /// There was more to do than fits in one turn.
     pub(super) more: bool,
+    /// Changes keep coming: nobody has to say so, they are looked for after each gathering.
+    pub(super) flowing: bool,
+    /// There was one since the last look.
+    pub(super) gathered: bool,
 
     pub(super) configured: Option<PeerAddress>,
     /// Away while an attempt is under way.
@@ -191,15 +197,20 @@ pub(super) async fn run(parts: Parts) {
             Wake::Timer => this.tick(),
             Wake::Data => this.read(Link::Data, 1, Connection::read),
             Wake::Second => this.read(Link::Heartbeat, CONTROL_READS, Connection::read),
-            Wake::News if this.host.hurries() => {
-                this.node.want_ack();
+            Wake::News => {
+                this.gathered = true;
+                let hurries = this.host.hurries();
+                if hurries {
+                    this.node.want_ack();
+                }
                 if this.node.expects_ack() {
-                    gather(this.data.as_ref()).await;
+                    gather(GATHER, this.data.as_ref()).await;
                     // Those whom it releases come before those whose turn it is next.
                     this.read(Link::Data, 2, Connection::read_queued);
+                } else {
+                    gather(if hurries { GATHER_BRIEFLY } else { GATHER }, None).await;
                 }
             }
-            Wake::News => gather(None).await,
             Wake::Send => {}
         }
     }
@@ -209,11 +220,11 @@ pub(super) async fn run(parts: Parts) {
 ///
 /// While changes keep coming there is always news, and a loop that never waits keeps the runtime from its
 /// sockets: the peer's words and new streams' handshakes then took tens of milliseconds. So it looks at them here.
-async fn gather(until: Option<&Connection>) {
+async fn gather(patience: Duration, until: Option<&Connection>) {
     // Both are finer than the runtime's timers.
     match until {
-        Some(connection) => connection.wait_for_bytes(GATHER),
-        None => std::thread::sleep(GATHER),
+        Some(connection) => connection.wait_for_bytes(patience),
+        None => std::thread::sleep(patience),
     }
     tokio::task::yield_now().await;
 }
@@ -307,6 +318,8 @@ impl Loop {
             partner: None,
             peer: None,
             more: false,
+            flowing: false,
+            gathered: false,
             resolver: config.peer.clone().map(Resolver::new),
             configured: config.peer,
             backoff: Backoff::new(boot_id),
@@ -373,6 +386,7 @@ impl Loop {
             () = readable(&self.data) => Wake::Data,
             () = self.news.notified(), if can_send => Wake::News,
             () = std::future::ready(()), if more => Wake::Send,
+            () = std::future::ready(()), if self.flowing && can_send => Wake::News,
         }
     }
 
@@ -419,6 +433,10 @@ impl Loop {
             let ignored = connection.take_ignored();
             self.count_ignored(ignored);
             match frame {
+                // The caller says that this was all.
+                Ok(Some(changes @ Frame::Changes { .. })) if link == Link::Data => {
+                    self.node.handle_more_to_come(changes, now());
+                }
                 Ok(Some(frame)) => self.node.handle_frame(link, frame, now()),
                 Ok(None) => return,
                 Err(broken) => return self.lose(link, broken),
@@ -481,16 +499,28 @@ impl Loop {
         if self.data.is_none() {
             return true;
         }
-        // Before looking, so that what is recorded after looking wakes us.
-        self.backlog.arm();
+        let gathered = std::mem::take(&mut self.gathered);
+        if !self.flowing {
+            // Before looking, so that what is recorded after looking wakes us.
+            self.backlog.arm();
+        }
         if self.host.hurries() {
             self.node.want_ack();
         }
+        let mut sent = false;
         for _ in 0..BATCHES_PER_TURN {
             let Some(data) = self.data.as_mut().filter(|data| !data.is_blocked()) else { return true };
             let filled = Self::fill(&mut self.node, data);
+            sent |= data.is_blocked();
             match filled.and_then(|filled| data.flush().map(|()| filled)) {
-                Ok(Filled::Dry) => return true,
+                Ok(Filled::Dry) if self.flowing && gathered && !sent => {
+                    self.flowing = false;
+                    self.backlog.arm();
+                }
+                Ok(Filled::Dry) => {
+                    self.flowing |= sent;
+                    return true;
+                }
                 Ok(Filled::Batch) => {}
                 Ok(Filled::Chunk) => {
                     std::thread::sleep(COPY_PAUSE);
@@ -832,7 +862,7 @@ mod tests {
             while !heard.get() && gatherings < 500 {
                 news.notify_one();
                 news.notified().await;
-                gather(None).await;
+                gather(GATHER, None).await;
                 gatherings += 1;
             }
             assert!(gatherings <= 4, "{gatherings} gatherings before a byte that was there was read");

@@ -30,6 +30,7 @@ impl Node {
 
     /// After everything else: all that follows, until nothing does.
     pub(super) fn settle(&mut self, now: Mono) {
+        self.unsettled = false;
         self.grow_older(now);
         self.purge_suspects();
         self.needs_grant = false;

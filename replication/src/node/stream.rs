@@ -538,10 +538,10 @@ impl Node {
 }
 
 /// An acknowledgement follows so many bytes,
-const ACK_BYTES: usize = 64 * 1024;
+const ACK_BYTES: usize = 256 * 1024;
 
-/// or so much time, whatever comes first.
-const ACK_DELAY: Span = Span::from_millis(2);
+/// or so much time, whatever comes first; whoever waits for one asks for it.
+const ACK_DELAY: Span = Span::from_millis(5);
 
 /// So many keys that both nodes changed are told to the log, of each heal.
 const CONFLICTS_TOLD_MAX: u32 = 10;

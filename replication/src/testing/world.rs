@@ -779,7 +779,14 @@ impl World {
             Frame::Report(_) => !leads,
             _ => false,
         };
-        self.tell(to, |node, now| node.handle_frame(link, frame, now));
+        self.tell(to, |node, now| match frame {
+            // As the driver does.
+            changes @ Frame::Changes { .. } if link == Link::Data => {
+                node.handle_more_to_come(changes, now);
+                node.handle_bytes(now);
+            }
+            frame => node.handle_frame(link, frame, now),
+        });
         let applies = self.process(to).is_some_and(|process| process.store.changes_seen() > applied);
         if carries && applies && follows != epoch {
             let text = format!("{} follows epoch {follows} and applies epoch {epoch}", name(to));
