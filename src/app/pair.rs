@@ -312,7 +312,7 @@ pub(super) fn settings(config: &Config) -> BTreeMap<String, String> {
 fn arbitrated(arbiter: &Arbiter) -> String {
     let (places, name) = match arbiter {
         Arbiter::Witnesses(places) => (places, String::new()),
-        Arbiter::Etcd { addresses, name } => (addresses, format!(" for {name}")),
+        Arbiter::Etcd { addresses, name, .. } => (addresses, format!(" for {name}")),
     };
     let mut places: Vec<String> = places.iter().map(ToString::to_string).collect();
     places.sort();

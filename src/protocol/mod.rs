@@ -90,22 +90,6 @@ impl Limits {
     }
 }
 
-/// The key that the request at the front of `input` is most likely about, for whoever wants its memory fetched before
-/// the request is decoded: any word in its place, or none, where the request is not what most are.
-#[inline]
-pub fn probable_key(input: &[u8]) -> Option<&[u8]> {
-    match input {
-        &[binary::REQUEST, _, high, low, extras_len, ..] => {
-            let start = binary::HEADER + usize::from(extras_len);
-            input.get(start..start + usize::from(u16::from_be_bytes([high, low])))
-        }
-        [_, _, _, b' ', line @ ..] | [_, _, b' ', line @ ..] | [_, _, _, _, b' ', line @ ..] => {
-            line.get(..words::graphic(line)).filter(|key| !key.is_empty())
-        }
-        _ => None,
-    }
-}
-
 /// A request a connection has to handle.
 #[derive(Debug)]
 pub enum Request<'b> {

@@ -8,6 +8,9 @@
 //!
 //! Promise: a request costs one read, one write and its share of one wait; no allocation, no task, no timer.
 //!
+//! Where several sockets are ready at once, a few are read before the first of them is served, and the engine
+//! hears what they ask for: a request alone would wait for its item's memory, several wait together.
+//!
 //! Sockets are registered once, edge-triggered, for reading and writing: what [`Place::unread`] says is
 //! true until a read comes back short.
 
@@ -18,6 +21,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -32,7 +36,11 @@ use super::session::{Action, Input, Session};
 use super::watch::Reason;
 use super::worker::{Bell, Busy, Shared, Socket, Work};
 use super::{ConnectionInfo, ConnectionState, Ticket, limits};
-use crate::protocol::{Output, Protocol};
+use crate::protocol::{self, Output, Protocol};
+
+/// Sockets that are read before the first of them is served: while one is answered, what the next ones ask for is
+/// fetched from memory. More would let the first one wait for longer than it gains.
+const AHEAD: usize = 8;
 
 /// What the bell's events carry instead of a place.
 const BELL: u64 = u64::MAX;
@@ -43,6 +51,8 @@ pub(super) struct Plain {
     epoll: Rc<OwnedFd>,
     places: Places<Place>,
     desk: Work,
+    /// What was read of connections whose turn at the desk comes soon.
+    ahead: [Input; AHEAD],
     /// Who gave way to others with requests left.
     again: Vec<u32>,
     /// Whose replies wait for another node.
@@ -112,12 +122,16 @@ impl Plain {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
         let mut desk = Work::new(&shared);
-        desk.input.room(limits::READ_BYTES);
-        shared.account(1, limits::READ_BYTES as i64);
+        let mut ahead: [Input; AHEAD] = Default::default();
+        for input in ahead.iter_mut().chain([&mut desk.input]) {
+            input.room(limits::READ_BYTES);
+            shared.account(1, limits::READ_BYTES as i64);
+        }
         Ok(Self {
             desk,
             held: Held::new(Rc::clone(&shared)),
             released: Vec::new(),
+            ahead,
             shared,
             epoll: Rc::new(epoll),
             places: Places::new(),
@@ -168,18 +182,12 @@ impl Plain {
         let yielded = mem::take(&mut self.again);
         let mut seen = Seen { anything: !events.is_empty() || !yielded.is_empty(), bell: false };
         self.shared.tick();
-        for event in &events {
-            // Copied out: the kernel's description is packed.
-            let (data, flags) = (event.data, event.flags);
-            if data.u64() == BELL {
-                seen.bell = true;
-            } else {
-                self.happened(data.u64() as u32, flags);
-            }
+        for events in events.chunks(AHEAD) {
+            seen.bell |= self.happened(events);
         }
         self.events = events;
         for at in yielded {
-            self.serve(at);
+            self.serve(at, None);
         }
         if seen.bell || self.held.is_due() {
             seen.anything |= self.release();
@@ -199,30 +207,68 @@ impl Plain {
                 && kept.held == number
             {
                 kept.release(how, &self.shared);
-                self.serve(at);
+                self.serve(at, None);
             }
         }
         self.released = released;
         any
     }
 
+    /// Serves whoever is ready. Returns whether somebody rang.
     #[inline]
-    fn happened(&mut self, at: u32, flags: EventFlags) {
-        let Some(place) = self.places.get_mut(at) else { return };
-        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
-            place.ending = true;
-            place.unread = true;
+    fn happened(&mut self, events: &[Event]) -> bool {
+        let mut bell = false;
+        let mut ready = ArrayVec::<u32, AHEAD>::new();
+        for event in events {
+            // Copied out: the kernel's description is packed.
+            let (data, flags) = (event.data, event.flags);
+            let at = data.u64() as u32;
+            if data.u64() == BELL {
+                bell = true;
+            } else if let Some(place) = self.places.get_mut(at)
+                && place.is_ready(flags)
+            {
+                ready.push(at);
+            }
         }
-        place.unread |= flags.contains(EventFlags::IN);
-        if place.unread || place.kept.is_some() {
-            self.serve(at);
+        if ready.len() > 1 {
+            self.read_ahead(&ready);
+            for (nth, at) in ready.into_iter().enumerate() {
+                self.serve(at, Some(nth));
+            }
+        } else if let Some(&at) = ready.first() {
+            self.serve(at, None);
         }
+        bell
     }
 
-    /// Lets a connection work until it needs something that is not there.
+    /// Reads the sockets of connections that rest, and has the memory of what they ask for fetched.
+    fn read_ahead(&mut self, ready: &[u32]) {
+        let Self { places, ahead, shared, .. } = self;
+        let mut keys = ArrayVec::<&[u8], AHEAD>::new();
+        for (input, &at) in ahead.iter_mut().zip(ready) {
+            input.clear();
+            let Some(place) = places.get_mut(at) else { continue };
+            if place.kept.is_some() || place.ending {
+                continue;
+            }
+            match read(input, place, 1) {
+                Ok(count @ 1..) => {
+                    shared.cell().bytes_read.add(count as u64);
+                    keys.extend(protocol::likely_key(input.bytes()));
+                }
+                // It happens again in its turn, and has its consequences.
+                Ok(0) | Err(_) => place.unread = true,
+            }
+        }
+        shared.service.engine.foresee(&keys);
+    }
+
+    /// Lets a connection work until it needs something that is not there. What was read of it is in `ahead`, if that
+    /// was done before.
     #[inline]
-    fn serve(&mut self, at: u32) {
-        let Self { places, desk, shared, .. } = self;
+    fn serve(&mut self, at: u32, nth: Option<usize>) {
+        let Self { places, desk, shared, ahead, .. } = self;
         let Some(place) = places.get_mut(at) else { return };
         if place.is_held() {
             // It had given way to others, and something came before its turn did.
@@ -231,6 +277,12 @@ impl Plain {
         match place.kept.take() {
             None => desk.begin(place),
             Some(kept) => desk.resume(kept.work, shared),
+        }
+        if let Some(input) = nth.and_then(|nth| ahead.get_mut(nth))
+            && !input.is_empty()
+        {
+            mem::swap(&mut desk.input, input);
+            desk.awaits = None;
         }
         place.ticket.info.last_command.store(shared.now().secs, Ordering::Relaxed);
         match desk.turns(place, shared) {
@@ -332,10 +384,31 @@ impl Place {
         self.kept.as_ref().is_some_and(|kept| kept.held != 0)
     }
 
+    /// Notes what the kernel says of it. Returns whether there is something to do.
+    #[inline]
+    fn is_ready(&mut self, flags: EventFlags) -> bool {
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            self.ending = true;
+            self.unread = true;
+        }
+        self.unread |= flags.contains(EventFlags::IN);
+        self.unread || self.kept.is_some()
+    }
+
     /// Notes what a read of up to `room` bytes says about bytes that are left.
     fn was_read(&mut self, count: usize, room: usize) {
         self.unread = count == room || self.ending;
     }
+}
+
+/// Reads at least one byte, with room for `more` and a whole read besides.
+#[inline]
+fn read(input: &mut Input, place: &mut Place, more: usize) -> Result<usize, Errno> {
+    let buffer = input.room(more.max(limits::READ_BYTES));
+    let room = buffer.capacity() - buffer.len();
+    let (_, count) = recv(place.socket.fd(), spare_capacity(buffer), RecvFlags::empty())?;
+    place.was_read(count, room);
+    Ok(count)
 }
 
 impl Socket {
@@ -428,7 +501,7 @@ impl Work {
             let read = match action {
                 Action::Read(_) | Action::ReadBody if !place.unread => Err(Errno::AGAIN),
                 Action::Read(_) | Action::ReadBody if reads == 0 => return Next::Yield(Some(action)),
-                Action::Read(more) => self.read(place, more),
+                Action::Read(more) => read(&mut self.input, place, more),
                 Action::ReadBody => self.read_body(place),
                 Action::Again => {
                     if turn == 0 {
@@ -462,7 +535,7 @@ impl Work {
         if !place.unread || self.out.len() > limits::OUTPUT_PAUSE_BYTES {
             return false;
         }
-        match self.read(place, more) {
+        match read(&mut self.input, place, more) {
             Ok(count) if count > 0 => {
                 shared.cell().bytes_read.add(count as u64);
                 return true;
@@ -472,16 +545,6 @@ impl Work {
             _ => place.unread = true,
         }
         false
-    }
-
-    /// Reads at least one byte, with room for `more` and a whole read besides.
-    #[inline]
-    fn read(&mut self, place: &mut Place, more: usize) -> Result<usize, Errno> {
-        let buffer = self.input.room(more.max(limits::READ_BYTES));
-        let room = buffer.capacity() - buffer.len();
-        let (_, count) = recv(place.socket.fd(), spare_capacity(buffer), RecvFlags::empty())?;
-        place.was_read(count, room);
-        Ok(count)
     }
 
     /// Reads bytes of a large value to where they stay.

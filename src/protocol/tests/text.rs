@@ -515,22 +515,3 @@ fn listeners_may_insist_on_a_protocol() {
     let mut codec = Codec::new(Protocol::Binary, limits());
     assert!(matches!(codec.decode(b"get k\r\n"), Decoded::Close(_)));
 }
-
-#[test]
-fn a_key_can_be_guessed_before_a_request_is_decoded() {
-    for (input, key) in [
-        (&b"get some-key\r\n"[..], Some(&b"some-key"[..])),
-        (b"gets some-key other\r\n", Some(b"some-key")),
-        (b"set some-key 0 0 1\r\nx\r\n", Some(b"some-key")),
-        (b"mg k v\r\n", Some(b"k")),
-        (b"get half-of-a-k", Some(b"half-of-a-k")),
-        (b"get \r\n", None),
-        (b"get", None),
-        (b"version\r\n", None),
-        (b"", None),
-        (b"\x80\x00\x00\x03\x00", None),
-        (b"\x80\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00key", Some(b"key")),
-    ] {
-        assert_eq!(probable_key(input), key, "{}", input.escape_ascii());
-    }
-}

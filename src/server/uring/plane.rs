@@ -693,9 +693,10 @@ impl Plane {
     /// Closes what was silent for too long.
     fn sweep(&mut self) {
         for at in self.places.silent(&self.shared) {
-            let leaves = self.places.get(at).is_some_and(|place| {
-                !place.listed && !place.is_held() && place.next != Next::Abort
-            });
+            let leaves = self
+                .places
+                .get(at)
+                .is_some_and(|place| !place.listed && !place.is_held() && place.next != Next::Abort);
             if leaves {
                 let Gone(reason) = kick(&self.shared);
                 self.abort(at, reason);
