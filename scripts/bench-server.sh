@@ -2,7 +2,7 @@
 # Measures one node beside Debian's memcached and redis-server, and writes docs/performance.md.
 #
 #   scripts/bench-server.sh                         everything
-#   scripts/bench-server.sh loads --rounds 3        one part: loads, latency, memory, hits, service, scaling or backup
+#   scripts/bench-server.sh loads --rounds 3        one part: loads, latency, memory, hits, service, scaling, backup or ack
 #   scripts/bench-server.sh hits --dry              only prints
 #   PROFILE=fast scripts/bench-server.sh memory     with the build that is made faster
 #

@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 source scripts/packages.sh
 need ss:iproute2
 
-server_sections=(loads latency memory hits service scaling backup)
+server_sections=(loads latency memory hits service scaling backup ack)
 profile=${PROFILE:-bench}
 promises() {
     cargo bench --locked --quiet --profile "$profile" --bench pair -- "$@"

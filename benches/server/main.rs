@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-const PARTS: [&str; 7] = ["loads", "latency", "memory", "hits", "service", "scaling", "backup"];
+const PARTS: [&str; 8] = ["loads", "latency", "memory", "hits", "service", "scaling", "backup", "ack"];
 
 /// Measures tandemd beside other servers.
 #[derive(Parser, Debug)]
@@ -82,5 +82,8 @@ fn main() {
     }
     if wanted("backup") {
         document.put("backup", &peer::compare(arguments.rounds, each));
+    }
+    if wanted("ack") {
+        document.put("ack", &peer::acknowledged(arguments.rounds, each));
     }
 }
