@@ -10,7 +10,7 @@
 #   scripts/bench.sh --list               names sections and rows
 #
 # One node beside memcached (scripts/anchors.sh) and redis-server (loads, forms, latency, curve, memory, hits, service,
-# scaling), the cost of a live backup (backup), what clients see of a failover (failover) and the load generator
+# scaling), the cost of a live backup and of waiting for it (backup, ack), what clients see of a failover (failover) and the load generator
 # beside another one (generator) go into docs/performance.md; so do their pictures. Then come the
 # instructions of a request (instructions), and the pair's promises (pair), each with what must be reached.
 # PROFILE=fast measures the build that is made faster.
@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 source scripts/packages.sh
 need ss:iproute2
 
-server_sections=(loads forms latency curve memory hits service scaling backup failover generator)
+server_sections=(loads forms latency curve memory hits service scaling backup ack failover generator)
 profile=${PROFILE:-bench}
 promises() {
     cargo bench --locked --quiet --profile "$profile" --bench pair -- "$@"

@@ -186,6 +186,14 @@ fn costs(load: &Load, with_uring: bool, rounds: usize, each: Duration) -> [Vec<f
     seen
 }
 
+/// CPU microseconds of `servers` for a set that one of them is asked for.
+pub(crate) fn redis_sets(asked: &Server, servers: &[&Server], operations: u64, pipeline: u32) -> f64 {
+    let before: Vec<_> = servers.iter().map(|server| server.usage()).collect();
+    redis_benchmark(asked, operations, pipeline, &["SET", KEY, VALUE]);
+    let used = servers.iter().zip(&before).map(|(server, before)| server.usage().since(before).cpu());
+    used.sum::<Duration>().as_micros() as f64 / operations as f64
+}
+
 /// CPU microseconds per operation of redis: its generator makes the requests, `/proc` says what the
 /// server used.
 fn redis_benchmark(server: &Server, operations: u64, pipeline: u32, words: &[&str]) -> f64 {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "loads",
     "forms",
     "latency",
@@ -37,6 +37,7 @@ const PARTS: [&str; 11] = [
     "service",
     "scaling",
     "backup",
+    "ack",
     "failover",
     "generator",
 ];
@@ -120,6 +121,9 @@ fn main() {
     }
     if wanted("generator") {
         document.put("generator", &generator::check(arguments.rounds, each));
+    }
+    if wanted("ack") {
+        document.put("ack", &peer::acknowledged(arguments.rounds, each));
     }
 }
 

@@ -63,9 +63,23 @@ impl Server {
 
     /// Debian's redis-server, which persists nothing.
     pub(crate) fn redis() -> Self {
-        let flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--io-threads", "1"];
-        Self::start("redis", "redis-server", 1, |port| {
-            flags.iter().map(|&flag| flag.to_owned()).chain(["--port".to_owned(), port.to_string()]).collect()
+        Self::redis_with("redis", &[])
+    }
+
+    /// The same, following another one.
+    pub(crate) fn redis_replica_of(port: u16) -> Self {
+        Self::redis_with("redis's replica", &["--replicaof", "127.0.0.1", &port.to_string()])
+    }
+
+    fn redis_with(name: &'static str, more: &[&str]) -> Self {
+        let flags = [
+            &["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--io-threads", "1"][..],
+            &["--repl-diskless-sync-delay", "0"],
+            more,
+        ];
+        Self::start(name, "redis-server", 1, |port| {
+            let flags = flags.concat().into_iter().map(str::to_owned);
+            flags.chain(["--port".to_owned(), port.to_string()]).collect()
         })
     }
 
