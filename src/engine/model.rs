@@ -170,6 +170,16 @@ impl ModelEngine {
     }
 }
 
+/// A found item, as a classic get is told of it.
+fn shown(hit: Hit<'_>) -> Outcome<'_> {
+    Outcome::Value(hit.shown())
+}
+
+/// The same for everybody else.
+fn whole(hit: Hit<'_>) -> Outcome<'_> {
+    Outcome::Hit(hit)
+}
+
 impl Run<'_> {
     fn live(&mut self) -> Option<Item> {
         let item = self.state.items.get(self.key)?;
@@ -224,8 +234,8 @@ impl Run<'_> {
 
     fn command(&mut self, op: &Op<'_>) {
         match op {
-            Op::Read => self.get(&Get::default(), |hit| Outcome::Value(hit.shown())),
-            Op::Get(get) => self.get(get, |hit| Outcome::Hit(hit)),
+            Op::Read => self.get(&Get::default(), shown),
+            Op::Get(get) => self.get(get, whole),
             Op::Inspect => {
                 self.state.commands.cmd_meta += 1;
                 match self.live() {

@@ -428,11 +428,10 @@ impl Engine for Memory {
                 *hash = self.shared.hasher.hash(&command.key);
             }
             let hints = self.warm(&hashes[..commands.len()]);
-            let mut index = nth * BATCH;
-            for ((command, &hash), &hint) in commands.iter().zip(&hashes).zip(&hints) {
+            let placed = commands.iter().zip(&hashes).zip(&hints);
+            for (index, ((command, &hash), &hint)) in placed.enumerate() {
                 let at = At { key: &command.key, hash, now, hint };
-                self.execute_one(command, at, Reply { index, replies });
-                index += 1;
+                self.execute_one(command, at, Reply { index: nth * BATCH + index, replies });
             }
         }
     }
