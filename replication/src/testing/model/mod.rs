@@ -147,6 +147,8 @@ pub struct Bounds {
     pub faults: u8,
     /// States at most.
     pub states: usize,
+    /// Those that are near before those that are far; else some that are as far as can be.
+    pub nearest_first: bool,
 }
 
 /// What was found.
@@ -296,7 +298,8 @@ impl Pair {
         let mut begin = self.duplicate();
         (begin.faults_left, begin.writes_left, begin.switchovers_left) = (bounds.faults, 2, 1);
         // Ever deeper, so that what there is no room for is what is furthest away.
-        for depth in 1..=bounds.depth {
+        let first = if bounds.nearest_first { 1 } else { bounds.depth };
+        for depth in first..=bounds.depth {
             begin.search(bounds, depth, &mut seen, &mut Vec::new(), &mut explored);
             if explored.violation.is_some() || !explored.complete {
                 break;
