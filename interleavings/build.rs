@@ -13,9 +13,10 @@ struct Source {
 
 const RING: &str = "replication/src/backlog.rs";
 const GATE: &str = "src/replica/gate.rs";
+const ACKS: &str = "src/replica/receipts.rs";
 const BUDGET: &str = "src/engine/budget.rs";
 
-const SOURCES: [Source; 9] = [
+const SOURCES: [Source; 12] = [
     Source { name: "ring", path: RING, bug: None },
     // Whoever went to sleep in between is not woken.
     Source {
@@ -58,6 +59,25 @@ const SOURCES: [Source; 9] = [
         bug: Some((
             "while !self.admits() {\n                if term.changed()",
             "while !self.admits() {\n                term = self.term.subscribe();\n                if term.changed()",
+        )),
+    },
+    Source { name: "acks", path: ACKS, bug: None },
+    // Who looks when it is woken sees what was known before.
+    Source {
+        name: "acks_wake_too_soon",
+        path: ACKS,
+        bug: Some((
+            "self.know(applied, followed);\n        self.wake();",
+            "self.wake();\n        self.know(applied, followed);",
+        )),
+    },
+    // A wish that comes between the look and the bell is forgotten.
+    Source {
+        name: "acks_forget_a_wish",
+        path: ACKS,
+        bug: Some((
+            "&& bell.wanted.swap(false, Ordering::SeqCst)\n                && let Some(ring) = bell.ring.get()\n            {\n                ring();",
+            "&& let Some(ring) = bell.ring.get()\n            {\n                ring();\n                bell.wanted.store(false, Ordering::SeqCst);",
         )),
     },
     Source { name: "budget", path: BUDGET, bug: None },

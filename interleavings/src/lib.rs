@@ -1,6 +1,6 @@
 //! What threads share, run in every order that a scheduler thinks of.
 //!
-//! The ring of changes, the pair's gate and the engine's budget are the product's files, word by word
+//! The ring of changes, the pair's gate, what the backup acknowledged and the engine's budget are the product's files, word by word
 //! (`build.rs`); only their locks and atomics are the scheduler's, which decides at each of them which
 //! thread goes on. Orders are drawn at random, or with few changes of thread at unlucky moments, or follow
 //! one after the other. A failure prints the order, to be replayed with
@@ -21,6 +21,7 @@ macro_rules! product {
         }
     )*};
 }
+mod acks;
 mod budget;
 mod gate;
 mod ring;
