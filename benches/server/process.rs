@@ -74,7 +74,8 @@ impl Server {
     fn redis_with(name: &'static str, more: &[&str]) -> Self {
         let flags = [
             &["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--io-threads", "1"][..],
-            &["--repl-diskless-sync-delay", "0"],
+            // What a replica is sent lands in a file first.
+            &["--repl-diskless-sync-delay", "0", "--dir", "/tmp"],
             more,
         ];
         Self::start(name, "redis-server", 1, |port| {

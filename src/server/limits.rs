@@ -31,8 +31,6 @@ pub const RING_ANSWER_BYTES: usize = 8 * 1024;
 pub const RING_OUTPUTS: usize = 128;
 /// Ends that a worker's ring holds; more cost the kernel an allocation each.
 pub const RING_COMPLETIONS: u32 = 4096;
-/// Connections that a listener's ring has accepted before anybody looks: while there is no room, they wait there.
-pub const RING_ACCEPTED: u32 = 16;
 /// Unsent reply bytes above which a connection's requests wait, so that a client that never reads
 /// holds one large reply and no more.
 pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;

@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -421,61 +421,6 @@ impl Drop for Acceptor {
     }
 }
 
-/// Where connections come in.
-enum Incoming<L> {
-    Epoll(L),
-    /// In this order: they are dropped in it.
-    Uring(Box<uring::Incoming>, OwnedFd),
-}
-
-impl<L> Incoming<L> {
-    /// To be called in the runtime of the thread that accepts.
-    fn new<S>(on_rings: bool, listener: S, listen: impl FnOnce(S) -> io::Result<L>) -> io::Result<Self>
-    where
-        OwnedFd: From<S>,
-    {
-        match on_rings.then(uring::Incoming::new) {
-            Some(Ok(incoming)) => {
-                let listener = OwnedFd::from(listener);
-                // The kernel waits for connections only if the listener would.
-                rustix::io::ioctl_fionbio(&listener, false)?;
-                return Ok(Self::Uring(Box::new(incoming), listener));
-            }
-            Some(Err(error)) => {
-                tracing::warn!("clients are accepted with epoll: io_uring cannot be set up: {error}");
-            }
-            None => {}
-        }
-        Ok(Self::Epoll(listen(listener)?))
-    }
-}
-
-impl Incoming<tokio::net::TcpListener> {
-    async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        match self {
-            Self::Epoll(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((stream.into_std()?, peer))
-            }
-            Self::Uring(incoming, listener) => {
-                let stream = TcpStream::from(incoming.next(listener.as_fd()).await?);
-                let peer = stream.peer_addr();
-                // Whoever is gone again was never there.
-                Ok((stream, peer.map_err(|_gone| io::ErrorKind::ConnectionAborted)?))
-            }
-        }
-    }
-}
-
-impl Incoming<tokio::net::UnixListener> {
-    async fn next(&mut self) -> io::Result<UnixStream> {
-        match self {
-            Self::Epoll(listener) => listener.accept().await?.0.into_std(),
-            Self::Uring(incoming, listener) => Ok(incoming.next(listener.as_fd()).await?.into()),
-        }
-    }
-}
-
 async fn accept_tcp(
     service: Arc<Service>,
     workers: Arc<[Inbox]>,
@@ -483,9 +428,10 @@ async fn accept_tcp(
     place: u16,
 ) -> io::Result<()> {
     let TcpBound { listener, protocol, security, durable, .. } = bound;
-    let mut incoming = Incoming::new(service.on_rings, listener, tokio::net::TcpListener::from_std)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
-        let Some((stream, peer)) = accepted(incoming.next().await).await else { continue };
+        let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
         if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }
@@ -505,10 +451,11 @@ async fn accept_unix(
     unix: UnixListen,
     protocol: Protocol,
 ) -> io::Result<()> {
-    let mut incoming = Incoming::new(service.on_rings, listener, tokio::net::UnixListener::from_std)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
     let _removed_at_the_end = RemoveSocket(&unix.path);
     loop {
-        let Some(stream) = accepted(incoming.next().await).await else { continue };
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
         if service.is_full() && !find_room(&service, &stream).await {
             continue;
         }

@@ -6,9 +6,8 @@
 //! the next bytes.
 //!
 //! In reading order: this file (whether it can be had), `ring` (the kernel's queues, and the only `unsafe`),
-//! `plane` (connections on a ring), `accept` (new ones).
+//! `plane` (connections on a ring).
 
-mod accept;
 mod plane;
 mod ring;
 
@@ -22,7 +21,6 @@ use super::{Io, limits};
 use crate::protocol::Output;
 use ring::{Event, Ring, Size, Wait};
 
-pub(super) use accept::Incoming;
 pub(super) use plane::Plane;
 
 /// Whether workers serve on rings. Says in the log how they do, and why.

@@ -291,8 +291,6 @@ impl Plane {
                     // The kernel waits until it can go.
                     Event::Unsent { place, out, sent } => self.sent(place, out, sent),
                     Event::Sent { place, out, sent } => self.sent(place, out, sent),
-                    // Not on this ring.
-                    Event::Accepted { .. } => {}
                 }
             }
         }

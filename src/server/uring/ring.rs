@@ -17,15 +17,14 @@
 //! 4. **The end comes in order.** Dropping a ring cancels what is under way and waits for it. If the
 //!    kernel will not let go in time, the memory is leaked rather than freed under its hands.
 //!
-//! Descriptors are not owned here, but for those of new connections, which each completion hands out once. An
-//! operation on one that was closed meanwhile does no harm to memory; the connections' table closes a socket
-//! only when nothing is under way on it.
+//! Descriptors are not owned here. An operation on one that was closed meanwhile does no harm to memory;
+//! the connections' table closes a socket only when nothing is under way on it.
 #![allow(unsafe_code, reason = "queues and buffers are shared with the kernel; this file is the safe form")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -90,8 +89,6 @@ pub(super) enum Event {
     Sent { place: u32, out: Output, sent: io::Result<usize> },
     /// What was watched became readable. Without `goes_on` it is watched no more.
     Readable { goes_on: bool },
-    /// Somebody connected, or could not. Without `goes_on` nobody else will until [`Ring::accept`].
-    Accepted { socket: io::Result<OwnedFd>, goes_on: bool },
 }
 
 /// Why reception ended.
@@ -190,14 +187,6 @@ impl Ring {
     /// Ends [`Ring::receive`]; that it ended is told as any other end.
     pub(super) fn stop_receiving(&mut self, place: u32) {
         self.push(Self::cancelling(Tag::new(Kind::Receive, 0, place)));
-    }
-
-    /// Accepts whoever connects until told otherwise; they will not block, the listener must.
-    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>) {
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
-        self.under_way += 1;
-        self.push(entry.user_data(Tag::new(Kind::Accept, 0, 0).0));
     }
 
     /// Tells when something becomes readable, again and again.
@@ -388,10 +377,6 @@ impl Ring {
                 self.under_way -= usize::from(!goes_on);
                 Some(Event::Readable { goes_on })
             }
-            Kind::Accept => {
-                self.under_way -= usize::from(!goes_on);
-                Some(Event::Accepted { socket: accepted(result), goes_on })
-            }
             Kind::Cancel => None,
         }
     }
@@ -479,15 +464,6 @@ impl Ring {
     }
 }
 
-/// The socket of an accept that ended like that.
-fn accepted(result: i32) -> io::Result<OwnedFd> {
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(-result));
-    }
-    // SAFETY: the kernel has just made this descriptor and says so once, here: nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result) })
-}
-
 impl Drop for Ring {
     fn drop(&mut self) {
         if !self.let_go() {
@@ -509,7 +485,6 @@ enum Kind {
     Send = 2,
     Watch = 3,
     Cancel = 4,
-    Accept = 5,
 }
 
 impl Tag {
@@ -525,7 +500,6 @@ impl Tag {
             1 => Kind::Receive,
             2 => Kind::Send,
             3 => Kind::Watch,
-            5 => Kind::Accept,
             _ => Kind::Cancel,
         }
     }

@@ -1,5 +1,4 @@
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
@@ -221,50 +220,4 @@ fn a_ring_that_is_dropped_in_the_middle_lets_go_of_everything() {
         theirs.write_all(b"x").unwrap();
         ours.read_exact(&mut [0]).unwrap();
     }
-}
-
-#[test]
-fn everybody_who_connects_is_accepted_once_however_small_the_queue() {
-    let Some(mut ring) = ring(SCARCE) else { return };
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    ring.accept(listener.as_fd());
-    let clients = 40;
-    let _stay: Vec<_> = (0..clients)
-        .map(|number: u8| {
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            client.write_all(&[number]).unwrap();
-            client
-        })
-        .collect();
-    let mut seen = Vec::new();
-    until(|| {
-        ring.enter(Wait::For(Duration::from_millis(20))).unwrap();
-        while let Some(event) = ring.next_event() {
-            let Event::Accepted { socket, goes_on } = event else { panic!("{event:?}") };
-            let mut stream = TcpStream::from(socket.unwrap());
-            stream.set_nonblocking(false).unwrap();
-            let mut number = [0];
-            stream.read_exact(&mut number).unwrap();
-            seen.push(number[0]);
-            if !goes_on {
-                ring.accept(listener.as_fd());
-            }
-        }
-        seen.len() == usize::from(clients)
-    });
-    seen.sort_unstable();
-    assert!(seen.into_iter().eq(0..clients), "each of them once");
-}
-
-#[test]
-fn who_was_accepted_but_never_looked_at_is_closed_with_the_ring() {
-    let Some(mut ring) = ring(SCARCE) else { return };
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    ring.accept(listener.as_fd());
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    ring.enter(Wait::For(PATIENCE)).unwrap();
-    assert!(!ring.uring.completion().is_empty(), "somebody was accepted");
-    drop(ring);
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
