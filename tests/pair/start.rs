@@ -1,6 +1,6 @@
 //! Nodes are started in any order, or at once.
 
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, wait_for};
 use crate::setup;
 
 #[test]
@@ -83,9 +83,12 @@ fn both_nodes_report_the_same_pair() {
         assert!(!key.contains(':'), "a colon in `{key}` makes exporters fail");
     }
     for (index, role) in [(master, "master"), (1 - master, "backup")] {
-        let status = pair.nodes[index].admin().status().expect("the admin port");
+        // The master hears a moment later than it happens that its backup has everything.
+        let status = wait_for("a synced pair on the admin port", PATIENCE, || {
+            let status = pair.nodes[index].admin().status().expect("the admin port");
+            (status.is_synced() && status.node.ready).then_some(status)
+        });
         assert_eq!(status.node.role, role);
-        assert!(status.is_synced() && status.node.ready);
         assert!(status.peer.is_some_and(|peer| !peer.role.is_empty()));
     }
 }
